@@ -1,0 +1,254 @@
+"""The chain: links by name, in order, and the edits that swap, insert and remove them."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Iterator
+from typing import Any, overload
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.tree_util import GetAttrKey
+
+from . import order
+from .engine import ChainWarning
+from .link import Link
+from .transformation import Transformation
+from .value import code, did_you_mean, fill, is_array, register, same
+
+
+@register
+class chain(Transformation):
+    """Links applied one after the other: an optimizer.
+
+    Chains among the arguments are spliced in; ``None`` is left out. A link is named after its type
+    (``scale_by_adam``, a second one ``scale_by_adam_2``) unless given by keyword.
+
+    Errors: ``TypeError`` for what is no link, ``ValueError`` for a name taken twice. Warns
+    (`ChainWarning`) of an order that cannot be meant, such as weight decay after the sign flip.
+
+    >>> import chainax as cx
+    >>> tx = cx.chain(cx.scale_by_adam(), cx.add_decayed_weights(0.1), cx.scale_by_lr(1e-3))
+    >>> tx.move("add_decayed_weights", before="scale_by_adam")
+    chain(add_decayed_weights(0.1), scale_by_adam(), scale_by_lr(0.001))
+    """
+
+    names: tuple[str, ...]
+    values: tuple[Link, ...]
+
+    _static = ("names",)
+    _leaves = ("values",)
+
+    def __init__(self, *links: Transformation | None, **named: Transformation | None) -> None:
+        pairs: list[tuple[str, Link]] = []
+        for link in links:
+            for name, one in _parts(link):
+                pairs.append((_unused(name, [n for n, _ in pairs]), one))
+        for name, link in named.items():
+            parts = _parts(link)
+            pairs += [(name, parts[0][1])] if len(parts) == 1 else [(f"{name}_{n}", one) for n, one in parts]
+        self._fill(pairs)
+
+    def _fill(self, pairs: Iterable[tuple[str, Link]]) -> None:
+        pairs = list(pairs)
+        names = [name for name, _ in pairs]
+        for name in names:
+            if not name.isidentifier():
+                raise ValueError(f"a link's name must be an identifier, got {name!r}")
+            if names.count(name) > 1:
+                raise ValueError(f"two links of the chain are named {name!r}: give one another name by keyword")
+        fill(self, names=tuple(names), values=tuple(link for _, link in pairs))
+        for problem in order.problems(self.links):
+            warnings.warn(problem, ChainWarning, stacklevel=4)
+
+    def _edited(self, pairs: Iterable[tuple[str, Link]]) -> chain:
+        new = object.__new__(chain)
+        new._fill(pairs)
+        return new
+
+    @property
+    def links(self) -> dict[str, Link]:
+        return dict(zip(self.names, self.values))
+
+    # Reading
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __iter__(self) -> Iterator[Link]:
+        return iter(self.values)
+
+    def __contains__(self, item: object) -> bool:
+        return item in (self.names if isinstance(item, str) else self.values)
+
+    @overload
+    def __getitem__(self, key: str | int) -> Link: ...
+    @overload
+    def __getitem__(self, key: slice) -> chain: ...
+    def __getitem__(self, key: str | int | slice) -> Link | chain:
+        if isinstance(key, slice):
+            return self._edited(list(self.links.items())[key])
+        return self.values[key if isinstance(key, int) else self._index(key)]
+
+    def _index(self, name: str) -> int:
+        if name not in self.names:
+            known = " → ".join(self.names) or "empty"
+            raise _NoSuchLink(f"no link named {name!r}{did_you_mean(name, self.names)}; the chain is {known}")
+        return self.names.index(name)
+
+    # Editing: every edit returns a new chain
+
+    def move(self, name: str, *, before: str | None = None, after: str | None = None) -> chain:
+        """The chain with one link elsewhere."""
+        link = self[name]
+        if name in (before, after):
+            raise ValueError(f"cannot move {name!r} before or after itself")
+        rest = [(n, v) for n, v in self.links.items() if n != name]
+        return self._edited(self._placed(rest, [(name, link)], before, after))
+
+    def insert(
+        self, link: Transformation, *, before: str | None = None, after: str | None = None, name: str | None = None
+    ) -> chain:
+        """The chain with one more link (or the links of another chain) in it."""
+        parts = _parts(link)
+        if name is not None and len(parts) != 1:
+            raise ValueError(f"a name is for one link, got {len(parts)} links and the name {name!r}")
+        new: list[tuple[str, Link]] = []
+        for own, one in parts:
+            new.append((name or _unused(own, [*self.names, *(n for n, _ in new)]), one))
+        return self._edited(self._placed(list(self.links.items()), new, before, after))
+
+    def replace(self, name: str, link: Link | None = None, **fields: Any) -> chain:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """The chain with another link in a link's place, or with some of the link's fields changed.
+
+        A link that had its type's name passes on the place but not the name.
+
+        >>> import chainax as cx
+        >>> cx.adam(1e-3).replace("scale_by_adam", b2=0.95)
+        chain(scale_by_adam(b2=0.95), scale_by_lr(0.001))
+        """
+        old = self[name]
+        if (link is None) == (not fields):
+            raise TypeError("replace takes either another link or fields to change, such as b2=0.95")
+        if link is None:
+            return self._edited((n, v.replace(**fields) if n == name else v) for n, v in self.links.items())
+        ((own, one),) = _parts(link)
+        automatic = name == type(old).__name__
+        new = _unused(own, [n for n in self.names if n != name]) if automatic else name
+        return self._edited((new, one) if n == name else (n, v) for n, v in self.links.items())
+
+    def remove(self, *names: str) -> chain:
+        """The chain without these links."""
+        for name in names:
+            self._index(name)
+        return self._edited((n, v) for n, v in self.links.items() if n not in names)
+
+    def rename(self, **names: str) -> chain:
+        """The chain with links renamed: ``tx.rename(add_decayed_weights="decay")``. Names are keys of the state."""
+        for name in names:
+            self._index(name)
+        return self._edited((names.get(n, n), v) for n, v in self.links.items())
+
+    def _placed(self, rest: list, new: list, before: str | None, after: str | None) -> list:
+        if (before is None) == (after is None):
+            raise TypeError(f"say where: before= or after= one of {', '.join(self.names)}")
+        self._index(anchor := before or after or "")
+        at = [n for n, _ in rest].index(anchor) + (after is not None)
+        return rest[:at] + new + rest[at:]
+
+    # As a value
+
+    def __repr__(self) -> str:
+        return f"chain({', '.join(self._arguments())})"
+
+    def __str__(self) -> str:
+        if len(line := repr(self)) <= 88:
+            return line
+        return "chain(\n" + "".join(f"    {argument},\n" for argument in self._arguments()) + ")"
+
+    def _arguments(self) -> list[str]:
+        arguments, keywords, seen = [], False, []
+        for name, link in self.links.items():
+            keywords = keywords or _unused(type(link).__name__, seen) != name
+            arguments.append(f"{name}={link!r}" if keywords else repr(link))
+            seen.append(name)
+        return arguments
+
+    def tree_flatten_with_keys(self) -> tuple[Iterable[tuple[Any, Any]], Any]:
+        return [(GetAttrKey(name), link) for name, link in self.links.items()], self.names
+
+    @classmethod
+    def tree_unflatten(cls, aux: Any, children: Iterable[Any]) -> chain:
+        new = object.__new__(chain)
+        fill(new, names=aux, values=tuple(children))
+        return new
+
+    def diff(self, other: Transformation) -> str:
+        """In words, a line each, what is different in ``other``.
+
+        >>> import chainax as cx
+        >>> print(cx.adam(1e-3).diff(cx.adamw(1e-4)))
+        add_decayed_weights(0.01) is added after scale_by_adam
+        scale_by_lr.learning_rate: 0.001 → 0.0001
+        """
+        return "\n".join(order.differences(self.links, other.links))
+
+
+class _NoSuchLink(KeyError):
+    def __str__(self) -> str:  # KeyError shows its message quoted
+        return self.args[0]
+
+
+def stack(chains: Iterable[Transformation]) -> Any:
+    """Chains of one structure as one chain of stacked hyperparameters, to be mapped over by ``jax.vmap``.
+
+    Hyperparameters that all chains share stay plain numbers, and so compile-time constants; those
+    that differ become arrays of shape ``(number of chains,)``.
+
+    Errors: ``ValueError`` unless the chains have the same links and static fields.
+
+    >>> import chainax as cx
+    >>> grid = cx.stack([cx.adamw(lr) for lr in (1e-4, 1e-3, 1e-2)])
+    >>> jax.vmap(lambda tx, p: tx.lookahead(p, tx.init(p)), (grid.axes(), None))(grid, 1.0).shape
+    (3,)
+    """
+    chains = list(chains)
+    if not chains:
+        raise ValueError("stack needs at least one chain")
+    structure = jax.tree.structure(chains[0])
+    for i, tx in enumerate(chains):
+        if jax.tree.structure(tx) != structure:
+            raise ValueError(
+                f"chains must have the same links and static fields to be stacked; chain {i} differs from chain 0: "
+                f"{chains[0]!r} against {tx!r}"
+            )
+
+    def join(*numbers: Any) -> Any:
+        if all(same(n, numbers[0]) for n in numbers):
+            return numbers[0]
+        if any(is_array(n) for n in numbers):
+            return jnp.stack([jnp.asarray(n) for n in numbers])
+        return jnp.asarray(np.array(numbers), jax.dtypes.canonicalize_dtype(np.float64))
+
+    return jax.tree.map(join, *chains)
+
+
+def _parts(link: Any) -> list[tuple[str, Link]]:
+    """The links of an argument of `chain`, with their names."""
+    if link is None:
+        return []
+    if isinstance(link, Transformation):
+        return list(link.links.items())
+    if isinstance(link, type) and issubclass(link, Link):
+        raise TypeError(f"a chain is made of links, got the class {link.__name__}: call it, {link.__name__}(...)")
+    remedy = "; wrap an Optax transformation in from_optax" if hasattr(link, "update") else ""
+    raise TypeError(f"a chain is made of links and chains, got {code(link)}{remedy}")
+
+
+def _unused(name: str, taken: Iterable[str]) -> str:
+    taken = list(taken)
+    new, i = name, 2
+    while new in taken:
+        new, i = f"{name}_{i}", i + 1
+    return new

@@ -1,0 +1,68 @@
+"""What a chain prints of itself."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import unicodedata
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+
+from . import engine, order
+from .hyper import by_path
+from .tree import flatten, is_trainable
+from .value import code, make
+
+if TYPE_CHECKING:
+    from .link import Link
+
+
+def describe(links: dict[str, Link], params: Any = None) -> str:
+    rows = [(name, link.equation, _settings(link)) for name, link in links.items()]
+    widths = [max((_width(row[i]) for row in rows), default=0) for i in range(2)]
+    lines = [f"{_pad(row[0], widths[0])}  {_pad(row[1], widths[1])}   {row[2]}".rstrip() for row in rows]
+    lines += [f"weight decay: {order.weight_decay(links)}", f"state: {_size(links, params)}"]
+    return "\n".join(lines)
+
+
+def _width(text: str) -> int:
+    """Columns on a terminal: the hat of m̂ takes none."""
+    return sum(not unicodedata.combining(c) for c in text)
+
+
+def _pad(text: str, width: int) -> str:
+    return text + " " * (width - _width(text))
+
+
+def _settings(link: Link) -> str:
+    """``β₁=0.9  β₂=0.999``: hyperparameters by their symbol, other fields by name where they are set."""
+    shown = []
+    for field in dataclasses.fields(link):  # pyright: ignore[reportArgumentType]
+        given, limits = getattr(link, field.name), field.metadata.get("range")
+        if limits:
+            shown.append(f"{limits.symbol or field.name}={code(given)}")
+        elif given != field.default:
+            shown.append(f"{field.name}={code(given)}")
+    return "  ".join(shown)
+
+
+def _size(links: dict[str, Link], params: Any) -> str:
+    like = params
+    if params is None:  # a large parameter, and links that need not know its path
+        like = jax.ShapeDtypeStruct((1000, 1000), jnp.float32)
+        links = {name: _anywhere(link) for name, link in links.items()}
+    state = jax.eval_shape(lambda p: engine.init(links, p), like)
+    slots = sum(len(link.slots) for link in links.values())
+    stored = sum(math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(state.links))
+    count = sum(math.prod(jnp.shape(x)) for x in flatten(like).leaves if is_trainable(x))
+    each = stored / count if count else 0.0
+    total = f", {stored:,} bytes in all" if params is not None else ""
+    return f"{slots} slot{'' if slots == 1 else 's'}, {each:.3g} bytes a parameter{total}"
+
+
+def _anywhere(link: Link) -> Link:
+    """The link with one entry in place of each table by path."""
+    entries = {f: x.pick(-1) if x.default is not None else x.entries[-1] for f, x in vars(link).items() if isinstance(x, by_path)}
+    return make(type(link), **{**vars(link), **entries})

@@ -1,0 +1,357 @@
+"""The engine: walks the tree once for a run of links, and owns everything that links share.
+
+A chain is cut into *runs*. Within a run each leaf passes through all links in one compiled function:
+widened to float32 once, transformed, and rounded once. A link that must see the whole tree first (a
+global norm) begins a run; a `Treewise` link is a run of its own.
+"""
+
+from __future__ import annotations
+
+import functools
+import warnings
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.tree_util import PyTreeDef, tree_flatten, tree_unflatten
+
+from .at import At
+from .hyper import by_path, evaluate
+from .state import State
+from .tree import Flat, compute_dtype, flatten, global_norm, is_trainable, merge, show, slot_dtype, split, widest
+from .value import is_array, make
+
+if TYPE_CHECKING:
+    from .link import Leafwise, Link
+    from .transformation import Transformation
+
+Links = dict[str, Any]
+Slots = dict[str, dict[str, list[Any]]]
+
+
+class ChainWarning(UserWarning):
+    """A chain that cannot be meant, or a part of it that has no effect."""
+
+
+def init(links: Links, params: Any) -> State:
+    flat = flatten(params)
+    count = jnp.zeros((), jnp.int32)
+    entries: dict[str, Any] = {}
+    for name, link in links.items():
+        if link.treewise:
+            entry = resolve(link, name, None, count, jnp.float32).init_tree(params)
+            if type(entry) is not tuple or entry:
+                entries[name] = entry
+        elif link.slots:
+            leaves = [_init_leaf(link, name, path, p, count) for path, p in flat.items()]
+            entries[name] = {s: flat.build([leaf and leaf[s] for leaf in leaves]) for s in link.slots}
+    return State(count, entries)
+
+
+def _init_leaf(link: Leafwise, name: str, path: str, p: Any, count: jax.Array) -> dict[str, jax.Array] | None:
+    if not is_trainable(p):
+        return None
+    p = jnp.asarray(p)
+    slots = resolve(link, name, path, count, compute_dtype(p.dtype)).init_leaf(p)
+    if set(slots) != set(link.slots):
+        raise TypeError(f"Link {name!r} declares the slots {link.slots} but its init_leaf makes {tuple(slots)}")
+    return slots
+
+
+def update(links: Links, updates: Any, state: State, params: Any, extra: dict[str, Any]) -> tuple[Any, State]:
+    return _walk(links, updates, state, params, extra, apply=False)
+
+
+def step(links: Links, params: Any, state: State, grads: Any, extra: dict[str, Any]) -> tuple[Any, State]:
+    if params is None and grads is not None:
+        raise TypeError("`step` moves the parameters: call step(params, state, grads)")
+    return _walk(links, grads, state, params, extra, apply=True)
+
+
+def lookahead(links: Links, params: Any, state: State) -> Any:
+    flat = flatten(params)
+    zeros = flat.build([jnp.zeros_like(p) if is_trainable(p) else None for p in flat.leaves])
+    return step(links, params, state, zeros, {})[0]
+
+
+def apply_updates(params: Any, updates: Any) -> Any:
+    """``params + updates``, leaf by leaf, added in float32 or better and rounded once to the parameter's dtype.
+
+    Leaves that are not floating-point or complex, and those whose update is ``None``, stay as they
+    are. Errors: ``TypeError`` where trees or shapes differ, with the path.
+    """
+    flat = flatten(params)
+    leaves = flat.line_up("The updates", updates)
+    moves = [_check_leaf(path, u, p) for path, u, p in zip(flat.paths, leaves, flat.leaves)]
+    return flat.build([_finish(u, p, apply=True) if m else p for m, u, p in zip(moves, leaves, flat.leaves)])
+
+
+def make_step(tx: Transformation, *, donate: bool = True) -> Any:
+    """``tx.step`` compiled: ``step(params, state, grads, **extra) -> (params, state)``.
+
+    With ``donate`` the buffers of the parameters and the state that you pass are reused for those that
+    you get back, and cannot be read afterwards.
+
+    >>> import chainax as cx
+    >>> tx = cx.sgd(0.5)
+    >>> step, params = cx.make_step(tx), jax.numpy.array(1.0)
+    >>> step(params, tx.init(params), jax.numpy.array(1.0))[0].item()
+    0.5
+    """
+    return jax.jit(tx.step, donate_argnums=(0, 1) if donate else ())
+
+
+def _walk(
+    links: Links, updates: Any, state: State, params: Any, extra: dict[str, Any], *, apply: bool
+) -> tuple[Any, State]:
+    _check_arguments(links, state, params, extra)
+    flat = flatten(updates if params is None else params)
+    ps = [None] * len(flat.leaves) if params is None else flat.leaves
+    us = flat.line_up("The updates", updates)
+    moves = [_check_leaf(path, u, p) for path, u, p in zip(flat.paths, us, ps)]
+    step = _Step(flat, moves, us, ps, state, extra)
+    entries = dict(state.links)
+    us = list(us)
+    runs = list(_runs(links))
+    for run in runs:
+        last = run is runs[-1]
+        first = next(iter(run.values()), None)
+        if first is not None and first.treewise:
+            us = step.through_tree(run, us, params, entries)
+            if last:
+                us = [_finish(u, p, apply=apply) if m else u for m, u, p in zip(moves, us, ps)]
+        else:
+            us = step.through_leaves(run, us, entries, last=last, apply=apply)
+    if apply:
+        us = [u if m else p for m, u, p in zip(moves, us, ps)]
+    return flat.build(us), State(_next(state.step), entries, state.born)
+
+
+def _runs(links: Links) -> Iterator[Links]:
+    """Consecutive links that one pass over the leaves can serve; at least one run, if an empty one."""
+    run: Links = {}
+    for name, link in links.items():
+        if run and (link.treewise or link.reads_updates or next(iter(run.values())).treewise):
+            yield run
+            run = {}
+        run[name] = link
+    yield run
+
+
+class _Step:
+    """One walk over the tree: who the leaves are, and the scalars that groups of them share."""
+
+    def __init__(
+        self, flat: Flat, moves: list[bool], us: list[Any], ps: list[Any], state: State, extra: dict[str, Any]
+    ) -> None:
+        self.flat, self.moves, self.ps, self.state, self.extra = flat, moves, ps, state, extra
+        self.dtypes = [compute_dtype(_dtype(u if p is None else p)) if m else None for m, u, p in zip(moves, us, ps)]
+        self.outs = [_dtype(u if p is None else p) if m else None for m, u, p in zip(moves, us, ps)]
+
+    def through_leaves(self, run: Links, us: list[Any], entries: dict[str, Any], *, last: bool, apply: bool) -> list:
+        slots = {
+            name: {s: self._slot_leaves(name, s, entries[name][s]) for s in link.slots}
+            for name, link in run.items()
+            if link.slots
+        }
+        norm = functools.cache(lambda leaves=tuple(u for u, m in zip(us, self.moves) if m): global_norm(list(leaves)))
+        groups: dict[tuple, tuple] = {}
+        out = list(us)
+        for i, path in enumerate(self.flat.paths):
+            if not self.moves[i]:
+                continue
+            dtype, born = self.dtypes[i], self.state.born.get(path)
+            key = (dtype, path if born is not None else None, _choices(run, path))
+            if key not in groups:
+                groups[key] = self._group(run, path, dtype, born, norm)
+            plan, traced = groups[key]
+            target = self.outs[i] if last else slot_dtype(self.outs[i])
+            mine = {name: {s: leaves[i] for s, leaves in of.items()} for name, of in slots.items()}
+            self._check_slots(path, self.ps[i] if self.ps[i] is not None else us[i], mine)
+            out[i], mine = _fused(plan._replace(out=target, apply=last and apply), traced, us[i], self.ps[i], mine)
+            for name, of in mine.items():
+                for s, leaf in of.items():
+                    slots[name][s][i] = leaf
+        for name, of in slots.items():
+            entries[name] = {s: self.flat.build(leaves) for s, leaves in of.items()}
+        return out
+
+    def through_tree(self, run: Links, us: list[Any], params: Any, entries: dict[str, Any]) -> list:
+        ((name, link),) = run.items()
+        dtype = widest(d for d in self.dtypes if d)
+        link = resolve(link, name, None, self.state.step, dtype)
+        wide = [jnp.asarray(u, slot_dtype(_dtype(u))) if m else u for m, u in zip(self.moves, us)]
+        at = At(self._age(None, dtype), dtype, lambda: global_norm(wide), self.extra)
+        with jax.named_scope(name):
+            updates, entry = link.update_tree(self.flat.build(wide), entries.get(name, ()), params, at)
+        if name in entries:
+            entries[name] = entry
+        return self.flat.line_up(f"The updates that link {name!r} returned", updates)
+
+    def _group(self, run: Links, path: str, dtype: Any, born: Any, norm: Any) -> tuple[_Plan, list[Any]]:
+        links = [resolve(link, name, path, self.state.step, dtype) for name, link in run.items()]
+        at = At(self._age(born, dtype), dtype, norm, self.extra)
+        scalars = []
+        for name, link in zip(run, links):
+            with jax.named_scope(name):
+                scalars.append(link.scalars(at))
+        leaves, treedef = tree_flatten((links, scalars))
+        constants = tuple(_TRACED if is_array(x) else x for x in leaves)
+        return _Plan(treedef, constants, tuple(run), dtype), [x for x in leaves if is_array(x)]
+
+    def _age(self, born: Any, dtype: Any) -> jax.Array:
+        return (self.state.step - (0 if born is None else born) + 1).astype(dtype)
+
+    def _slot_leaves(self, name: str, slot: str, tree: Any) -> list[Any]:
+        return list(self.flat.line_up(f"The slots {slot!r} of link {name!r}", tree))
+
+    def _check_slots(self, path: str, like: Any, mine: dict[str, dict[str, Any]]) -> None:
+        for name, of in mine.items():
+            for slot, x in of.items():
+                if x is None:
+                    raise TypeError(
+                        f"The state has no slot {slot!r} of link {name!r} for parameter {path!r} ({show(like)}): "
+                        "if it has joined since init, call add_param_group(params, state)"
+                    )
+                if jnp.ndim(x) and jnp.ndim(x) == jnp.ndim(like) and jnp.shape(x) != jnp.shape(like):
+                    raise TypeError(
+                        f"Slot {slot!r} of link {name!r} has shape {list(jnp.shape(x))} at {path!r}, where the "
+                        f"parameter has {list(jnp.shape(like))}: the state belongs to other parameters"
+                    )
+
+
+class _Plan(NamedTuple):
+    """What is constant in the function that a leaf runs through; equal plans share one trace."""
+
+    treedef: PyTreeDef
+    constants: tuple[Any, ...]
+    names: tuple[str, ...]
+    dtype: Any
+    out: Any = None
+    apply: bool = False
+
+
+_TRACED = "traced"  # stands in `_Plan.constants` for what is passed at run time
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _fused(plan: _Plan, traced: list[Any], u: Any, p: Any, slots: dict[str, dict[str, Any]]) -> tuple[Any, dict]:
+    """Take one leaf through a run of links."""
+    rest = iter(traced)
+    links, scalars = tree_unflatten(plan.treedef, [next(rest) if c is _TRACED else c for c in plan.constants])
+    w, q = split(u, plan.dtype), None if p is None else split(jnp.asarray(p), plan.dtype)
+    done = {}
+    for name, link, shared in zip(plan.names, links, scalars):
+        old = slots.get(name, {})
+        wide = SimpleNamespace(**{s: split(x, plan.dtype) for s, x in old.items()})
+        with jax.named_scope(name):
+            result = link.leaf(w, wide, q, shared)
+        new_w, new = result if link.slots else (result, {})
+        _check_result(name, link, w, new_w, new)
+        w, done[name] = new_w, {s: merge(x, old[s].dtype) for s, x in new.items()}
+    w = w if q is None or not plan.apply else q + w
+    return merge(w, plan.out), {name: new for name, new in done.items() if new}
+
+
+def _finish(u: Any, p: Any, *, apply: bool) -> Any:
+    """What ends a walk for one leaf: add the update to the parameter if asked, and round."""
+    dtype = compute_dtype(_dtype(u if p is None else p))
+    plan = _Plan(jax.tree.structure(([], [])), (), (), dtype, _dtype(u if p is None else p), apply)
+    return _fused(plan, [], u, p, {})[0]
+
+
+def resolve(link: Link, name: str, path: str | None, count: Any, dtype: Any) -> Any:
+    """The link with numbers in place of schedules and tables by path."""
+    numbers = {}
+    for field in link._leaves:
+        given = getattr(link, field)
+        if isinstance(given, by_path):
+            if path is None:
+                raise ValueError(f"`{name}.{field}` cannot be by_path: the link treats the whole tree at once")
+            given = given.pick(given.choice(path))
+        numbers[field] = evaluate(f"{name}.{field}", given, count, dtype)
+    return make(type(link), **{**vars(link), **numbers})
+
+
+def _choices(run: Links, path: str) -> tuple[int, ...]:
+    tables = (x for link in run.values() for f in link._leaves if isinstance(x := getattr(link, f), by_path))
+    return tuple(table.choice(path) for table in tables)
+
+
+def _next(count: jax.Array) -> jax.Array:
+    """One more, stopping at the largest int32 instead of wrapping round to a negative step."""
+    return jnp.where(count == jnp.iinfo(jnp.int32).max, count, count + 1).astype(jnp.int32)
+
+
+def _dtype(x: Any) -> Any:
+    return x.dtype if hasattr(x, "dtype") else jnp.result_type(x)
+
+
+def _check_leaf(path: str, u: Any, p: Any) -> bool:
+    """Whether the leaf moves; raises if update and parameter do not fit each other."""
+    if p is not None and not is_trainable(p):
+        return False
+    if u is None or getattr(u, "dtype", None) == jax.dtypes.float0:
+        return False
+    if not is_trainable(u):
+        if p is None:
+            return False
+        raise TypeError(f"The update at {path!r} is {show(u)}, where the parameter is {show(p)}")
+    if p is not None and jnp.shape(u) != jnp.shape(p):
+        raise TypeError(f"The update at {path!r} has shape {list(jnp.shape(u))}, the parameter {list(jnp.shape(p))}")
+    if p is not None and jnp.iscomplexobj(u) and not jnp.iscomplexobj(p):
+        raise TypeError(f"The update at {path!r} is complex, the parameter is not")
+    return True
+
+
+def _check_result(name: str, link: Leafwise, u: Any, new_u: Any, new: Any) -> None:
+    if getattr(new_u, "shape", None) != u.shape or new_u.dtype != u.dtype:
+        raise TypeError(f"Link {name!r} turned an update of {show(u)} into {show(new_u)}: its leaf must keep both")
+    if set(new) != set(link.slots):
+        raise TypeError(f"Link {name!r} declares the slots {link.slots} but its leaf returned {tuple(new)}")
+
+
+def _check_arguments(links: Links, state: Any, params: Any, extra: dict[str, Any]) -> None:
+    accepted = {argument: name for name, link in links.items() for argument in link.extra}
+    for argument in extra:
+        if argument not in accepted:
+            takes = f"accepts {', '.join(accepted)}" if accepted else "accepts none"
+            raise TypeError(f"Unknown extra argument {argument!r}: this chain {takes}")
+    for argument, name in accepted.items():
+        if argument not in extra:
+            raise TypeError(f"Link {name!r} reads {argument!r}: call update(grads, state, params, {argument}=...)")
+    if params is None:
+        for name, link in links.items():
+            if link.reads_params:
+                raise TypeError(f"Link {name!r} reads the parameters: call update(grads, state, params)")
+    if not hasattr(state, "links") or not hasattr(state, "step"):
+        raise TypeError(f"The state must be what init(params) or the last update returned, got {show(state)}")
+    missing = [n for n, link in links.items() if link.slots and n not in state.links]
+    unknown = [n for n in state.links if n not in links]
+    if missing or unknown:
+        parts = [f"it lacks {', '.join(missing)}"] * bool(missing) + [f"it holds {', '.join(unknown)}"] * bool(unknown)
+        raise KeyError(
+            f"The state is not of this chain ({' → '.join(links) or 'no links'}): {' and '.join(parts)}. "
+            "Carry it over with adopt(params, state), or begin anew with init(params)"
+        )
+
+
+def warn_of_unmatched(links: Links, params: Any) -> None:
+    """Warn of patterns that decide for no parameter: most often a mistyped weight-decay mask."""
+    flat = flatten(params)
+    for name, link in links.items():
+        for field in link._leaves:
+            table = getattr(link, field)
+            if not isinstance(table, by_path):
+                continue
+            chosen = {table.choice(path) for path, p in flat.items() if is_trainable(p)}
+            for i, pattern in enumerate(table.patterns):
+                if chosen and i not in chosen:
+                    warnings.warn(
+                        f"`{name}.{field}`: the pattern {pattern!r} decides for no parameter; the paths are like "
+                        f"{', '.join(map(repr, flat.paths[:3]))}",
+                        ChainWarning,
+                        stacklevel=3,
+                    )

@@ -1,0 +1,129 @@
+"""Hyperparameters: a number, a schedule of the step, or a table by path."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .schedule import Schedule, as_schedule
+from .value import Range, Value, check_number, code, fill, is_array, make, number, register
+
+if TYPE_CHECKING:
+    HyperLike = float | jax.Array | np.ndarray | Schedule | "by_path" | Callable[[jax.Array], Any]
+    """What may be given for a hyperparameter."""
+
+    class Hyper:
+        """What a type checker sees of a hyperparameter: wide where it is set, an operand where it is read."""
+
+        def __get__(self, instance: object, owner: object) -> Any: ...
+        def __set__(self, instance: object, value: HyperLike) -> None: ...
+
+else:
+    Hyper = HyperLike = object
+
+
+def hyper(
+    default: Any = dataclasses.MISSING,
+    symbol: str = "",
+    doc: str = "",
+    *,
+    low: float = 0.0,
+    high: float = math.inf,
+    closed: bool = False,
+) -> Any:
+    """Declare a hyperparameter of a link: its default, symbol, meaning and range ``low <= x < high``.
+
+    ``closed`` admits ``x == high`` too. The value may be a number, a schedule, or `by_path`.
+    """
+    return number(default, doc, symbol=symbol, low=low, high=high, closed=closed, check=check_hyper)
+
+
+@register
+class by_path(Value):
+    """A hyperparameter that depends on the parameter's path: the first pattern found in the path decides.
+
+    Paths are like ``"encoder/layer_0/kernel"``; patterns are regular expressions, matched by
+    `re.search`. Each entry, and ``default``, is a number or a schedule. Without a default, a path
+    that no pattern matches is an error.
+
+    >>> import chainax as cx
+    >>> cx.add_decayed_weights(cx.by_path({"bias|norm": 0.0}, default=0.1))
+    add_decayed_weights(by_path({'bias|norm': 0}, default=0.1))
+    """
+
+    patterns: tuple[str, ...]
+    entries: tuple
+    default: Any
+
+    _static = ("patterns",)
+    _leaves = ("entries", "default")
+
+    def __init__(self, table: Mapping[str, Any], default: Any = None) -> None:
+        if not isinstance(table, Mapping) or not table:
+            raise ValueError(f"`by_path` needs a table {{pattern: number}}, got {table!r}")
+        for pattern in table:
+            try:
+                re.compile(pattern)
+            except (re.error, TypeError) as e:
+                raise ValueError(f"`by_path`: {pattern!r} is no regular expression: {e}") from None
+        fill(self, patterns=tuple(table), entries=tuple(table.values()), default=default)
+        fill(self, **vars(self.map(as_schedule)))
+
+    def choice(self, path: str) -> int:
+        """The index of the entry for ``path``: that of a pattern, or one past them for the default."""
+        for i, pattern in enumerate(self.patterns):
+            if re.search(pattern, path):
+                return i
+        if self.default is None:
+            raise KeyError(f"no pattern of {self!r} matches parameter {path!r}: add one, or a default")
+        return len(self.patterns)
+
+    def pick(self, choice: int) -> Any:
+        return (*self.entries, self.default)[choice]
+
+    def map(self, change: Callable[[str, Any], Any]) -> by_path:
+        """The table with ``change(label, entry)`` in place of every entry."""
+        return make(
+            by_path,
+            patterns=self.patterns,
+            entries=tuple(change(f"by_path[{p!r}]", e) for p, e in zip(self.patterns, self.entries)),
+            default=None if self.default is None else change("by_path.default", self.default),
+        )
+
+    def __repr__(self) -> str:
+        table = ", ".join(f"{p!r}: {code(e)}" for p, e in zip(self.patterns, self.entries))
+        default = "" if self.default is None else f", default={code(self.default)}"
+        return f"by_path({{{table}}}{default})"
+
+
+def check_hyper(where: str, x: Any, limits: Range) -> Any:
+    """``x`` as a link stores it; raises unless it is a number in range, a schedule or a table of these."""
+    if isinstance(x, by_path):
+        return x.map(lambda label, entry: check_hyper(f"{where}: {label}", entry, limits))
+    x = as_schedule(where, x)
+    return x if isinstance(x, Schedule) else check_number(where, x, limits)
+
+
+def evaluate(where: str, x: Any, count: Any, dtype: Any) -> Any:
+    """The number that a hyperparameter comes to after ``count`` steps.
+
+    A Python number stays one, so that arithmetic on constants is done in double precision at trace
+    time; anything traced gets ``dtype``.
+    """
+    if isinstance(x, Schedule):
+        x = x(count)
+    if not is_array(x):
+        return x
+    if x.ndim:
+        raise ValueError(
+            f"`{where}` must be a scalar where it is used, got {x.dtype}{list(x.shape)}: "
+            "map over a stack of values with jax.vmap(train, in_axes=(tx.axes(),))"
+        )
+    return jnp.asarray(x, dtype)

@@ -1,0 +1,109 @@
+"""What a schedule is: a value that maps the number of steps already taken to a number."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .value import Value, child, static, value
+
+
+class Schedule(Value):
+    """A number that depends on the step. Call it on a count of the steps taken: 0 at the first update.
+
+    Steps may be a Python number or an array of any shape; the result has that shape.
+    Multiply schedules with each other or with numbers to scale them.
+
+    >>> import chainax as cx
+    >>> (2 * cx.linear_schedule(0.0, 1.0, 4))(jax.numpy.arange(6)).tolist()
+    [0.0, 0.5, 1.0, 1.5, 2.0, 2.0]
+    """
+
+    def __call__(self, step: Any) -> jax.Array:
+        step = jnp.asarray(step)
+        return self.at(step.astype(jax.dtypes.canonicalize_dtype(np.float64)))
+
+    def at(self, k: jax.Array) -> Any:
+        """The value after ``k`` steps, where ``k`` is an array of floating-point numbers."""
+        raise NotImplementedError
+
+    def __mul__(self, other: Any) -> product:
+        return product((*_factors(self), *_factors(other)))
+
+    __rmul__ = __mul__
+
+
+@value
+class product(Schedule):
+    """The product of schedules and numbers.
+
+    Errors: ``ValueError`` unless every factor is a schedule, a function of the step or a number.
+    """
+
+    factors: tuple = child(doc="schedules or numbers")
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "factors", tuple(as_schedule("product.factors", f) for f in self.factors))
+
+    def at(self, k: jax.Array) -> Any:
+        result = jnp.ones_like(k)
+        for factor in self.factors:
+            result = result * (factor(k) if isinstance(factor, Schedule) else factor)
+        return result
+
+
+@value
+class from_function(Schedule):
+    """A Python function of the step as a schedule. Links wrap bare functions in it themselves.
+
+    The function gets the count of steps taken as a traced int32 scalar, and returns a scalar.
+    """
+
+    function: Callable = static(doc="from the count of steps to a number")
+
+    def check(self) -> None:
+        name = getattr(self.function, "__qualname__", repr(self.function))
+        try:
+            result = jax.eval_shape(self.function, jax.ShapeDtypeStruct((), jnp.int32))
+        except Exception as e:
+            raise ValueError(
+                f"{name} was given where a number or a schedule is expected, but is no schedule: called on a step it "
+                f"raised {type(e).__name__}: {e}. To choose by parameter, write by_path({{pattern: number}}, default=...)"
+            ) from e
+        shape, dtype = getattr(result, "shape", None), getattr(result, "dtype", None)
+        if shape != () or not jnp.issubdtype(dtype, jnp.number):
+            got = f"{dtype}{list(shape)}" if shape is not None else f"a {type(result).__name__}"
+            raise ValueError(
+                f"{name} was given where a number or a schedule is expected, but called on a step it returns {got}, not a "
+                "number. To choose by parameter, write by_path({pattern: number}, default=...)"
+            )
+
+    def __call__(self, step: Any) -> jax.Array:
+        step = jnp.asarray(step)
+        call = jnp.vectorize(self.function) if step.ndim else self.function
+        return jnp.asarray(call(step.astype(jnp.int32)))
+
+    def __repr__(self) -> str:
+        return getattr(self.function, "__qualname__", repr(self.function))
+
+
+def as_schedule(where: str, x: Any) -> Any:
+    """``x`` if it is a number or a schedule; a bare function is wrapped."""
+    if isinstance(x, Schedule):
+        return x
+    if callable(x) and not isinstance(x, Value):
+        try:
+            return from_function(x)
+        except ValueError as e:
+            raise ValueError(f"`{where}`: {e}") from e.__cause__
+    if isinstance(x, Value):
+        raise ValueError(f"`{where}` must be a number or a schedule, got {x!r}")
+    return x
+
+
+def _factors(x: Any) -> tuple:
+    return x.factors if isinstance(x, product) else (x,)

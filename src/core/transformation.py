@@ -1,0 +1,116 @@
+"""What links and chains have in common: init, update and step."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import jax
+import numpy as np
+
+from . import describe, engine, saving
+from .saving import Report
+from .state import State
+from .value import Value
+
+if TYPE_CHECKING:
+    from .link import Link
+
+
+class Transformation(Value):
+    """Anything with ``init``, ``update`` and ``step``: a link, or a chain of them."""
+
+    @property
+    def links(self) -> dict[str, Link]:
+        """The links by name, in order."""
+        raise NotImplementedError
+
+    def init(self, params: Any) -> State:
+        """The state before the first step, for parameters in any pytree.
+
+        Leaves that are not floating-point or complex arrays get no slots and are never changed.
+
+        Warns (`ChainWarning`) of a `by_path` pattern that no parameter's path matches.
+        """
+        engine.warn_of_unmatched(self.links, params)
+        return engine.init(self.links, params)
+
+    def update(self, updates: Any, state: State, params: Any = None, **extra: Any) -> tuple[Any, State]:
+        """Turn gradients into updates, as in Optax: to be added to the parameters by `apply_updates`.
+
+        ``updates`` has the tree and shapes of ``params``; the result has their dtypes too. Links that
+        read the parameters need ``params``. Training loops should call `step`: it is faster, and
+        keeps the update in float32 until it meets the parameter.
+
+        Errors: ``TypeError`` for missing parameters, trees that do not match (the message says
+        where) and extra arguments that no link reads.
+        """
+        return engine.update(self.links, updates, state, params, extra)
+
+    def step(self, params: Any, state: State, grads: Any, **extra: Any) -> tuple[Any, State]:
+        """Update the parameters: `update` and `apply_updates` in one pass over the leaves.
+
+        Jit it with ``donate_argnums=(0, 1)``, or call `make_step`: the argument order is the one in
+        which JAX reuses the buffers of parameters and state.
+        """
+        return engine.step(self.links, params, state, grads, extra)
+
+    def lookahead(self, params: Any, state: State) -> Any:
+        """Where the parameters would coast to if the next gradient were zero.
+
+        With momentum this is Nesterov's look-ahead point θ − αμb, at which his gradient is taken:
+        ``grads = grad(loss)(tx.lookahead(params, state))`` (Nesterov 1983; Sutskever et al. 2013).
+        """
+        return engine.lookahead(self.links, params, state)
+
+    def describe(self, params: Any = None) -> str:
+        """The equations, hyperparameters, kind of weight decay and size of the state, as a table.
+
+        With ``params``, the state's size is that for these parameters; else for float32.
+        """
+        return describe.describe(self.links, params)
+
+    # State that follows checkpoints, edited chains and growing models
+
+    def state_dict(self, state: State) -> dict[str, np.ndarray]:
+        """The state as a flat dict of NumPy arrays: ``"step"``, ``"scale_by_adam/mu/encoder/kernel"``, ...
+
+        Errors: ``ValueError`` if two parameters have the same path, as ``{"a/b": x, "a": {"b": y}}`` have.
+        """
+        return saving.state_dict(state)
+
+    def load_state_dict(
+        self, params: Any, arrays: Mapping[str, Any], *, strict: bool = True
+    ) -> tuple[State, Report]:
+        """The state for ``params`` with the arrays that `state_dict` returned, and a report of what matched.
+
+        Entries are found by link, slot and path, so links may have been swapped, inserted or removed
+        in between. Arrays are converted to the dtype that the slot has here.
+
+        Errors: with ``strict``, ``KeyError`` unless all entries match; the message lists those that do not.
+        """
+        return saving.load_state_dict(self, params, arrays, strict=strict)
+
+    def adopt(self, params: Any, state: State) -> tuple[State, Report]:
+        """Carry the state of another chain over to this one: what both have is kept, the rest starts afresh."""
+        return saving.adopt(self, params, state)
+
+    def add_param_group(self, params: Any, state: State) -> State:
+        """The state for ``params`` that have gained (or lost) leaves in mid-training.
+
+        Give the whole new tree. Parameters that were there keep their slots; new ones get fresh slots
+        and are *born* at this step: bias corrections and first-step rules count from here for them,
+        as for a parameter group added to a PyTorch optimizer. Schedules count on.
+        """
+        return saving.add_param_group(self, params, state)
+
+    def axes(self) -> Any:
+        """For ``jax.vmap(f, in_axes=(tx.axes(), ...))``: 0 for stacked hyperparameters, else ``None``.
+
+        >>> import chainax as cx
+        >>> tx = cx.stack([cx.sgd(0.1), cx.sgd(0.2)])
+        >>> jax.vmap(lambda tx, x: tx["scale_by_lr"].learning_rate * x, (tx.axes(), None))(tx, 10.0).tolist()
+        [1.0, 2.0]
+        """
+        return jax.tree.map(lambda x: 0 if np.ndim(x) else None, self)
+

@@ -1,0 +1,124 @@
+"""Trees of parameters as the engine sees them: leaves with paths, lined up with each other."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.tree_util import PyTreeDef, keystr, tree_flatten_with_path, tree_structure, tree_unflatten
+
+
+@dataclasses.dataclass(frozen=True)
+class Flat:
+    """A tree taken apart. ``None`` counts as a leaf, so that trees with holes line up."""
+
+    leaves: list[Any]
+    paths: list[str]
+    treedef: PyTreeDef
+
+    def line_up(self, what: str, other: Any) -> list[Any]:
+        """The leaves of ``other``, which must have this tree's structure; holes (``None``) may differ."""
+        try:
+            return self.treedef.flatten_up_to(other)
+        except (ValueError, TypeError, KeyError):
+            raise TypeError(f"{what} do not have the tree of the parameters: {_parting(self, other)}") from None
+
+    def items(self) -> Iterator[tuple[str, Any]]:
+        return zip(self.paths, self.leaves, strict=True)
+
+    def build(self, leaves: list[Any]) -> Any:
+        return tree_unflatten(self.treedef, leaves)
+
+
+def flatten(tree: Any) -> Flat:
+    keyed, treedef = tree_flatten_with_path(tree, is_leaf=_is_hole)
+    return Flat([leaf for _, leaf in keyed], [path_name(path) for path, _ in keyed], treedef)
+
+
+def path_name(path: tuple) -> str:
+    """``"encoder/layer_0/kernel"``."""
+    return keystr(path, simple=True, separator="/")
+
+
+def is_trainable(leaf: Any) -> bool:
+    """Whether an optimizer acts on this leaf: floating-point or complex numbers, and nothing else."""
+    if isinstance(leaf, (bool, int)):
+        return False
+    dtype = getattr(leaf, "dtype", np.dtype(type(leaf)) if isinstance(leaf, (float, complex)) else None)
+    return dtype is not None and jnp.issubdtype(dtype, jnp.inexact)
+
+
+def compute_dtype(dtype: Any) -> Any:
+    """The real dtype in which arithmetic on arrays of ``dtype`` is done: float32 or better."""
+    return jnp.dtype(jnp.float64 if jnp.finfo(dtype).dtype == jnp.float64 else jnp.float32)
+
+
+def slot_dtype(dtype: Any) -> Any:
+    """The dtype of a slot for a parameter of ``dtype``: float32 or better, complex if it is complex."""
+    return jnp.dtype(dtype) if jnp.issubdtype(dtype, jnp.complexfloating) else compute_dtype(dtype)
+
+
+def split(x: jax.Array, dtype: Any) -> jax.Array:
+    """Widen ``x`` to the real ``dtype``; complex numbers become pairs of reals along a new last axis."""
+    if jnp.iscomplexobj(x):
+        return jnp.stack([x.real, x.imag], axis=-1).astype(dtype)
+    return x.astype(dtype)
+
+
+def merge(x: jax.Array, dtype: Any) -> jax.Array:
+    """The inverse of `split`: round to ``dtype``, pairs of reals becoming complex numbers."""
+    if jnp.issubdtype(dtype, jnp.complexfloating):
+        return jax.lax.complex(x[..., 0], x[..., 1]).astype(dtype)
+    return x.astype(dtype)
+
+
+def global_norm(leaves: list[Any]) -> jax.Array:
+    """The Euclidean norm of all numbers in the leaves together, accumulated in float32 or better."""
+    sums = [_sum_of_squares(x) for x in leaves if is_trainable(x)]
+    dtype = widest(s.dtype for s in sums)
+    return jnp.sqrt(sum((s.astype(dtype) for s in sums), start=jnp.zeros((), dtype)))
+
+
+def widest(dtypes: Iterable[Any]) -> Any:
+    """float64 if any of the dtypes is computed in it, else float32."""
+    return jnp.dtype(jnp.float64 if any(compute_dtype(d) == jnp.float64 for d in dtypes) else jnp.float32)
+
+
+def _sum_of_squares(x: Any) -> jax.Array:
+    x = jnp.asarray(x)
+    return jnp.sum(jnp.square(split(x, compute_dtype(x.dtype))))
+
+
+def _is_hole(x: Any) -> bool:
+    return x is None
+
+
+def _parting(expected: Flat, other: Any) -> str:
+    """Where two trees part, and what stands on both sides."""
+    ours, theirs = dict(expected.items()), dict(flatten(other).items())
+    for path in expected.paths:
+        if path not in theirs:
+            under = [p for p in theirs if p.startswith(f"{path}/")]
+            found = f"a subtree ({under[0]!r}, ...)" if path and under else "nothing"
+            return f"at {path!r} the parameters have {show(ours[path])}, the other tree has {found}"
+    for path in theirs:
+        if path not in ours:
+            return f"at {path!r} the parameters have nothing, the other tree has {show(theirs[path])}"
+    return f"the containers differ: {_containers(expected.treedef)} against {_containers(tree_structure(other))}"
+
+
+def _containers(treedef: PyTreeDef) -> str:
+    text = str(treedef).removeprefix("PyTreeDef")
+    return text if len(text) < 200 else f"{text[:200]}..."
+
+
+def show(leaf: Any) -> str:
+    if leaf is None:
+        return "None"
+    if hasattr(leaf, "shape") and hasattr(leaf, "dtype"):
+        return f"{leaf.dtype}{list(leaf.shape)}"
+    return type(leaf).__name__

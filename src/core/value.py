@@ -1,0 +1,287 @@
+"""Values: frozen dataclasses that are pytrees, print as code, and compare by what they hold."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import inspect
+import math
+import numbers
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar, dataclass_transform
+
+import jax
+import numpy as np
+from jax.tree_util import GetAttrKey, register_pytree_with_keys_class
+
+T = TypeVar("T", bound="Value")
+
+TYPES: dict[str, type[Value]] = {}
+"""Every value class by its name, which is how a stored configuration finds it again."""
+
+if TYPE_CHECKING:
+
+    class Number:
+        """What a type checker sees of a numeric field: wide where it is set, an operand where it is read."""
+
+        def __get__(self, instance: object, owner: object) -> Any: ...
+        def __set__(self, instance: object, value: float | jax.Array | np.ndarray) -> None: ...
+
+else:
+    Number = object
+
+
+@dataclasses.dataclass(frozen=True)
+class Range:
+    """The numbers that a field admits: ``low <= x < high``, or ``x <= high`` where ``closed``."""
+
+    symbol: str
+    low: float
+    high: float
+    closed: bool = False
+
+    def __str__(self) -> str:
+        low = "[" if math.isfinite(self.low) else "("
+        high = "]" if self.closed and math.isfinite(self.high) else ")"
+        return f"{low}{self.low:g}, {self.high:g}{high}".replace("inf", "∞")
+
+    def admits(self, x: float) -> bool:
+        return self.low <= x < self.high or (self.closed and x == self.high)
+
+
+def number(
+    default: Any = dataclasses.MISSING,
+    doc: str = "",
+    *,
+    symbol: str = "",
+    low: float = -math.inf,
+    high: float = math.inf,
+    closed: bool = False,
+    check: Callable[[str, Any, Range], Any] | None = None,
+) -> Any:
+    """A numeric field: a Python number or a scalar array, and a leaf of the pytree."""
+    limits = Range(symbol, low, high, closed)
+    metadata = {"range": limits, "doc": doc, "leaf": True, "check": check or check_number}
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+def static(default: Any = dataclasses.MISSING, doc: str = "", *, one_of: tuple = ()) -> Any:
+    """A field that shapes the computation: part of the pytree's structure, hashed by ``jit``."""
+    return dataclasses.field(default=default, metadata={"doc": doc, "one_of": one_of})
+
+
+def child(default: Any = dataclasses.MISSING, doc: str = "") -> Any:
+    """A field that holds another value, or a tuple of them."""
+    return dataclasses.field(default=default, metadata={"doc": doc, "leaf": True})
+
+
+class Value:
+    """Base of every chainax value. Subclasses are made by the `value` decorator."""
+
+    _leaves: ClassVar[tuple[str, ...]] = ()
+    _static: ClassVar[tuple[str, ...]] = ()
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):  # pyright: ignore[reportArgumentType]
+            where = f"{type(self).__name__}.{field.name}"
+            given = getattr(self, field.name)
+            if limits := field.metadata.get("range"):
+                fill(self, **{field.name: field.metadata["check"](where, given, limits)})
+            elif one_of := field.metadata.get("one_of"):
+                if given not in one_of:
+                    raise ValueError(f"`{where}` must be one of {', '.join(map(repr, one_of))}, got {given!r}")
+        self.check()
+
+    def check(self) -> None:
+        """Raise ``ValueError`` for fields that do not go together. Called once, when built."""
+
+    def replace(self, **fields: Any) -> Self:
+        """The same value with some fields changed.
+
+        >>> import chainax as cx
+        >>> cx.scale_by_adam().replace(b2=0.95)
+        scale_by_adam(b2=0.95)
+        """
+        known = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}  # pyright: ignore[reportArgumentType]
+        for name in fields:
+            if name not in known:
+                raise TypeError(unknown_field(type(self), name))
+        return type(self)(**{**known, **fields})
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        raise AttributeError(
+            f"`{type(self).__name__}` is a value and cannot be changed: use .replace({name}={code(value)}) for a changed copy"
+        )
+
+    def __delattr__(self, name: str) -> None:
+        raise AttributeError(f"`{type(self).__name__}` is a value and cannot be changed: {name!r} stays")
+
+    def __repr__(self) -> str:
+        arguments = []
+        for field in dataclasses.fields(self):  # pyright: ignore[reportArgumentType]
+            given = getattr(self, field.name)
+            if field.default is dataclasses.MISSING:
+                arguments.append(code(given))
+            elif not same(given, field.default):
+                arguments.append(f"{field.name}={code(given)}")
+        return f"{type(self).__name__}({', '.join(arguments)})"
+
+    def __eq__(self, other: object) -> bool:
+        if type(self) is not type(other):
+            return NotImplemented
+        return all(same(getattr(self, n), getattr(other, n)) for n in (*self._static, *self._leaves))
+
+    def __hash__(self) -> int:
+        contents = (getattr(self, name) for name in (*self._static, *self._leaves))
+        return hash((type(self), *map(_hashable, contents)))
+
+    def tree_flatten_with_keys(self) -> tuple[Iterable[tuple[Any, Any]], Any]:
+        children = [(GetAttrKey(name), getattr(self, name)) for name in self._leaves]
+        return children, tuple(getattr(self, name) for name in self._static)
+
+    @classmethod
+    def tree_unflatten(cls, aux: Any, children: Iterable[Any]) -> Self:
+        # Not __init__: tracers, None and placeholders of any kind pass through here unchecked.
+        return make(cls, **dict(zip(cls._static, aux)), **dict(zip(cls._leaves, children)))
+
+
+def make(cls: type[T], **fields: Any) -> T:
+    """An instance with these fields, unchecked."""
+    new = object.__new__(cls)
+    fill(new, **fields)
+    return new
+
+
+def fill(new: Value, **fields: Any) -> None:
+    """Set fields of a value that nobody holds yet."""
+    new.__dict__.update(fields)
+
+
+@dataclass_transform(frozen_default=True, field_specifiers=(number, static, child))
+def value(cls: type[T], **options: Any) -> type[T]:
+    """Turn a subclass of `Value` into a frozen dataclass that is a pytree.
+
+    Fields declared by `number`, `hyper` or `child` are children of the pytree; all others are part
+    of its structure.
+    """
+    methods = {name: cls.__dict__.get(name, getattr(Value, name)) for name in ("__setattr__", "__delattr__")}
+    cls = dataclasses.dataclass(frozen=True, eq=False, repr=False, **options)(cls)
+    for name, method in methods.items():
+        setattr(cls, name, method)  # clearer errors than the dataclass's own
+    fields = dataclasses.fields(cls)  # pyright: ignore[reportArgumentType]
+    cls._leaves = tuple(f.name for f in fields if f.metadata.get("leaf"))
+    cls._static = tuple(f.name for f in fields if not f.metadata.get("leaf"))
+    if "__init__" in cls.__dict__ and options.get("init", True):
+        cls.__init__ = _explaining_init(cls, cls.__init__)
+        cls.__doc__ = _documented(cls)
+    return register(cls)
+
+
+def register(cls: type[T]) -> type[T]:
+    """Make a subclass of `Value` a pytree, and known by its name to `from_config`."""
+    known = TYPES.get(cls.__name__)
+    if known is not None and known.__module__ != cls.__module__:
+        raise ValueError(f"`{cls.__name__}` is already the name of {known.__module__}.{known.__name__}")
+    TYPES[cls.__name__] = cls
+    return register_pytree_with_keys_class(cls)
+
+
+def same(a: Any, b: Any) -> bool:
+    """Equality that also works on fields that hold arrays."""
+    if a is b:
+        return True
+    if isinstance(a, tuple) and isinstance(b, tuple):
+        return len(a) == len(b) and all(map(same, a, b))
+    if is_array(a) or is_array(b):
+        if not (is_array(a) and is_array(b)) or isinstance(a, jax.core.Tracer) or isinstance(b, jax.core.Tracer):
+            return False
+        return a.shape == b.shape and a.dtype == b.dtype and bool(np.all(np.asarray(a) == np.asarray(b)))
+    return type(a) is type(b) and bool(a == b)
+
+
+def code(x: Any) -> str:
+    """``x`` as the code that makes it."""
+    if isinstance(x, float):
+        if not math.isfinite(x):
+            return f"float('{x}')"
+        return str(int(x)) if x.is_integer() and abs(x) < 1e15 else repr(x)
+    if isinstance(x, jax.core.Tracer):
+        return f"traced {x.dtype}{list(x.shape)}"
+    if is_array(x):
+        return repr(x.item()) if x.ndim == 0 else f"{x.dtype}{list(x.shape)}"
+    if isinstance(x, tuple):
+        return f"({', '.join(map(code, x))}{',' if len(x) == 1 else ''})"
+    if inspect.isfunction(x):
+        return x.__qualname__
+    return repr(x)
+
+
+def is_array(x: Any) -> bool:
+    return isinstance(x, (jax.Array, np.ndarray))
+
+
+def check_number(where: str, x: Any, limits: Range) -> Any:
+    """``x`` as it is stored; raises unless it is a number that ``limits`` admits."""
+    if isinstance(x, np.generic):
+        x = x.item()
+    if isinstance(x, numbers.Real) and not isinstance(x, bool):
+        x = float(x)
+        if not limits.admits(x):
+            raise ValueError(f"`{where}` must lie in {limits}, got {code(x)}")
+        return x
+    if is_array(x):  # perhaps a tracer, or stacked for vmap: its shape is checked where it is used
+        if not np.issubdtype(x.dtype, np.number) and not jax.dtypes.issubdtype(x.dtype, np.floating):
+            raise ValueError(f"`{where}` must be a number, got an array of {x.dtype}")
+        return x
+    raise ValueError(f"`{where}` must be a number in {limits}, got {x!r}")
+
+
+def unknown_field(cls: type, name: str) -> str:
+    names = [f.name for f in dataclasses.fields(cls)]
+    return f"`{cls.__name__}` has no field {name!r}{did_you_mean(name, names)}; its fields are {', '.join(names) or 'none'}"
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+def _explaining_init(cls: type, init: Callable) -> Callable:
+    signature = inspect.signature(init)
+
+    def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
+        for name in kwargs:
+            if name not in signature.parameters:
+                raise TypeError(unknown_field(cls, name))
+        try:
+            signature.bind(self, *args, **kwargs)
+        except TypeError as e:
+            shown = str(signature).replace("(self, ", "(").replace("(self)", "()")
+            raise TypeError(f"`{cls.__name__}{shown.split(' ->')[0]}`: {e}") from None
+        init(self, *args, **kwargs)
+
+    __init__.__signature__ = signature  # pyright: ignore[reportFunctionMemberAccess]
+    return __init__
+
+
+def _documented(cls: type) -> str:
+    """The docstring, with the hyperparameters that the fields declare."""
+    lines = []
+    for field in dataclasses.fields(cls):
+        limits, doc = field.metadata.get("range"), field.metadata.get("doc", "")
+        default = "" if field.default is dataclasses.MISSING else f" = {code(field.default)}"
+        symbol = f" ({limits.symbol})" if limits and limits.symbol else ""
+        within = f", in {limits}" if limits else ""
+        lines.append(f"    {field.name}{symbol}{default}: {doc}{within}")
+    equation = f"\n\nEquation: {cls.equation}" if getattr(cls, "equation", "") else ""
+    fields = "\n\nFields:\n" + "\n".join(lines) if lines else ""
+    return inspect.cleandoc(cls.__dict__.get("__doc__") or "") + equation + fields
+
+
+def _hashable(x: Any) -> Any:
+    if isinstance(x, tuple):
+        return tuple(map(_hashable, x))
+    if is_array(x) and not isinstance(x, jax.core.Tracer):
+        return x.shape, str(x.dtype), np.asarray(x).tobytes()
+    return id(x) if isinstance(x, jax.core.Tracer) else x
+

@@ -1,0 +1,117 @@
+"""Adam and its relatives: divide the mean gradient by its root mean square."""
+
+import jax.numpy as jnp
+
+from ..core.hyper import Hyper, hyper
+from ..core.link import Leafwise, slot_like, transform
+from ..core.numerics import sqrt
+
+
+@transform
+class scale_by_adam(Leafwise):
+    """Scale each coordinate to unit size. Kingma & Ba 2015, arXiv:1412.6980, Algorithm 1."""
+
+    b1: Hyper = hyper(0.9, "β₁", "decay of the mean", high=1.0)
+    b2: Hyper = hyper(0.999, "β₂", "decay of the mean square", high=1.0)
+    eps: Hyper = hyper(1e-8, "ε", "floor of the denominator, outside the root")
+
+    slots = ("mu", "nu")  # E[u], E[u²]
+    equation = "m ← β₁m + (1−β₁)u,  v ← β₂v + (1−β₂)u²,  u ← m̂ / (√v̂ + ε)"
+    role = "precondition"
+
+    def scalars(self, at):
+        return at.debias(self.b1), at.debias(self.b2)
+
+    def leaf(self, u, slot, p, debias):
+        m, v = _moments(self, u, slot)
+        m_hat, v_hat = m * debias[0], v * debias[1]
+        return m_hat / (sqrt(v_hat) + self.eps), {"mu": m, "nu": v}
+
+
+@transform
+class scale_by_uncorrected_adam(Leafwise):
+    """Adam without its bias correction, as in BERT's AdamWeightDecay and inside MXNet's Adam.
+
+    Devlin et al. 2019, arXiv:1810.04805, the published code. Early updates are up to (1−β₁)/√(1−β₂)
+    times as large as Adam's, so it wants a warm-up.
+    """
+
+    b1: Hyper = hyper(0.9, "β₁", "decay of the mean", high=1.0)
+    b2: Hyper = hyper(0.999, "β₂", "decay of the mean square", high=1.0)
+    eps: Hyper = hyper(1e-8, "ε", "floor of the denominator, outside the root")
+
+    slots = ("mu", "nu")
+    equation = "m ← β₁m + (1−β₁)u,  v ← β₂v + (1−β₂)u²,  u ← m / (√v + ε)"
+    role = "precondition"
+
+    def leaf(self, u, slot, p, scalars):
+        m, v = _moments(self, u, slot)
+        return m / (sqrt(v) + self.eps), {"mu": m, "nu": v}
+
+
+@transform
+class scale_by_amsgrad(Leafwise):
+    """Adam with a mean square that never falls. Reddi et al. 2018, arXiv:1904.09237, Algorithm 2.
+
+    Departs from the paper as PyTorch does: the mean and the maximum are corrected for bias. The
+    maximum is of the uncorrected mean square.
+    """
+
+    b1: Hyper = hyper(0.9, "β₁", "decay of the mean", high=1.0)
+    b2: Hyper = hyper(0.999, "β₂", "decay of the mean square", high=1.0)
+    eps: Hyper = hyper(1e-8, "ε", "floor of the denominator, outside the root")
+
+    slots = ("mu", "nu", "nu_max")
+    equation = "m ← β₁m + (1−β₁)u,  v ← β₂v + (1−β₂)u²,  w ← max(w, v),  u ← m̂ / (√ŵ + ε)"
+    role = "precondition"
+
+    def scalars(self, at):
+        return at.debias(self.b1), at.debias(self.b2)
+
+    def leaf(self, u, slot, p, debias):
+        m, v = _moments(self, u, slot)
+        w = jnp.maximum(slot.nu_max, v)
+        return m * debias[0] / (sqrt(w * debias[1]) + self.eps), {"mu": m, "nu": v, "nu_max": w}
+
+
+@transform
+class scale_by_nadam(Leafwise):
+    """Adam with Nesterov momentum on a schedule. Dozat 2016, "Incorporating Nesterov momentum into Adam".
+
+    μₜ = β₁(1 − ½·0.96^(tψ)), and Π is the product of the μ so far.
+    """
+
+    b1: Hyper = hyper(0.9, "β₁", "limit of the momentum", high=1.0)
+    b2: Hyper = hyper(0.999, "β₂", "decay of the mean square", high=1.0)
+    eps: Hyper = hyper(1e-8, "ε", "floor of the denominator, outside the root")
+    momentum_decay: Hyper = hyper(4e-3, "ψ", "how fast the momentum rises to its limit")
+
+    slots = ("mu", "nu", "mu_product")
+    equation = (
+        "m ← β₁m + (1−β₁)u,  v ← β₂v + (1−β₂)u²,  μₜ = β₁(1 − ½·0.96^(tψ)),  Π ← Πμₜ,  "
+        "u ← ((1−μₜ)/(1−Π)·u + μₜ₊₁/(1−Πμₜ₊₁)·m) / (√v̂ + ε)"
+    )
+    role = "precondition"
+
+    def init_leaf(self, p):
+        product = jnp.ones((), slot_like(p).real.dtype)
+        return {"mu": slot_like(p), "nu": slot_like(p), "mu_product": product}
+
+    def scalars(self, at):
+        def mu(t):
+            return self.b1 * (1 - 0.5 * 0.96 ** (t * self.momentum_decay))
+
+        return mu(at.step), mu(at.step + 1), at.debias(self.b2)
+
+    def leaf(self, u, slot, p, scalars):
+        mu, mu_next, debias = scalars
+        product = slot.mu_product * mu
+        m, v = _moments(self, u, slot)
+        mean = (1 - mu) / (1 - product) * u + mu_next / (1 - product * mu_next) * m
+        return mean / (sqrt(v * debias) + self.eps), {"mu": m, "nu": v, "mu_product": product}
+
+
+def _moments(self, u, slot):
+    m = self.b1 * slot.mu + (1 - self.b1) * u
+    v = self.b2 * slot.nu + (1 - self.b2) * jnp.square(u)
+    return m, v

@@ -1,0 +1,40 @@
+"""Clipping: bounds on the size of the update."""
+
+import jax.numpy as jnp
+
+from ..core.hyper import Hyper, hyper
+from ..core.link import Leafwise, transform
+
+
+@transform
+class clip(Leafwise):
+    """Clip every coordinate to [−c, c]."""
+
+    max_delta: Hyper = hyper(doc="the largest magnitude", symbol="c")
+
+    equation = "u ← min(max(u, −c), c)"
+    role = "clip"
+
+    def leaf(self, u, slot, p, scalars):
+        return jnp.clip(u, -self.max_delta, self.max_delta)
+
+
+@transform
+class clip_by_global_norm(Leafwise):
+    """Scale all updates down together if their common norm exceeds a bound. Pascanu et al. 2013, arXiv:1211.5063.
+
+    The norm is accumulated in float32 or better. A NaN or infinite gradient makes every update NaN.
+    """
+
+    max_norm: Hyper = hyper(doc="the largest norm of the whole tree", symbol="c")
+
+    equation = "u ← u·min(1, c/‖u‖)"
+    role = "clip"
+    reads_updates = True
+
+    def scalars(self, at):
+        norm = at.global_norm()
+        return jnp.minimum(1.0, self.max_norm / jnp.maximum(norm, jnp.finfo(at.dtype).tiny))
+
+    def leaf(self, u, slot, p, factor):
+        return u * factor

@@ -1,0 +1,57 @@
+"""Weight decay and penalties: links that read the parameters."""
+
+import jax.numpy as jnp
+
+from ..core.hyper import Hyper, hyper
+from ..core.link import Leafwise, transform
+
+
+@transform
+class add_decayed_weights(Leafwise):
+    """Add a multiple of the parameters to the update. Its place in the chain says which decay it is.
+
+    Before the preconditioner: L2 regularization, coupled (the gradient of ½λ‖θ‖²). After it, before
+    `scale_by_lr`: decoupled, as in AdamW. Loshchilov & Hutter 2019, arXiv:1711.05101, Algorithm 2.
+    """
+
+    weight_decay: Hyper = hyper(doc="multiple of the parameters that is added", symbol="λ")
+
+    equation = "u ← u + λθ"
+    role = "decay"
+    reads_params = True
+
+    def leaf(self, u, slot, p, scalars):
+        return u + self.weight_decay * p
+
+
+@transform
+class add_l1(Leafwise):
+    """Add the gradient of λ‖θ‖₁, which is λ·sign(θ), taken as 0 at 0. Tibshirani 1996."""
+
+    l1: Hyper = hyper(doc="weight of the penalty", symbol="λ")
+
+    equation = "u ← u + λ·sign(θ)"
+    role = "decay"
+    reads_params = True
+
+    def leaf(self, u, slot, p, scalars):
+        return u + self.l1 * jnp.sign(p)
+
+
+@transform
+class decay_after_step(Leafwise):
+    """Shrink the parameters in a step of their own, after the main one: θ ← θ − λ(θ + u).
+
+    Stands after `scale_by_lr`, which therefore does not scale it: the decay is independent of the
+    learning rate. With a schedule in place of λ it is the second optimizer of the "two optimizers"
+    way of decoupling, and the last step of MXNet 0.7's Adam.
+    """
+
+    rate: Hyper = hyper(doc="fraction that is taken off at each step", symbol="λ", high=1.0, closed=True)
+
+    equation = "u ← u − λ(θ + u)"
+    role = "decay_after"
+    reads_params = True
+
+    def leaf(self, u, slot, p, scalars):
+        return u - self.rate * (p + u)

@@ -1,0 +1,59 @@
+"""Momentum: what the update remembers of the gradients before."""
+
+import jax.numpy as jnp
+
+from ..core.hyper import Hyper, hyper
+from ..core.link import Leafwise, transform
+from ..core.value import code, is_array, static
+
+
+@transform
+class trace(Leafwise):
+    """Accumulate updates in a decaying sum. Polyak 1964; Sutskever et al. 2013.
+
+    PyTorch's form: the first update enters whole, dampened or not. Before `scale_by_lr` the learning
+    rate multiplies the whole buffer; after it each gradient keeps the rate it came with, which is
+    Sutskever's form. With ``nesterov`` the update looks one step ahead, g + μb, in place of taking
+    the gradient there (for that see `chain.lookahead`).
+    """
+
+    momentum: Hyper = hyper(doc="decay of the sum", symbol="μ", high=1.0)
+    dampening: Hyper = hyper(0.0, "τ", "how much of a new update is left out", high=1.0, closed=True)
+    nesterov: bool = static(False, "look one step ahead", one_of=(False, True))
+
+    slots = ("trace",)
+    role = "accumulate"
+
+    @property
+    def equation(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return "b ← μb + (1−τ)u,  b₁ = u₁,  " + ("u ← u + μb" if self.nesterov else "u ← b")
+
+    def check(self) -> None:
+        dampened = not is_array(self.dampening) and self.dampening != 0.0
+        if self.nesterov and (dampened or (not is_array(self.momentum) and self.momentum == 0.0)):
+            raise ValueError(
+                "`trace.nesterov` needs momentum > 0 and dampening = 0, "
+                f"got momentum={code(self.momentum)} and dampening={code(self.dampening)}"
+            )
+
+    def scalars(self, at):
+        return jnp.where(at.step == 1, 1.0, 1 - self.dampening)
+
+    def leaf(self, u, slot, p, intake):
+        b = self.momentum * slot.trace + intake * u
+        return (u + self.momentum * b if self.nesterov else b), {"trace": b}
+
+
+@transform
+class ema(Leafwise):
+    """Average updates exponentially, starting from zero, without correcting for the start."""
+
+    decay: Hyper = hyper(doc="decay of the mean", symbol="β", high=1.0)
+
+    slots = ("ema",)
+    equation = "m ← βm + (1−β)u,  u ← m"
+    role = "accumulate"
+
+    def leaf(self, u, slot, p, scalars):
+        m = self.decay * slot.ema + (1 - self.decay) * u
+        return m, {"ema": m}

@@ -1,0 +1,82 @@
+"""Scaling by the size of past gradients: Adagrad, RMSprop, Adadelta."""
+
+import jax.numpy as jnp
+
+from ..core.hyper import Hyper, hyper
+from ..core.link import Leafwise, slot_like, transform
+from ..core.numerics import sqrt
+
+
+@transform
+class scale_by_adagrad(Leafwise):
+    """Divide by the root of the sum of all squares. Duchi, Hazan & Singer 2011, JMLR 12, diagonal version."""
+
+    initial_accumulator_value: Hyper = hyper(0.0, "s₀", "where the sum starts")
+    eps: Hyper = hyper(1e-10, "ε", "floor of the denominator, outside the root")
+
+    slots = ("sum",)
+    equation = "s ← s + u² from s₀,  u ← u / (√s + ε)"
+    role = "precondition"
+
+    def init_leaf(self, p):
+        return {"sum": slot_like(p, self.initial_accumulator_value)}
+
+    def leaf(self, u, slot, p, scalars):
+        s = slot.sum + jnp.square(u)
+        return u / (sqrt(s) + self.eps), {"sum": s}
+
+
+@transform
+class scale_by_rms(Leafwise):
+    """Divide by the root mean square. Tieleman & Hinton 2012, Coursera lecture 6.5; ε as in PyTorch."""
+
+    decay: Hyper = hyper(0.99, "ρ", "decay of the mean square", high=1.0)
+    eps: Hyper = hyper(1e-8, "ε", "floor of the denominator, outside the root")
+
+    slots = ("nu",)
+    equation = "s ← ρs + (1−ρ)u²,  u ← u / (√s + ε)"
+    role = "precondition"
+
+    def leaf(self, u, slot, p, scalars):
+        s = self.decay * slot.nu + (1 - self.decay) * jnp.square(u)
+        return u / (sqrt(s) + self.eps), {"nu": s}
+
+
+@transform
+class scale_by_stddev(Leafwise):
+    """Divide by the standard deviation: centered RMSprop. Graves 2013, arXiv:1308.0850, equations 38-40.
+
+    Departs from the paper as PyTorch does: ε stands outside the root. Where rounding makes the
+    variance negative, it counts as 0.
+    """
+
+    decay: Hyper = hyper(0.99, "ρ", "decay of the mean and the mean square", high=1.0)
+    eps: Hyper = hyper(1e-8, "ε", "floor of the denominator, outside the root")
+
+    slots = ("mu", "nu")
+    equation = "s ← ρs + (1−ρ)u²,  a ← ρa + (1−ρ)u,  u ← u / (√(s − a²) + ε)"
+    role = "precondition"
+
+    def leaf(self, u, slot, p, scalars):
+        s = self.decay * slot.nu + (1 - self.decay) * jnp.square(u)
+        a = self.decay * slot.mu + (1 - self.decay) * u
+        variance = jnp.maximum(s - jnp.square(a), 0.0)
+        return u / (sqrt(variance) + self.eps), {"mu": a, "nu": s}
+
+
+@transform
+class scale_by_adadelta(Leafwise):
+    """Scale by the root mean square of past steps over that of gradients. Zeiler 2012, arXiv:1212.5701, Algorithm 1."""
+
+    rho: Hyper = hyper(0.9, "ρ", "decay of both mean squares", high=1.0)
+    eps: Hyper = hyper(1e-6, "ε", "floor of both roots, inside them")
+
+    slots = ("nu", "delta")  # E[u²], E[Δ²]
+    equation = "s ← ρs + (1−ρ)u²,  Δ = √(a+ε)/√(s+ε)·u,  a ← ρa + (1−ρ)Δ²,  u ← Δ"
+    role = "precondition"
+
+    def leaf(self, u, slot, p, scalars):
+        s = self.rho * slot.nu + (1 - self.rho) * jnp.square(u)
+        delta = sqrt(slot.delta + self.eps) / sqrt(s + self.eps) * u
+        a = self.rho * slot.delta + (1 - self.rho) * jnp.square(delta)
+        return delta, {"nu": s, "delta": a}

@@ -1,0 +1,32 @@
+"""Multiplying by a number: a constant scale, and the learning rate with the descent's sign."""
+
+import math
+
+from ..core.hyper import Hyper, hyper
+from ..core.link import Leafwise, transform
+
+
+@transform
+class scale(Leafwise):
+    """Multiply the update by a number."""
+
+    step_size: Hyper = hyper(doc="the factor", symbol="c", low=-math.inf)
+
+    equation = "u ← cu"
+    role = "scale"
+
+    def leaf(self, u, slot, p, scalars):
+        return self.step_size * u
+
+
+@transform
+class scale_by_lr(Leafwise):
+    """Multiply by the learning rate and turn the update downhill. The chain's last link, as a rule."""
+
+    learning_rate: Hyper = hyper(doc="length of the step", symbol="α")
+
+    equation = "u ← −αu"
+    role = "descend"
+
+    def leaf(self, u, slot, p, scalars):
+        return -self.learning_rate * u
