@@ -122,7 +122,7 @@ def amsgrad(
     eps: HyperLike = 1e-8,
     weight_decay: HyperLike | None = None,
 ) -> chain:
-    """Adam with a mean square that never falls. Reddi et al. 2018, arXiv:1904.09237. ``weight_decay`` is coupled (L2)."""
+    """Adam with a mean square that never falls. Reddi et al. 2018, arXiv:1904.09237. ``weight_decay`` is L2."""
     return chain(_decay(weight_decay), scale_by_amsgrad(b1, b2, eps), scale_by_lr(learning_rate))
 
 

@@ -1,6 +1,9 @@
 """Strictness for every test: no implicit promotion of dtypes or ranks, and warnings are errors."""
 
+import os
 from collections.abc import Iterator
+
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"
 
 import jax
 import pytest

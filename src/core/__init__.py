@@ -1,0 +1,1 @@
+"""The value machinery and the engine; knows no optimizer."""

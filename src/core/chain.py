@@ -15,7 +15,7 @@ from . import order
 from .engine import ChainWarning
 from .link import Link
 from .transformation import Transformation
-from .value import code, did_you_mean, fill, is_array, register, same
+from .value import PlainKeyError, code, did_you_mean, fill, is_array, register, same
 
 
 @register
@@ -94,7 +94,7 @@ class chain(Transformation):
     def _index(self, name: str) -> int:
         if name not in self.names:
             known = " → ".join(self.names) or "empty"
-            raise _NoSuchLink(f"no link named {name!r}{did_you_mean(name, self.names)}; the chain is {known}")
+            raise PlainKeyError(f"no link named {name!r}{did_you_mean(name, self.names)}; the chain is {known}")
         return self.names.index(name)
 
     # Editing: every edit returns a new chain
@@ -193,11 +193,6 @@ class chain(Transformation):
         scale_by_lr.learning_rate: 0.001 → 0.0001
         """
         return "\n".join(order.differences(self.links, other.links))
-
-
-class _NoSuchLink(KeyError):
-    def __str__(self) -> str:  # KeyError shows its message quoted
-        return self.args[0]
 
 
 def stack(chains: Iterable[Transformation]) -> Any:

@@ -7,14 +7,14 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from .chain import chain
 from .hyper import by_path
 from .schedule import from_function
-from .value import TYPES, Value, code, did_you_mean, is_array
+from .value import TYPES, Value, code, did_you_mean, is_array, unknown_field
 
 VERSION = 1
 
@@ -47,7 +47,9 @@ def from_config(config: Mapping[str, Any]) -> Any:
 
 def _encode(x: Any, where: str) -> Any:
     if isinstance(x, from_function):
-        raise TypeError(f"{where.lstrip('.')}: the function {x!r} has no plain form: use a schedule such as linear_schedule")
+        raise TypeError(
+            f"{where.lstrip('.')}: the function {x!r} has no plain form: use a schedule such as linear_schedule"
+        )
     if isinstance(x, chain):
         links = [{"name": name, **_encode(link, f"{where}.{name}")} for name, link in x.links.items()]
         return {"type": "chain", "links": links}
@@ -63,7 +65,7 @@ def _encode(x: Any, where: str) -> Any:
         return x
     if isinstance(x, tuple):
         return [_encode(e, f"{where}[{i}]") for i, e in enumerate(x)]
-    if is_array(x) and not isinstance(x, jax.core.Tracer):
+    if is_array(x) and not isinstance(x, Tracer):
         return {"type": "array", "dtype": str(x.dtype), "shape": list(x.shape), "value": np.ravel(x).tolist()}
     raise TypeError(f"{where.lstrip('.')}: {code(x)} has no plain form")
 
@@ -105,7 +107,7 @@ def _decode(x: Any, where: str) -> Any:
 def _expect(kind: str, fields: Mapping[str, Any], known: tuple, at: str, required: tuple | None = None) -> None:
     for name in fields:
         if name not in known:
-            raise ValueError(f"`{kind}` has no field {name!r}{at}{did_you_mean(name, known)}; its fields are {', '.join(known)}")
+            raise ValueError(unknown_field(kind, name, known) + at)
     for name in known if required is None else required:
         if name not in fields:
             raise ValueError(f"`{kind}` needs the field {name!r}{at}")

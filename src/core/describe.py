@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 
 def describe(links: dict[str, Link], params: Any = None) -> str:
+    """The table of equations and settings, the kind of weight decay, and the size of the state."""
     rows = [(name, link.equation, _settings(link)) for name, link in links.items()]
     widths = [max((_width(row[i]) for row in rows), default=0) for i in range(2)]
     lines = [f"{_pad(row[0], widths[0])}  {_pad(row[1], widths[1])}   {row[2]}".rstrip() for row in rows]
@@ -64,5 +65,9 @@ def _size(links: dict[str, Link], params: Any) -> str:
 
 def _anywhere(link: Link) -> Link:
     """The link with one entry in place of each table by path."""
-    entries = {f: x.pick(-1) if x.default is not None else x.entries[-1] for f, x in vars(link).items() if isinstance(x, by_path)}
+    entries = {
+        f: x.pick(-1) if x.default is not None else x.entries[-1]
+        for f, x in vars(link).items()
+        if isinstance(x, by_path)
+    }
     return make(type(link), **{**vars(link), **entries})

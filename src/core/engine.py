@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.tree_util import PyTreeDef, tree_flatten, tree_unflatten
+from jax.tree_util import tree_flatten, tree_unflatten
 
 from .at import At
-from .hyper import by_path, evaluate
+from .hyper import Unmatched, by_path, evaluate
 from .state import State
 from .tree import Flat, compute_dtype, flatten, global_norm, is_trainable, merge, show, slot_dtype, split, widest
-from .value import is_array, make
+from .value import PlainKeyError, is_array, make
 
 if TYPE_CHECKING:
     from .link import Leafwise, Link
@@ -36,6 +36,7 @@ class ChainWarning(UserWarning):
 
 
 def init(links: Links, params: Any) -> State:
+    """See `Transformation.init`; so with the next three."""
     flat = flatten(params)
     count = jnp.zeros((), jnp.int32)
     entries: dict[str, Any] = {}
@@ -47,7 +48,7 @@ def init(links: Links, params: Any) -> State:
         elif link.slots:
             leaves = [_init_leaf(link, name, path, p, count) for path, p in flat.items()]
             entries[name] = {s: flat.build([leaf and leaf[s] for leaf in leaves]) for s in link.slots}
-    return State(count, entries)
+    return State(count, entries, {})
 
 
 def _init_leaf(link: Leafwise, name: str, path: str, p: Any, count: jax.Array) -> dict[str, jax.Array] | None:
@@ -60,17 +61,17 @@ def _init_leaf(link: Leafwise, name: str, path: str, p: Any, count: jax.Array) -
     return slots
 
 
-def update(links: Links, updates: Any, state: State, params: Any, extra: dict[str, Any]) -> tuple[Any, State]:
+def update(links: Links, updates: Any, state: State, params: Any, extra: dict[str, Any]) -> tuple[Any, State]:  # noqa: D103
     return _walk(links, updates, state, params, extra, apply=False)
 
 
-def step(links: Links, params: Any, state: State, grads: Any, extra: dict[str, Any]) -> tuple[Any, State]:
+def step(links: Links, params: Any, state: State, grads: Any, extra: dict[str, Any]) -> tuple[Any, State]:  # noqa: D103
     if params is None and grads is not None:
         raise TypeError("`step` moves the parameters: call step(params, state, grads)")
     return _walk(links, grads, state, params, extra, apply=True)
 
 
-def lookahead(links: Links, params: Any, state: State) -> Any:
+def lookahead(links: Links, params: Any, state: State) -> Any:  # noqa: D103
     flat = flatten(params)
     zeros = flat.build([jnp.zeros_like(p) if is_trainable(p) else None for p in flat.leaves])
     return step(links, params, state, zeros, {})[0]
@@ -106,7 +107,7 @@ def make_step(tx: Transformation, *, donate: bool = True) -> Any:
 def _walk(
     links: Links, updates: Any, state: State, params: Any, extra: dict[str, Any], *, apply: bool
 ) -> tuple[Any, State]:
-    _check_arguments(links, state, params, extra)
+    _check_arguments(links, updates, state, params, extra)
     flat = flatten(updates if params is None else params)
     ps = [None] * len(flat.leaves) if params is None else flat.leaves
     us = flat.line_up("The updates", updates)
@@ -156,7 +157,8 @@ class _Step:
             for name, link in run.items()
             if link.slots
         }
-        norm = functools.cache(lambda leaves=tuple(u for u, m in zip(us, self.moves) if m): global_norm(list(leaves)))
+        moving = [u for u, m in zip(us, self.moves) if m]
+        norm = functools.cache(lambda: global_norm(moving))
         groups: dict[tuple, tuple] = {}
         out = list(us)
         for i, path in enumerate(self.flat.paths):
@@ -225,7 +227,7 @@ class _Step:
 class _Plan(NamedTuple):
     """What is constant in the function that a leaf runs through; equal plans share one trace."""
 
-    treedef: PyTreeDef
+    treedef: Any
     constants: tuple[Any, ...]
     names: tuple[str, ...]
     dtype: Any
@@ -270,14 +272,21 @@ def resolve(link: Link, name: str, path: str | None, count: Any, dtype: Any) -> 
         if isinstance(given, by_path):
             if path is None:
                 raise ValueError(f"`{name}.{field}` cannot be by_path: the link treats the whole tree at once")
-            given = given.pick(given.choice(path))
+            given = given.pick(_choice(name, field, given, path))
         numbers[field] = evaluate(f"{name}.{field}", given, count, dtype)
     return make(type(link), **{**vars(link), **numbers})
 
 
 def _choices(run: Links, path: str) -> tuple[int, ...]:
-    tables = (x for link in run.values() for f in link._leaves if isinstance(x := getattr(link, f), by_path))
-    return tuple(table.choice(path) for table in tables)
+    fields = ((name, field, getattr(link, field)) for name, link in run.items() for field in link._leaves)
+    return tuple(_choice(*field, path) for field in fields if isinstance(field[-1], by_path))
+
+
+def _choice(name: str, field: str, table: by_path, path: str) -> int:
+    try:
+        return table.choice(path)
+    except Unmatched as e:
+        raise Unmatched(f"`{name}.{field}`: {e}") from None
 
 
 def _next(count: jax.Array) -> jax.Array:
@@ -313,7 +322,7 @@ def _check_result(name: str, link: Leafwise, u: Any, new_u: Any, new: Any) -> No
         raise TypeError(f"Link {name!r} declares the slots {link.slots} but its leaf returned {tuple(new)}")
 
 
-def _check_arguments(links: Links, state: Any, params: Any, extra: dict[str, Any]) -> None:
+def _check_arguments(links: Links, updates: Any, state: Any, params: Any, extra: dict[str, Any]) -> None:
     accepted = {argument: name for name, link in links.items() for argument in link.extra}
     for argument in extra:
         if argument not in accepted:
@@ -322,17 +331,17 @@ def _check_arguments(links: Links, state: Any, params: Any, extra: dict[str, Any
     for argument, name in accepted.items():
         if argument not in extra:
             raise TypeError(f"Link {name!r} reads {argument!r}: call update(grads, state, params, {argument}=...)")
-    if params is None:
+    if params is None and updates is not None:
         for name, link in links.items():
             if link.reads_params:
-                raise TypeError(f"Link {name!r} reads the parameters: call update(grads, state, params)")
+                raise TypeError(f"Link {name!r} reads the parameters: call update(grads, state, params).")
     if not hasattr(state, "links") or not hasattr(state, "step"):
         raise TypeError(f"The state must be what init(params) or the last update returned, got {show(state)}")
     missing = [n for n, link in links.items() if link.slots and n not in state.links]
     unknown = [n for n in state.links if n not in links]
     if missing or unknown:
         parts = [f"it lacks {', '.join(missing)}"] * bool(missing) + [f"it holds {', '.join(unknown)}"] * bool(unknown)
-        raise KeyError(
+        raise PlainKeyError(
             f"The state is not of this chain ({' → '.join(links) or 'no links'}): {' and '.join(parts)}. "
             "Carry it over with adopt(params, state), or begin anew with init(params)"
         )
@@ -346,7 +355,7 @@ def warn_of_unmatched(links: Links, params: Any) -> None:
             table = getattr(link, field)
             if not isinstance(table, by_path):
                 continue
-            chosen = {table.choice(path) for path, p in flat.items() if is_trainable(p)}
+            chosen = {_choice(name, field, table, path) for path, p in flat.items() if is_trainable(p)}
             for i, pattern in enumerate(table.patterns):
                 if chosen and i not in chosen:
                     warnings.warn(

@@ -6,17 +6,17 @@ import dataclasses
 import math
 import re
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from .schedule import Schedule, as_schedule
-from .value import Range, Value, check_number, code, fill, is_array, make, number, register
+from .value import PlainKeyError, Range, Value, check_number, code, fill, is_array, make, number, register
 
 if TYPE_CHECKING:
-    HyperLike = float | jax.Array | np.ndarray | Schedule | "by_path" | Callable[[jax.Array], Any]
+    HyperLike: TypeAlias = "float | jax.Array | np.ndarray | Schedule | by_path | Callable[[jax.Array], Any]"
     """What may be given for a hyperparameter."""
 
     class Hyper:
@@ -30,19 +30,19 @@ else:
 
 
 def hyper(
-    default: Any = dataclasses.MISSING,
     symbol: str = "",
     doc: str = "",
     *,
+    default: Any = dataclasses.MISSING,
     low: float = 0.0,
     high: float = math.inf,
     closed: bool = False,
 ) -> Any:
-    """Declare a hyperparameter of a link: its default, symbol, meaning and range ``low <= x < high``.
+    """Declare a hyperparameter of a link: its symbol, meaning, default and range ``low <= x < high``.
 
     ``closed`` admits ``x == high`` too. The value may be a number, a schedule, or `by_path`.
     """
-    return number(default, doc, symbol=symbol, low=low, high=high, closed=closed, check=check_hyper)
+    return number(doc, default=default, symbol=symbol, low=low, high=high, closed=closed, check=check_hyper)
 
 
 @register
@@ -82,10 +82,11 @@ class by_path(Value):
             if re.search(pattern, path):
                 return i
         if self.default is None:
-            raise KeyError(f"no pattern of {self!r} matches parameter {path!r}: add one, or a default")
+            raise Unmatched(f"no pattern of {self!r} matches parameter {path!r}: add one, or a default")
         return len(self.patterns)
 
     def pick(self, choice: int) -> Any:
+        """The entry of that index."""
         return (*self.entries, self.default)[choice]
 
     def map(self, change: Callable[[str, Any], Any]) -> by_path:
@@ -103,8 +104,14 @@ class by_path(Value):
         return f"by_path({{{table}}}{default})"
 
 
+class Unmatched(PlainKeyError):
+    """A path that no pattern of a table matches."""
+
+
 def check_hyper(where: str, x: Any, limits: Range) -> Any:
     """``x`` as a link stores it; raises unless it is a number in range, a schedule or a table of these."""
+    if isinstance(x, Mapping):
+        raise ValueError(f"`{where}`: for a number by path write by_path({code(x)}, default=...)")
     if isinstance(x, by_path):
         return x.map(lambda label, entry: check_hyper(f"{where}: {label}", entry, limits))
     x = as_schedule(where, x)

@@ -56,7 +56,7 @@ class Leafwise(Link):
         """Numbers that all leaves share, computed once a step."""
         return None
 
-    def leaf(self, u: jax.Array, slot: SimpleNamespace, p: jax.Array, scalars: Any) -> Any:
+    def leaf(self, u: jax.Array, slot: SimpleNamespace, p: jax.Array, scalars: Any, /) -> Any:
         """The update and the next slots: ``u, {"mu": m}``; without slots, only ``u``.
 
         All arrays have the parameter's shape (complex ones a last axis of 2 more) and are real,

@@ -32,8 +32,5 @@ def one_minus_power(decay: Any, t: jax.Array) -> jax.Array:
 
     A Python ``decay`` has its logarithm taken in double precision.
     """
-    if isinstance(decay, float):
-        log = math.log(decay) if decay else -math.inf
-    else:
-        log = jnp.log(decay)
+    log = jnp.log(decay) if not isinstance(decay, float) else math.log(decay) if decay else -math.inf
     return -jnp.expm1(t * log)

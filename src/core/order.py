@@ -26,7 +26,7 @@ def problems(links: dict[str, Link]) -> list[str]:
         if role == "decay" and i > first:
             found.append(
                 f"{name!r} comes after {names[first]!r} has flipped the sign, so it makes weights grow: "
-                f"move it before {names[first]!r}, or use decay_after_step for decay that the learning rate does not scale"
+                f"move it before {names[first]!r}, or use decay_after_step, which the learning rate does not scale"
             )
         if role == "precondition" and i > first:
             found.append(
@@ -59,7 +59,9 @@ def _kind(i: int, names: list[str], roles: list[str]) -> str:
         through = [n for n, r in after if r == kind]
         if through:
             return f"coupled (L2: it passes through {through[0]})"
-    position = "decoupled (after the preconditioner)" if "precondition" in roles[:i] else "decoupled (after the momentum)"
+    position = (
+        "decoupled (after the preconditioner)" if "precondition" in roles[:i] else "decoupled (after the momentum)"
+    )
     if not {"precondition", "accumulate"} & {r for _, r in before}:
         position = "L2 (the same as ½λ‖θ‖² in the loss)"
     if not any(r == "descend" for _, r in after):

@@ -12,6 +12,7 @@ from jax.tree_util import tree_flatten_with_path, tree_unflatten
 
 from .state import State
 from .tree import flatten, is_trainable, path_name, show
+from .value import PlainKeyError
 
 if TYPE_CHECKING:
     from .transformation import Transformation
@@ -36,6 +37,7 @@ class Report(NamedTuple):
 
 
 def state_dict(state: State) -> dict[str, np.ndarray]:
+    """See `Transformation.state_dict`; so with the next three."""
     named = _named(state)
     if len(dict(named)) != len(named):
         twice = sorted({name for name, _ in named if [n for n, _ in named].count(name) > 1})
@@ -43,7 +45,7 @@ def state_dict(state: State) -> dict[str, np.ndarray]:
     return {name: np.asarray(x) for name, x in named}
 
 
-def load_state_dict(
+def load_state_dict(  # noqa: D103
     tx: Transformation, params: Any, arrays: Mapping[str, Any], *, strict: bool = True
 ) -> tuple[State, Report]:
     fresh = tx.init(params)
@@ -66,15 +68,17 @@ def load_state_dict(
         leaves.append(new)
     report.unexpected.extend(arrays)
     if strict and (report.missing or report.unexpected or report.mismatched):
-        raise _Mismatch(f"the arrays do not match this chain and these parameters (strict=False loads what does): {report}")
+        raise PlainKeyError(
+            f"the arrays do not match this chain and these parameters (strict=False loads what does): {report}"
+        )
     return tree_unflatten(treedef, leaves), report
 
 
-def adopt(tx: Transformation, params: Any, state: State) -> tuple[State, Report]:
+def adopt(tx: Transformation, params: Any, state: State) -> tuple[State, Report]:  # noqa: D103
     return load_state_dict(tx, params, dict(_named(state)), strict=False)
 
 
-def add_param_group(tx: Transformation, params: Any, state: State) -> State:
+def add_param_group(tx: Transformation, params: Any, state: State) -> State:  # noqa: D103
     old = {path for entry in state.links.values() for path in _paths(entry)}
     arrays = dict(_named(state))
     new = {path for path, p in flatten(params).items() if is_trainable(p)} - old
@@ -91,8 +95,3 @@ def _paths(entry: Any) -> set[str]:
 def _named(state: State) -> list[tuple[str, jax.Array]]:
     keyed, _ = tree_flatten_with_path(state)
     return [(path_name(path).removeprefix("links/"), x) for path, x in keyed]
-
-
-class _Mismatch(KeyError):
-    def __str__(self) -> str:  # KeyError shows its message quoted
-        return self.args[0]

@@ -44,7 +44,7 @@ class product(Schedule):
     Errors: ``ValueError`` unless every factor is a schedule, a function of the step or a number.
     """
 
-    factors: tuple = child(doc="schedules or numbers")
+    factors: tuple = child("schedules or numbers")
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "factors", tuple(as_schedule("product.factors", f) for f in self.factors))
@@ -63,24 +63,19 @@ class from_function(Schedule):
     The function gets the count of steps taken as a traced int32 scalar, and returns a scalar.
     """
 
-    function: Callable = static(doc="from the count of steps to a number")
+    function: Callable = static("from the count of steps to a number")
 
     def check(self) -> None:
-        name = getattr(self.function, "__qualname__", repr(self.function))
+        what = f"{self!r} was given where a number or a schedule is expected, but called on a step it"
+        remedy = "To choose by parameter, write by_path({pattern: number}, default=...)"
         try:
             result = jax.eval_shape(self.function, jax.ShapeDtypeStruct((), jnp.int32))
         except Exception as e:
-            raise ValueError(
-                f"{name} was given where a number or a schedule is expected, but is no schedule: called on a step it "
-                f"raised {type(e).__name__}: {e}. To choose by parameter, write by_path({{pattern: number}}, default=...)"
-            ) from e
+            raise ValueError(f"{what} raised {type(e).__name__}: {e}. {remedy}") from e
         shape, dtype = getattr(result, "shape", None), getattr(result, "dtype", None)
-        if shape != () or not jnp.issubdtype(dtype, jnp.number):
-            got = f"{dtype}{list(shape)}" if shape is not None else f"a {type(result).__name__}"
-            raise ValueError(
-                f"{name} was given where a number or a schedule is expected, but called on a step it returns {got}, not a "
-                "number. To choose by parameter, write by_path({pattern: number}, default=...)"
-            )
+        if shape != () or dtype is None or not jnp.issubdtype(dtype, jnp.number):
+            got = f"a {type(result).__name__}" if shape is None else f"{dtype}{list(shape)}"
+            raise ValueError(f"{what} returns {got}, not a number. {remedy}")
 
     def __call__(self, step: Any) -> jax.Array:
         step = jnp.asarray(step)

@@ -17,5 +17,5 @@ class State(NamedTuple):
     step: jax.Array
     """How many updates were made; an int32 scalar."""
     links: dict[str, Any]
-    born: dict[str, jax.Array] = {}
+    born: dict[str, jax.Array]
     """The step at which a parameter joined, by path, for those that joined after the first step."""

@@ -79,9 +79,7 @@ class Transformation(Value):
         """
         return saving.state_dict(state)
 
-    def load_state_dict(
-        self, params: Any, arrays: Mapping[str, Any], *, strict: bool = True
-    ) -> tuple[State, Report]:
+    def load_state_dict(self, params: Any, arrays: Mapping[str, Any], *, strict: bool = True) -> tuple[State, Report]:
         """The state for ``params`` with the arrays that `state_dict` returned, and a report of what matched.
 
         Entries are found by link, slot and path, so links may have been swapped, inserted or removed
@@ -113,4 +111,3 @@ class Transformation(Value):
         [1.0, 2.0]
         """
         return jax.tree.map(lambda x: 0 if np.ndim(x) else None, self)
-

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.tree_util import PyTreeDef, keystr, tree_flatten_with_path, tree_structure, tree_unflatten
+from jax.tree_util import keystr, tree_flatten_with_path, tree_structure, tree_unflatten
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,7 +18,7 @@ class Flat:
 
     leaves: list[Any]
     paths: list[str]
-    treedef: PyTreeDef
+    treedef: Any
 
     def line_up(self, what: str, other: Any) -> list[Any]:
         """The leaves of ``other``, which must have this tree's structure; holes (``None``) may differ."""
@@ -35,6 +35,7 @@ class Flat:
 
 
 def flatten(tree: Any) -> Flat:
+    """Take a tree apart."""
     keyed, treedef = tree_flatten_with_path(tree, is_leaf=_is_hole)
     return Flat([leaf for _, leaf in keyed], [path_name(path) for path, _ in keyed], treedef)
 
@@ -111,12 +112,13 @@ def _parting(expected: Flat, other: Any) -> str:
     return f"the containers differ: {_containers(expected.treedef)} against {_containers(tree_structure(other))}"
 
 
-def _containers(treedef: PyTreeDef) -> str:
+def _containers(treedef: Any) -> str:
     text = str(treedef).removeprefix("PyTreeDef")
     return text if len(text) < 200 else f"{text[:200]}..."
 
 
 def show(leaf: Any) -> str:
+    """``"float32[2, 3]"``; for what is no array, its type."""
     if leaf is None:
         return "None"
     if hasattr(leaf, "shape") and hasattr(leaf, "dtype"):

@@ -7,11 +7,13 @@ import difflib
 import inspect
 import math
 import numbers
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar, dataclass_transform
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jax.tree_util import GetAttrKey, register_pytree_with_keys_class
 
 T = TypeVar("T", bound="Value")
@@ -50,9 +52,9 @@ class Range:
 
 
 def number(
-    default: Any = dataclasses.MISSING,
     doc: str = "",
     *,
+    default: Any = dataclasses.MISSING,  # by keyword, which is where type checkers look for it
     symbol: str = "",
     low: float = -math.inf,
     high: float = math.inf,
@@ -65,14 +67,21 @@ def number(
     return dataclasses.field(default=default, metadata=metadata)
 
 
-def static(default: Any = dataclasses.MISSING, doc: str = "", *, one_of: tuple = ()) -> Any:
+def static(doc: str = "", *, default: Any = dataclasses.MISSING, one_of: tuple = ()) -> Any:
     """A field that shapes the computation: part of the pytree's structure, hashed by ``jit``."""
     return dataclasses.field(default=default, metadata={"doc": doc, "one_of": one_of})
 
 
-def child(default: Any = dataclasses.MISSING, doc: str = "") -> Any:
+def child(doc: str = "", *, default: Any = dataclasses.MISSING) -> Any:
     """A field that holds another value, or a tuple of them."""
     return dataclasses.field(default=default, metadata={"doc": doc, "leaf": True})
+
+
+class PlainKeyError(KeyError):
+    """A KeyError that shows its message as it is, where Python shows it quoted."""
+
+    def __str__(self) -> str:
+        return self.args[0]
 
 
 class Value:
@@ -87,9 +96,8 @@ class Value:
             given = getattr(self, field.name)
             if limits := field.metadata.get("range"):
                 fill(self, **{field.name: field.metadata["check"](where, given, limits)})
-            elif one_of := field.metadata.get("one_of"):
-                if given not in one_of:
-                    raise ValueError(f"`{where}` must be one of {', '.join(map(repr, one_of))}, got {given!r}")
+            elif given not in (one_of := field.metadata.get("one_of") or (given,)):
+                raise ValueError(f"`{where}` must be one of {', '.join(map(repr, one_of))}, got {given!r}")
         self.check()
 
     def check(self) -> None:
@@ -105,13 +113,12 @@ class Value:
         known = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}  # pyright: ignore[reportArgumentType]
         for name in fields:
             if name not in known:
-                raise TypeError(unknown_field(type(self), name))
+                raise TypeError(unknown_field(type(self).__name__, name, known))
         return type(self)(**{**known, **fields})
 
     def __setattr__(self, name: str, value: Any) -> None:
-        raise AttributeError(
-            f"`{type(self).__name__}` is a value and cannot be changed: use .replace({name}={code(value)}) for a changed copy"
-        )
+        remedy = f"use .replace({name}={code(value)}) for a changed copy"
+        raise AttributeError(f"`{type(self).__name__}` is a value and cannot be changed: {remedy}")
 
     def __delattr__(self, name: str) -> None:
         raise AttributeError(f"`{type(self).__name__}` is a value and cannot be changed: {name!r} stays")
@@ -190,12 +197,13 @@ def same(a: Any, b: Any) -> bool:
     """Equality that also works on fields that hold arrays."""
     if a is b:
         return True
-    if isinstance(a, tuple) and isinstance(b, tuple):
+    if type(a) is tuple and type(b) is tuple:
         return len(a) == len(b) and all(map(same, a, b))
     if is_array(a) or is_array(b):
-        if not (is_array(a) and is_array(b)) or isinstance(a, jax.core.Tracer) or isinstance(b, jax.core.Tracer):
+        if not (is_array(a) and is_array(b)) or isinstance(a, Tracer) or isinstance(b, Tracer):
             return False
-        return a.shape == b.shape and a.dtype == b.dtype and bool(np.all(np.asarray(a) == np.asarray(b)))
+        x, y = np.asarray(a), np.asarray(b)
+        return x.shape == y.shape and x.dtype == y.dtype and bool(np.all(x == y))
     return type(a) is type(b) and bool(a == b)
 
 
@@ -205,18 +213,21 @@ def code(x: Any) -> str:
         if not math.isfinite(x):
             return f"float('{x}')"
         return str(int(x)) if x.is_integer() and abs(x) < 1e15 else repr(x)
-    if isinstance(x, jax.core.Tracer):
+    if isinstance(x, Tracer):
         return f"traced {x.dtype}{list(x.shape)}"
     if is_array(x):
         return repr(x.item()) if x.ndim == 0 else f"{x.dtype}{list(x.shape)}"
     if isinstance(x, tuple):
         return f"({', '.join(map(code, x))}{',' if len(x) == 1 else ''})"
+    if isinstance(x, Mapping):
+        return f"{{{', '.join(f'{key!r}: {code(entry)}' for key, entry in x.items())}}}"
     if inspect.isfunction(x):
         return x.__qualname__
     return repr(x)
 
 
 def is_array(x: Any) -> bool:
+    """Whether ``x`` is a JAX array, traced or not, or a NumPy array."""
     return isinstance(x, (jax.Array, np.ndarray))
 
 
@@ -230,29 +241,32 @@ def check_number(where: str, x: Any, limits: Range) -> Any:
             raise ValueError(f"`{where}` must lie in {limits}, got {code(x)}")
         return x
     if is_array(x):  # perhaps a tracer, or stacked for vmap: its shape is checked where it is used
-        if not np.issubdtype(x.dtype, np.number) and not jax.dtypes.issubdtype(x.dtype, np.floating):
+        if not jnp.issubdtype(x.dtype, jnp.number):
             raise ValueError(f"`{where}` must be a number, got an array of {x.dtype}")
         return x
     raise ValueError(f"`{where}` must be a number in {limits}, got {x!r}")
 
 
-def unknown_field(cls: type, name: str) -> str:
-    names = [f.name for f in dataclasses.fields(cls)]
-    return f"`{cls.__name__}` has no field {name!r}{did_you_mean(name, names)}; its fields are {', '.join(names) or 'none'}"
+def unknown_field(kind: str, name: str, known: Iterable[str]) -> str:
+    """The message for a field that a value does not have."""
+    known = list(known)
+    return f"`{kind}` has no field {name!r}{did_you_mean(name, known)}; its fields are {', '.join(known) or 'none'}"
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """A hint at the nearest known name, or nothing."""
     close = difflib.get_close_matches(name, list(known), n=1)
     return f" (did you mean {close[0]!r}?)" if close else ""
 
 
 def _explaining_init(cls: type, init: Callable) -> Callable:
     signature = inspect.signature(init)
+    names = list(signature.parameters)[1:]
 
     def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
         for name in kwargs:
-            if name not in signature.parameters:
-                raise TypeError(unknown_field(cls, name))
+            if name not in names:
+                raise TypeError(unknown_field(cls.__name__, name, names))
         try:
             signature.bind(self, *args, **kwargs)
         except TypeError as e:
@@ -281,7 +295,6 @@ def _documented(cls: type) -> str:
 def _hashable(x: Any) -> Any:
     if isinstance(x, tuple):
         return tuple(map(_hashable, x))
-    if is_array(x) and not isinstance(x, jax.core.Tracer):
+    if is_array(x) and not isinstance(x, Tracer):
         return x.shape, str(x.dtype), np.asarray(x).tobytes()
-    return id(x) if isinstance(x, jax.core.Tracer) else x
-
+    return id(x) if isinstance(x, Tracer) else x

@@ -1,0 +1,1 @@
+"""The links, one family a module."""

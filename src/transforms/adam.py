@@ -11,9 +11,9 @@ from ..core.numerics import sqrt
 class scale_by_adam(Leafwise):
     """Scale each coordinate to unit size. Kingma & Ba 2015, arXiv:1412.6980, Algorithm 1."""
 
-    b1: Hyper = hyper(0.9, "β₁", "decay of the mean", high=1.0)
-    b2: Hyper = hyper(0.999, "β₂", "decay of the mean square", high=1.0)
-    eps: Hyper = hyper(1e-8, "ε", "floor of the denominator, outside the root")
+    b1: Hyper = hyper("β₁", "decay of the mean", default=0.9, high=1.0)
+    b2: Hyper = hyper("β₂", "decay of the mean square", default=0.999, high=1.0)
+    eps: Hyper = hyper("ε", "floor of the denominator, outside the root", default=1e-8)
 
     slots = ("mu", "nu")  # E[u], E[u²]
     equation = "m ← β₁m + (1−β₁)u,  v ← β₂v + (1−β₂)u²,  u ← m̂ / (√v̂ + ε)"
@@ -36,9 +36,9 @@ class scale_by_uncorrected_adam(Leafwise):
     times as large as Adam's, so it wants a warm-up.
     """
 
-    b1: Hyper = hyper(0.9, "β₁", "decay of the mean", high=1.0)
-    b2: Hyper = hyper(0.999, "β₂", "decay of the mean square", high=1.0)
-    eps: Hyper = hyper(1e-8, "ε", "floor of the denominator, outside the root")
+    b1: Hyper = hyper("β₁", "decay of the mean", default=0.9, high=1.0)
+    b2: Hyper = hyper("β₂", "decay of the mean square", default=0.999, high=1.0)
+    eps: Hyper = hyper("ε", "floor of the denominator, outside the root", default=1e-8)
 
     slots = ("mu", "nu")
     equation = "m ← β₁m + (1−β₁)u,  v ← β₂v + (1−β₂)u²,  u ← m / (√v + ε)"
@@ -57,9 +57,9 @@ class scale_by_amsgrad(Leafwise):
     maximum is of the uncorrected mean square.
     """
 
-    b1: Hyper = hyper(0.9, "β₁", "decay of the mean", high=1.0)
-    b2: Hyper = hyper(0.999, "β₂", "decay of the mean square", high=1.0)
-    eps: Hyper = hyper(1e-8, "ε", "floor of the denominator, outside the root")
+    b1: Hyper = hyper("β₁", "decay of the mean", default=0.9, high=1.0)
+    b2: Hyper = hyper("β₂", "decay of the mean square", default=0.999, high=1.0)
+    eps: Hyper = hyper("ε", "floor of the denominator, outside the root", default=1e-8)
 
     slots = ("mu", "nu", "nu_max")
     equation = "m ← β₁m + (1−β₁)u,  v ← β₂v + (1−β₂)u²,  w ← max(w, v),  u ← m̂ / (√ŵ + ε)"
@@ -81,10 +81,10 @@ class scale_by_nadam(Leafwise):
     μₜ = β₁(1 − ½·0.96^(tψ)), and Π is the product of the μ so far.
     """
 
-    b1: Hyper = hyper(0.9, "β₁", "limit of the momentum", high=1.0)
-    b2: Hyper = hyper(0.999, "β₂", "decay of the mean square", high=1.0)
-    eps: Hyper = hyper(1e-8, "ε", "floor of the denominator, outside the root")
-    momentum_decay: Hyper = hyper(4e-3, "ψ", "how fast the momentum rises to its limit")
+    b1: Hyper = hyper("β₁", "limit of the momentum", default=0.9, high=1.0)
+    b2: Hyper = hyper("β₂", "decay of the mean square", default=0.999, high=1.0)
+    eps: Hyper = hyper("ε", "floor of the denominator, outside the root", default=1e-8)
+    momentum_decay: Hyper = hyper("ψ", "how fast the momentum rises to its limit", default=4e-3)
 
     slots = ("mu", "nu", "mu_product")
     equation = (

@@ -10,7 +10,7 @@ from ..core.link import Leafwise, transform
 class clip(Leafwise):
     """Clip every coordinate to [−c, c]."""
 
-    max_delta: Hyper = hyper(doc="the largest magnitude", symbol="c")
+    max_delta: Hyper = hyper("c", "the largest magnitude")
 
     equation = "u ← min(max(u, −c), c)"
     role = "clip"
@@ -26,7 +26,7 @@ class clip_by_global_norm(Leafwise):
     The norm is accumulated in float32 or better. A NaN or infinite gradient makes every update NaN.
     """
 
-    max_norm: Hyper = hyper(doc="the largest norm of the whole tree", symbol="c")
+    max_norm: Hyper = hyper("c", "the largest norm of the whole tree")
 
     equation = "u ← u·min(1, c/‖u‖)"
     role = "clip"

@@ -14,7 +14,7 @@ class add_decayed_weights(Leafwise):
     `scale_by_lr`: decoupled, as in AdamW. Loshchilov & Hutter 2019, arXiv:1711.05101, Algorithm 2.
     """
 
-    weight_decay: Hyper = hyper(doc="multiple of the parameters that is added", symbol="λ")
+    weight_decay: Hyper = hyper("λ", "multiple of the parameters that is added")
 
     equation = "u ← u + λθ"
     role = "decay"
@@ -28,7 +28,7 @@ class add_decayed_weights(Leafwise):
 class add_l1(Leafwise):
     """Add the gradient of λ‖θ‖₁, which is λ·sign(θ), taken as 0 at 0. Tibshirani 1996."""
 
-    l1: Hyper = hyper(doc="weight of the penalty", symbol="λ")
+    l1: Hyper = hyper("λ", "weight of the penalty")
 
     equation = "u ← u + λ·sign(θ)"
     role = "decay"
@@ -47,7 +47,7 @@ class decay_after_step(Leafwise):
     way of decoupling, and the last step of MXNet 0.7's Adam.
     """
 
-    rate: Hyper = hyper(doc="fraction that is taken off at each step", symbol="λ", high=1.0, closed=True)
+    rate: Hyper = hyper("λ", "fraction that is taken off at each step", high=1.0, closed=True)
 
     equation = "u ← u − λ(θ + u)"
     role = "decay_after"

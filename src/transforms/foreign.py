@@ -14,8 +14,8 @@ class from_optax(Treewise):
     made of closures; everything else works.
     """
 
-    transformation: Any = static(doc="what has init(params) and update(updates, state, params)")
-    arguments: tuple[str, ...] = static((), "names of the extra arguments to pass on to its update")
+    transformation: Any = static("what has init(params) and update(updates, state, params)")
+    arguments: tuple[str, ...] = static("names of the extra arguments to pass on to its update", default=())
 
     equation = "u ← update(u)"
 
@@ -23,9 +23,7 @@ class from_optax(Treewise):
         if not isinstance(self.arguments, tuple):
             raise ValueError(f"`from_optax.arguments` must be a tuple of names, got {self.arguments!r}")
         if not (callable(getattr(self.transformation, "init", None)) and hasattr(self.transformation, "update")):
-            raise ValueError(
-                f"`from_optax.transformation` must have init and update, got {self.transformation!r}"
-            )
+            raise ValueError(f"`from_optax.transformation` must have init and update, got {self.transformation!r}")
 
     @property
     def extra(self) -> tuple[str, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]

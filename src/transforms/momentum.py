@@ -17,9 +17,9 @@ class trace(Leafwise):
     the gradient there (for that see `chain.lookahead`).
     """
 
-    momentum: Hyper = hyper(doc="decay of the sum", symbol="μ", high=1.0)
-    dampening: Hyper = hyper(0.0, "τ", "how much of a new update is left out", high=1.0, closed=True)
-    nesterov: bool = static(False, "look one step ahead", one_of=(False, True))
+    momentum: Hyper = hyper("μ", "decay of the sum", high=1.0)
+    dampening: Hyper = hyper("τ", "how much of a new update is left out", default=0.0, high=1.0, closed=True)
+    nesterov: bool = static("look one step ahead", default=False, one_of=(False, True))
 
     slots = ("trace",)
     role = "accumulate"
@@ -48,7 +48,7 @@ class trace(Leafwise):
 class ema(Leafwise):
     """Average updates exponentially, starting from zero, without correcting for the start."""
 
-    decay: Hyper = hyper(doc="decay of the mean", symbol="β", high=1.0)
+    decay: Hyper = hyper("β", "decay of the mean", high=1.0)
 
     slots = ("ema",)
     equation = "m ← βm + (1−β)u,  u ← m"

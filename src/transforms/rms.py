@@ -11,8 +11,8 @@ from ..core.numerics import sqrt
 class scale_by_adagrad(Leafwise):
     """Divide by the root of the sum of all squares. Duchi, Hazan & Singer 2011, JMLR 12, diagonal version."""
 
-    initial_accumulator_value: Hyper = hyper(0.0, "s₀", "where the sum starts")
-    eps: Hyper = hyper(1e-10, "ε", "floor of the denominator, outside the root")
+    initial_accumulator_value: Hyper = hyper("s₀", "where the sum starts", default=0.0)
+    eps: Hyper = hyper("ε", "floor of the denominator, outside the root", default=1e-10)
 
     slots = ("sum",)
     equation = "s ← s + u² from s₀,  u ← u / (√s + ε)"
@@ -30,8 +30,8 @@ class scale_by_adagrad(Leafwise):
 class scale_by_rms(Leafwise):
     """Divide by the root mean square. Tieleman & Hinton 2012, Coursera lecture 6.5; ε as in PyTorch."""
 
-    decay: Hyper = hyper(0.99, "ρ", "decay of the mean square", high=1.0)
-    eps: Hyper = hyper(1e-8, "ε", "floor of the denominator, outside the root")
+    decay: Hyper = hyper("ρ", "decay of the mean square", default=0.99, high=1.0)
+    eps: Hyper = hyper("ε", "floor of the denominator, outside the root", default=1e-8)
 
     slots = ("nu",)
     equation = "s ← ρs + (1−ρ)u²,  u ← u / (√s + ε)"
@@ -50,8 +50,8 @@ class scale_by_stddev(Leafwise):
     variance negative, it counts as 0.
     """
 
-    decay: Hyper = hyper(0.99, "ρ", "decay of the mean and the mean square", high=1.0)
-    eps: Hyper = hyper(1e-8, "ε", "floor of the denominator, outside the root")
+    decay: Hyper = hyper("ρ", "decay of the mean and the mean square", default=0.99, high=1.0)
+    eps: Hyper = hyper("ε", "floor of the denominator, outside the root", default=1e-8)
 
     slots = ("mu", "nu")
     equation = "s ← ρs + (1−ρ)u²,  a ← ρa + (1−ρ)u,  u ← u / (√(s − a²) + ε)"
@@ -68,8 +68,8 @@ class scale_by_stddev(Leafwise):
 class scale_by_adadelta(Leafwise):
     """Scale by the root mean square of past steps over that of gradients. Zeiler 2012, arXiv:1212.5701, Algorithm 1."""
 
-    rho: Hyper = hyper(0.9, "ρ", "decay of both mean squares", high=1.0)
-    eps: Hyper = hyper(1e-6, "ε", "floor of both roots, inside them")
+    rho: Hyper = hyper("ρ", "decay of both mean squares", default=0.9, high=1.0)
+    eps: Hyper = hyper("ε", "floor of both roots, inside them", default=1e-6)
 
     slots = ("nu", "delta")  # E[u²], E[Δ²]
     equation = "s ← ρs + (1−ρ)u²,  Δ = √(a+ε)/√(s+ε)·u,  a ← ρa + (1−ρ)Δ²,  u ← Δ"

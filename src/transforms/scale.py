@@ -10,7 +10,7 @@ from ..core.link import Leafwise, transform
 class scale(Leafwise):
     """Multiply the update by a number."""
 
-    step_size: Hyper = hyper(doc="the factor", symbol="c", low=-math.inf)
+    step_size: Hyper = hyper("c", "the factor", low=-math.inf)
 
     equation = "u ← cu"
     role = "scale"
@@ -23,7 +23,7 @@ class scale(Leafwise):
 class scale_by_lr(Leafwise):
     """Multiply by the learning rate and turn the update downhill. The chain's last link, as a rule."""
 
-    learning_rate: Hyper = hyper(doc="length of the step", symbol="α")
+    learning_rate: Hyper = hyper("α", "length of the step")
 
     equation = "u ← −αu"
     role = "descend"

@@ -1,0 +1,38 @@
+# Everything sets itself up in .venv: a machine needs Python 3.11+ and make.
+
+PYTHON ?= $(shell for p in python3.11 python3 python3.12 python3.13 python3.14; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+BIN := .venv/bin
+WORKERS ?= 2
+# Links every module of src/ into the environment as the package `chainax`, where type checkers see it too.
+INSTALL := -m pip install -q --disable-pip-version-check --config-settings editable_mode=strict -e
+
+.PHONY: demo test lint types pytest newest clean
+
+demo: .venv/examples.done  ## The decay-order experiment: a table, and decay_order.png
+	$(BIN)/python examples/decay_order.py
+
+test: lint types pytest newest  ## All checks, on the oldest Python and on the newest at hand
+
+lint: .venv/test.done
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: .venv/test.done
+	$(BIN)/pyright --pythonpath $(BIN)/python
+
+pytest: .venv/test.done
+	$(BIN)/python -m pytest -n $(WORKERS) -q
+
+newest:  ## The laws and the references that need no torch, on the newest Python with its newest jax
+	@PYTHON_OF_VENV=$(BIN)/python sh tests/newest.sh $(WORKERS)
+
+.venv/%.done: pyproject.toml src src/core src/transforms
+	@test -n "$(PYTHON)" || { echo "chainax needs Python 3.11 or newer: none found. Set PYTHON=..." >&2; exit 1; }
+	@echo "Installing into .venv ..."
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(BIN)/python $(INSTALL) ".[$*]"
+	@touch $@
+
+clean:
+	rm -rf .venv .venv-newest build *.egg-info decay_order.png

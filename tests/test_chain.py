@@ -1,0 +1,148 @@
+"""Chains: building, reading, editing, comparing."""
+
+from typing import Any
+
+import chainax as cx
+import jax
+import jax.numpy as jnp
+import pytest
+
+TX = cx.chain(cx.clip_by_global_norm(1.0), cx.scale_by_adam(), cx.add_decayed_weights(0.1), cx.scale_by_lr(1e-3))
+NAMES = ("clip_by_global_norm", "scale_by_adam", "add_decayed_weights", "scale_by_lr")
+PARAMS = {"w": jnp.ones((2, 3)), "b": jnp.ones(3)}
+
+
+def test_names_are_types_numbered_or_given() -> None:
+    """Names come from types; repeated ones are numbered; keywords name; nested chains are spliced."""
+    inner = cx.chain(cx.scale(2.0), decay=cx.add_decayed_weights(0.1))
+    tx = cx.chain(cx.scale(1.0), None, inner, last=cx.scale_by_lr(0.1))
+    assert tx.names == ("scale", "scale_2", "decay", "last")
+    assert repr(tx) == "chain(scale(1), scale(2), decay=add_decayed_weights(0.1), last=scale_by_lr(0.1))"
+    assert eval(repr(tx), dict(vars(cx))) == tx
+    assert cx.chain(head=inner).names == ("head_scale", "head_decay")
+
+
+def test_reading() -> None:
+    """By name, place and slice; `in`, `len`, iteration."""
+    assert len(TX) == 4
+    assert TX["scale_by_adam"] == TX[1] == TX[-3] == cx.scale_by_adam()
+    assert list(TX) == [TX[name] for name in NAMES]
+    assert TX[1:3] == cx.chain(cx.scale_by_adam(), cx.add_decayed_weights(0.1))
+    assert "scale_by_adam" in TX
+    assert cx.scale_by_lr(1e-3) in TX
+    assert cx.scale_by_lr(1e-2) not in TX
+    assert "trace" not in TX
+
+
+EDITS: dict[str, tuple[Any, str]] = {
+    "move before": (
+        TX.move("add_decayed_weights", before="scale_by_adam"),
+        "add_decayed_weights is moved after clip_by_global_norm",
+    ),
+    "move to the front": (
+        TX.move("add_decayed_weights", before="clip_by_global_norm"),
+        "add_decayed_weights is moved to the front",
+    ),
+    "move after": (
+        TX.move("clip_by_global_norm", after="add_decayed_weights"),
+        "clip_by_global_norm is moved after add_decayed_weights",
+    ),
+    "insert": (TX.insert(cx.trace(0.9), after="scale_by_adam"), "trace(0.9) is added after scale_by_adam"),
+    "insert by name": (
+        TX.insert(cx.clip(0.1), before="scale_by_lr", name="bound"),
+        "clip(0.1) is added after add_decayed_weights",
+    ),
+    "replace fields": (TX.replace("scale_by_adam", b2=0.95), "scale_by_adam.b2: 0.999 → 0.95"),
+    "replace a link": (
+        TX.replace("scale_by_adam", cx.scale_by_rms()),
+        "scale_by_adam() is removed\nscale_by_rms() is added after clip_by_global_norm",
+    ),
+    "a schedule": (
+        TX.replace("scale_by_lr", learning_rate=cx.linear_schedule(1.0, 0.0, 10)),
+        "scale_by_lr.learning_rate: 0.001 → linear_schedule(1, 0, 10)",
+    ),
+    "remove": (
+        TX.remove("clip_by_global_norm", "add_decayed_weights"),
+        "clip_by_global_norm(1) is removed\nadd_decayed_weights(0.1) is removed",
+    ),
+    "rename": (
+        TX.rename(add_decayed_weights="decay"),
+        "add_decayed_weights(0.1) is removed\nadd_decayed_weights(0.1) is added after scale_by_adam",
+    ),
+    "nothing": (TX.replace("scale_by_adam", b2=0.999), "no difference"),
+}
+
+
+@pytest.mark.parametrize("edit", EDITS)
+def test_edit_and_diff(edit: str) -> None:
+    """Each edit gives a new chain, which `diff` describes; the old one is as it was, and the new one steps."""
+    edited, words = EDITS[edit]
+    assert TX.names == NAMES
+    assert TX.diff(edited) == words
+    assert (edited == TX) == (words == "no difference")
+    assert eval(repr(edited), dict(vars(cx))) == edited
+    edited.step(PARAMS, edited.init(PARAMS), PARAMS)
+
+
+def test_replaced_link_keeps_a_given_name() -> None:
+    """A name that was given stays with the place, one that came from the type goes with the link."""
+    assert cx.chain(main=cx.scale_by_adam()).replace("main", cx.scale_by_rms()).names == ("main",)
+    assert TX.replace("scale_by_adam", cx.scale_by_rms()).names[1] == "scale_by_rms"
+
+
+def test_edits_that_leave_the_state_as_it_was() -> None:
+    """Swapping links, a schedule for a number, and stateless links keep the state's structure."""
+    structure = jax.tree.structure(TX.init(PARAMS))
+    for edit in ("move before", "a schedule", "remove", "insert by name", "replace fields"):
+        assert jax.tree.structure(EDITS[edit][0].init(PARAMS)) == structure
+
+
+def test_one_link_is_a_transformation() -> None:
+    """A lone link steps like the chain of it."""
+    link = cx.scale_by_lr(0.1)
+    moved, state = link.step(PARAMS, link.init(PARAMS), PARAMS)
+    assert jax.tree.structure(state) == jax.tree.structure(cx.chain(link).init(PARAMS))
+    assert moved["b"].tolist() == pytest.approx([0.9] * 3)
+    assert "scale_by_lr" in link.describe()
+
+
+DECAYS = {
+    "none": cx.adam(1e-3),
+    "coupled (L2: it passes through scale_by_adam)": cx.adam(1e-3, weight_decay=0.1),
+    "decoupled (after the preconditioner), scaled by the learning rate": cx.adamw(1e-3),
+    "decoupled (after the preconditioner), scaled by the learning rate but not by scale": cx.adamw_paper(1.0),
+    "independent (a step of its own after the main one), not scaled by the learning rate": cx.adamw_independent(1e-3),
+    "L2 (the same as ½λ‖θ‖² in the loss), scaled by the learning rate": cx.sgd(0.1, weight_decay=0.1),
+    "coupled (L2: it passes through trace)": cx.sgd(0.1, momentum=0.9, weight_decay=0.1),
+    "decoupled (after the momentum), scaled by the learning rate": cx.chain(
+        cx.trace(0.9), cx.add_decayed_weights(0.1), cx.scale_by_lr(0.1)
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", DECAYS)
+def test_describe_says_what_the_order_amounts_to(kind: str) -> None:
+    """The kind of weight decay is read off the order of the links."""
+    assert f"weight decay: {kind}\n" in DECAYS[kind].describe()
+
+
+def test_describe_counts_the_state() -> None:
+    """Bytes a parameter, from the arrays that `init` would make."""
+    assert cx.adamw(1e-3).describe().endswith("state: 2 slots, 8 bytes a parameter")
+    assert cx.amsgrad(1e-3).describe().endswith("state: 3 slots, 12 bytes a parameter")
+    assert cx.sgd(1e-3).describe().endswith("state: 0 slots, 0 bytes a parameter")
+    assert cx.adamw(1e-3).describe(PARAMS).endswith("8 bytes a parameter, 72 bytes in all")
+    table = cx.adamw(1e-3, weight_decay=cx.by_path({"b": 0.0, "w": 0.1}))
+    assert "λ=by_path({'b': 0, 'w': 0.1})" in table.describe()
+
+
+def test_stack_keeps_what_is_shared() -> None:
+    """Numbers that all chains share stay Python numbers; the others become arrays with axis 0."""
+    grid = cx.stack([cx.adamw(lr) for lr in (0.1, 0.2)])
+    assert grid["scale_by_adam"] == cx.scale_by_adam()
+    assert grid["scale_by_lr"].learning_rate.tolist() == pytest.approx([0.1, 0.2])
+    assert grid.axes()["scale_by_lr"].learning_rate == 0
+    assert grid.axes()["scale_by_adam"].b1 is None
+    assert hash(grid) == hash(cx.stack([cx.adamw(lr) for lr in (0.1, 0.2)]))
+    assert grid == cx.stack([cx.adamw(lr) for lr in (0.1, 0.2)])
+    assert grid != cx.stack([cx.adamw(lr) for lr in (0.1, 0.3)])

@@ -1,0 +1,244 @@
+"""Mistakes, and what they are told: the link, the field, what came, and the remedy."""
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import chainax as cx
+import chex
+import jax
+import jax.numpy as jnp
+import optax
+import pytest
+
+PARAMS = {"dense": {"kernel": jnp.ones((2, 3)), "bias": jnp.ones(3)}}
+TX = cx.chain(cx.clip_by_global_norm(1.0), cx.scale_by_adam(), cx.add_decayed_weights(0.1), cx.scale_by_lr(1e-3))
+STATE = TX.init(PARAMS)
+NARROW = jax.tree.map(lambda p: p[..., :2], PARAMS)
+CONFIG = cx.to_config(TX)
+
+
+def mask(params: Any) -> Any:
+    """A weight-decay mask as Optax takes it."""
+    return jax.tree.map(lambda p: p.ndim > 1, params)
+
+
+MISTAKES: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
+    "out of range": (
+        lambda: cx.scale_by_adam(b1=1.5),
+        ValueError,
+        "`scale_by_adam.b1` must lie in [0, 1), got 1.5",
+    ),
+    "negative learning rate": (
+        lambda: cx.sgd(-0.1),
+        ValueError,
+        "`scale_by_lr.learning_rate` must lie in [0, ∞), got -0.1",
+    ),
+    "not a number": (lambda: cx.adamw("1e-3"), ValueError, "`scale_by_lr.learning_rate` must be a number"),
+    "NaN": (lambda: cx.scale(float("nan")), ValueError, "`scale.step_size` must lie in (-∞, ∞), got float('nan')"),
+    "a flag": (lambda: cx.adamw(1e-3, weight_decay=True), ValueError, "`add_decayed_weights.weight_decay`"),
+    "a dict for by_path": (
+        lambda: cx.adamw(1e-3, weight_decay={"bias": 0.0}),
+        ValueError,
+        "`add_decayed_weights.weight_decay`: for a number by path write by_path({'bias': 0}, default=...)",
+    ),
+    "a mask function": (
+        lambda: cx.add_decayed_weights(mask),
+        ValueError,
+        "by_path({pattern: number}, default=...)",
+    ),
+    "a number in a table out of range": (
+        lambda: cx.scale_by_adam(b2=cx.by_path({"bias": 2.0}, default=0.9)),
+        ValueError,
+        "`scale_by_adam.b2: by_path['bias']` must lie in [0, 1), got 2",
+    ),
+    "no regular expression": (lambda: cx.by_path({"(": 0.0}), ValueError, "'(' is no regular expression"),
+    "unmatched path": (
+        lambda: cx.adamw(1e-3, weight_decay=cx.by_path({"bias": 0.0})).init(PARAMS),
+        KeyError,
+        "`add_decayed_weights.weight_decay`: no pattern of by_path({'bias': 0}) matches parameter 'dense/kernel'",
+    ),
+    "unknown field": (
+        lambda: cx.scale_by_adam(beta1=0.9),
+        TypeError,
+        "`scale_by_adam` has no field 'beta1'; its fields are b1, b2, eps",
+    ),
+    "missing field": (lambda: cx.trace(), TypeError, "momentum"),
+    "assignment": (
+        lambda: setattr(TX[1], "b1", 0.5),
+        AttributeError,
+        "`scale_by_adam` is a value and cannot be changed: use .replace(b1=0.5)",
+    ),
+    "fields at odds": (
+        lambda: cx.sgd(0.1, momentum=0.9, dampening=0.5, nesterov=True),
+        ValueError,
+        "`trace.nesterov` needs momentum > 0 and dampening = 0, got momentum=0.9 and dampening=0.5",
+    ),
+    "nesterov alone": (lambda: cx.sgd(0.1, nesterov=True), ValueError, "need momentum"),
+    "a class in a chain": (lambda: cx.chain(cx.scale_by_adam), TypeError, "call it, scale_by_adam(...)"),
+    "an Optax link in a chain": (lambda: cx.chain(optax.scale(1.0)), TypeError, "from_optax"),
+    "a number in a chain": (lambda: cx.chain(0.1), TypeError, "a chain is made of links and chains, got 0.1"),
+    "a name twice": (
+        lambda: cx.chain(cx.scale(1.0), scale=cx.scale(2.0)),
+        ValueError,
+        "two links of the chain are named 'scale'",
+    ),
+    "unknown link": (
+        lambda: TX["scale_by_adma"],
+        KeyError,
+        "no link named 'scale_by_adma' (did you mean 'scale_by_adam'?); "
+        "the chain is clip_by_global_norm → scale_by_adam → add_decayed_weights → scale_by_lr",
+    ),
+    "nowhere to move": (lambda: TX.move("scale_by_adam"), TypeError, "say where: before= or after="),
+    "nothing to replace with": (lambda: TX.replace("scale_by_adam"), TypeError, "another link or fields to change"),
+    "missing params": (
+        lambda: TX.update(PARAMS, STATE),
+        TypeError,
+        "Link 'add_decayed_weights' reads the parameters: call update(grads, state, params).",
+    ),
+    "a tree with a leaf missing": (
+        lambda: TX.step(PARAMS, STATE, {"dense": {"kernel": jnp.ones((2, 3))}}),
+        TypeError,
+        "The updates do not have the tree of the parameters: at 'dense/bias' the parameters have float32[3], "
+        "the other tree has nothing",
+    ),
+    "a tree with a leaf more": (
+        lambda: TX.step(PARAMS, STATE, {**PARAMS, "head": jnp.ones(2)}),
+        TypeError,
+        "at 'head' the parameters have nothing, the other tree has float32[2]",
+    ),
+    "another shape": (
+        lambda: TX.step(PARAMS, STATE, {"dense": {"kernel": jnp.ones((3, 2)), "bias": jnp.ones(3)}}),
+        TypeError,
+        "The update at 'dense/kernel' has shape [3, 2], the parameter [2, 3]",
+    ),
+    "integer gradients": (
+        lambda: TX.step(PARAMS, STATE, jax.tree.map(lambda p: p.astype(int), PARAMS)),
+        TypeError,
+        "The update at 'dense/bias' is int32[3], where the parameter is float32[3]",
+    ),
+    "another chain's state": (
+        lambda: TX.step(PARAMS, cx.sgd(0.1, momentum=0.9).init(PARAMS), PARAMS),
+        KeyError,
+        "it lacks scale_by_adam and it holds trace. Carry it over with adopt(params, state)",
+    ),
+    "a state that is none": (lambda: TX.step(PARAMS, None, PARAMS), TypeError, "what init(params)"),
+    "state of other parameters": (
+        lambda: TX.step(NARROW, STATE, NARROW),
+        TypeError,
+        "the state belongs to other parameters",
+    ),
+    "a parameter that joined": (
+        lambda: TX.step(
+            {**PARAMS, "head": jnp.ones(2)}, TX.init({**PARAMS, "head": None}), {**PARAMS, "head": jnp.ones(2)}
+        ),
+        TypeError,
+        "for parameter 'head' (float32[2]): if it has joined since init, call add_param_group(params, state)",
+    ),
+    "unknown extra argument": (
+        lambda: TX.step(PARAMS, STATE, PARAMS, value=1.0),
+        TypeError,
+        "Unknown extra argument 'value': this chain accepts none",
+    ),
+    "missing extra argument": (
+        lambda: cx.from_optax(optax.polyak_sgd(), arguments=("value",)).update(PARAMS, STATE, PARAMS),
+        TypeError,
+        "Link 'from_optax' reads 'value': call update(grads, state, params, value=...)",
+    ),
+    "a stack of rates without vmap": (
+        lambda: cx.sgd(jnp.ones(3)).step(PARAMS, cx.sgd(1.0).init(PARAMS), PARAMS),
+        ValueError,
+        "`scale_by_lr.learning_rate` must be a scalar where it is used, got float32[3]",
+    ),
+    "stacking different chains": (
+        lambda: cx.stack([cx.sgd(0.1), cx.adam(0.1)]),
+        ValueError,
+        "chain 1 differs from chain 0",
+    ),
+    "update to the wrong tree": (lambda: cx.apply_updates(PARAMS, {"dense": 1.0}), TypeError, "at 'dense"),
+    "config: unknown type": (
+        lambda: cx.from_config({"chainax": 1, "type": "scale_by_adm"}),
+        ValueError,
+        "unknown type 'scale_by_adm' (did you mean 'scale_by_adam'?)",
+    ),
+    "config: unknown field": (
+        lambda: cx.from_config({**cx.to_config(cx.scale(1.0)), "beta": 1}),
+        ValueError,
+        "`scale` has no field 'beta'; its fields are step_size",
+    ),
+    "config: missing field": (
+        lambda: cx.from_config({"chainax": 1, "type": "scale"}),
+        ValueError,
+        "`scale` needs the field 'step_size'",
+    ),
+    "config: unknown version": (
+        lambda: cx.from_config({**CONFIG, "chainax": 99}),
+        ValueError,
+        "reads configurations of version 1, got version 99",
+    ),
+    "config: a function": (
+        lambda: cx.to_config(cx.sgd(lambda k: 0.1)),
+        TypeError,
+        "scale_by_lr.learning_rate: the function",
+    ),
+    "loading what does not match": (
+        lambda: TX.load_state_dict(PARAMS, cx.adam(1e-3).init(PARAMS)._asdict()),
+        KeyError,
+        "missing: scale_by_adam/mu/dense/bias",
+    ),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_mistake_is_explained(mistake: str) -> None:
+    """Each mistake raises the right kind of error, with the right words; nothing has changed."""
+    make, kind, words = MISTAKES[mistake]
+    before = jax.tree.map(jnp.copy, (PARAMS, STATE))
+    with pytest.raises(kind) as caught:
+        make()
+    assert words in str(caught.value)
+    chex.assert_trees_all_equal(before, (PARAMS, STATE))
+
+
+ORDERS: dict[str, tuple[Callable[[], Any], str]] = {
+    "decay after the sign flip": (
+        lambda: TX.move("add_decayed_weights", after="scale_by_lr"),
+        "move it before 'scale_by_lr', or use decay_after_step",
+    ),
+    "two learning rates": (
+        lambda: cx.chain(cx.sgd(0.1), cx.scale_by_lr(0.1)),
+        "each flip the sign, so the chain climbs",
+    ),
+    "a preconditioner after the descent": (
+        lambda: TX.move("scale_by_adam", after="scale_by_lr"),
+        "normalizes the learning rate away: move it before 'scale_by_lr'",
+    ),
+    "decay of the step before there is one": (
+        lambda: cx.chain(cx.decay_after_step(0.1), cx.scale_by_lr(0.1)),
+        "move it after 'scale_by_lr', or use add_decayed_weights",
+    ),
+    "a pattern that decides for nothing": (
+        lambda: cx.adamw(1e-3, weight_decay=cx.by_path({"biass": 0.0}, default=0.1)).init(PARAMS),
+        "`add_decayed_weights.weight_decay`: the pattern 'biass' decides for no parameter; "
+        "the paths are like 'dense/bias', 'dense/kernel'",
+    ),
+}
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_order_that_cannot_be_meant_warns(order: str) -> None:
+    """The warning says what is wrong and what to write instead, and points at the caller's line."""
+    make, words = ORDERS[order]
+    with pytest.warns(cx.ChainWarning) as caught:
+        make()
+    assert words in str(caught[0].message)
+    assert caught[0].filename == __file__
+
+
+def test_building_blocks_do_not_warn() -> None:
+    """Parts of a chain, and chains edited by way of odd orders, are silent."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        part = cx.chain(cx.scale_by_adam(), cx.add_decayed_weights(0.1))
+        cx.chain(cx.trace(0.9), part, cx.scale_by_lr(0.1), cx.decay_after_step(0.1))
+        cx.chain(cx.scale_by_lr(0.1), cx.trace(0.9))  # Sutskever's momentum

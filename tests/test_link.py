@@ -1,0 +1,140 @@
+"""Writing a link of one's own: what a user sees, and what the engine checks."""
+
+from typing import Any
+
+import chainax as cx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+
+@cx.transform
+class halve(cx.Leafwise):
+    """Halve the update, and count how often."""
+
+    factor: cx.Hyper = cx.hyper("h", "the factor", default=0.5)
+
+    slots = ("count",)
+    equation = "u ← hu"
+
+    def leaf(self, u: Any, slot: Any, p: Any, scalars: Any) -> Any:
+        """Halve."""
+        return self.factor * u, {"count": slot.count + 1}
+
+
+@cx.transform
+class center(cx.Treewise):
+    """Subtract the mean over the whole tree: a link that needs all leaves at once."""
+
+    weight: cx.Hyper = cx.hyper("w", "how much of the mean", default=1.0)
+
+    equation = "u ← u − w·mean(u)"
+
+    def update_tree(self, updates: Any, state: Any, params: Any, at: cx.At) -> Any:
+        """Subtract the mean."""
+        leaves = jax.tree.leaves(updates)
+        mean = sum(x.sum() for x in leaves) / sum(x.size for x in leaves)
+        return jax.tree.map(lambda x: x - self.weight * mean, updates), state
+
+
+def test_a_link_of_ones_own() -> None:
+    """It is a value with all that goes with it, and composes with the others."""
+    tx = cx.chain(halve(), cx.scale_by_lr(1.0))
+    assert repr(tx) == "chain(halve(), scale_by_lr(1))"
+    assert cx.from_config(cx.to_config(tx)) == tx
+    assert "h=0.5" in tx.describe()
+    assert "factor (h) = 0.5: the factor, in [0, ∞)" in (halve.__doc__ or "")
+    params, state = tx.step(jnp.ones(2), tx.init(jnp.ones(2)), jnp.ones(2))
+    np.testing.assert_array_equal(params, [0.5, 0.5])
+    np.testing.assert_array_equal(state.links["halve"]["count"], [1.0, 1.0])
+
+
+def test_a_treewise_link() -> None:
+    """It gets the whole tree in float32, between runs of leafwise links, with schedules resolved."""
+    params = {"a": jnp.array([1.0, 3.0], jnp.bfloat16), "b": jnp.array(8.0), "i": jnp.arange(2)}
+    grads = {**params, "i": None}
+    tx = cx.chain(cx.scale(2.0), center(cx.linear_schedule(1.0, 0.0, 2)), cx.scale_by_lr(0.5))
+    state, steps = tx.init(params), []
+    for _ in range(2):
+        updates, state = tx.update(grads, state, params)
+        steps.append([*updates["a"].tolist(), updates["b"].item()])
+        assert updates["a"].dtype == jnp.bfloat16
+    np.testing.assert_allclose(steps, [[3.0, 1.0, -4.0], [1.0, -1.0, -6.0]])
+    with pytest.raises(ValueError, match=r"`center.weight` cannot be by_path"):
+        cx.chain(center(cx.by_path({"a": 1.0}, default=0.0))).init(params)
+
+
+def test_a_leaf_must_keep_shape_and_slots() -> None:
+    """What a leaf function returns is checked, and the link named."""
+
+    @cx.transform
+    class shrink(cx.Leafwise):
+        """Drop an element."""
+
+        equation = "u ← u"
+
+        def leaf(self, u: Any, slot: Any, p: Any, scalars: Any) -> Any:
+            """Drop."""
+            return u[1:]
+
+    @cx.transform
+    class forget(cx.Leafwise):
+        """Return other slots than declared."""
+
+        slots = ("mu",)
+        equation = "u ← u"
+
+        def leaf(self, u: Any, slot: Any, p: Any, scalars: Any) -> Any:
+            """Forget."""
+            return u, {}
+
+    for link, words in (
+        (shrink(), r"Link 'shrink' turned an update of float32\[2\]"),
+        (forget(), "Link 'forget' declares"),
+    ):
+        with pytest.raises(TypeError, match=words):
+            link.update(jnp.ones(2), link.init(jnp.ones(2)))
+
+
+def test_a_link_must_be_declared_rightly() -> None:
+    """Base class and role are checked when the class is made, and names are not taken twice."""
+    with pytest.raises(TypeError, match=r"must derive from Leafwise or Treewise"):
+        cx.transform(type("loose", (), {}))  # pyright: ignore[reportArgumentType]
+    with pytest.raises(ValueError, match=r"`odd.role` must be one of"):
+        cx.transform(type("odd", (cx.Leafwise,), {"role": "juggle"}))
+    with pytest.raises(ValueError, match=r"`scale_by_adam` is already the name of chainax"):
+        cx.transform(type("scale_by_adam", (cx.Leafwise,), {"__module__": __name__}))
+
+
+def test_equal_leaves_share_one_trace() -> None:
+    """A hundred equal leaves are traced once."""
+    traced = 0
+
+    @cx.transform
+    class count(cx.Leafwise):
+        """Count traces."""
+
+        equation = "u ← u"
+
+        def leaf(self, u: Any, slot: Any, p: Any, scalars: Any) -> Any:
+            """Count."""
+            nonlocal traced
+            traced += 1
+            return u
+
+    params = [jnp.ones(3)] * 100 + [jnp.ones(4)]
+    jax.jit(count().step)(params, count().init(params), params)
+    assert traced == 2
+
+
+def test_init_is_not_called_by_unflatten() -> None:
+    """A chain passes tracers, ``None`` and placeholders through as a pytree."""
+    tx = cx.adamw(1e-3)
+    holes = jax.tree.map(lambda x: None, tx)
+    assert jax.tree.leaves(holes) == []
+    assert jax.tree.map(lambda x: object(), tx).names == tx.names
+    assert jax.tree_util.tree_leaves_with_path(tx)[0][0] == (
+        jax.tree_util.GetAttrKey("scale_by_adam"),
+        jax.tree_util.GetAttrKey("b1"),
+    )

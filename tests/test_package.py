@@ -1,0 +1,93 @@
+"""The package as it is delivered: examples in docstrings, the door, and what type checkers see."""
+
+import ast
+import doctest
+import functools
+import importlib
+import inspect
+import json
+import pkgutil
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import chainax as cx
+import pytest
+
+ROOT = Path(__file__).parent.parent
+MODULES = [module.name for module in pkgutil.walk_packages(cx.__path__, "chainax.")]
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_doctests(module: str) -> None:
+    """Every example in a docstring does what it says."""
+    assert doctest.testmod(importlib.import_module(module)).failed == 0
+
+
+def test_public_names_are_documented() -> None:
+    """Whatever comes through the door has a docstring, and so have its public methods."""
+    for name, item in vars(cx).items():
+        if name.startswith("_") or inspect.ismodule(item) or item in (object, float):
+            continue
+        assert inspect.getdoc(item), name
+        for method, member in vars(item).items() if inspect.isclass(item) else ():
+            if inspect.isfunction(member) and not method.startswith(("_", "tree_")):
+                assert inspect.getdoc(getattr(item, method)), f"{name}.{method}"
+
+
+def test_imports_run_one_way() -> None:
+    """`chains` may import `transforms`, `transforms` may import `core`, and not the other way round."""
+    layers = {"core": 0, "schedules": 1, "transforms": 1, "chains": 2}
+    for path in (ROOT / "src").rglob("*.py"):
+        mine = path.relative_to(ROOT / "src").parts[0].removesuffix(".py")
+        if mine == "__init__":
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and node.level:
+                names = (node.module or "").split(".") + [alias.name for alias in node.names]
+                theirs = (
+                    [layers[n] for n in names if n in layers]
+                    if node.level == len(path.relative_to(ROOT / "src").parts)
+                    else []
+                )
+                assert all(other <= layers[mine] for other in theirs), path
+
+
+def test_only_jax_is_needed_to_import() -> None:
+    """Importing chainax brings in none of the libraries that tests and examples use."""
+    forbidden = ("optax", "chex", "flax", "equinox", "torch", "matplotlib", "sklearn", "rich")
+    code = f"import sys, chainax; print([m for m in {forbidden} if m in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def test_no_array_is_made_on_import() -> None:
+    """Importing does not start a JAX backend, so that users can still configure it."""
+    code = "import chainax, jax._src.xla_bridge as b; print(b.backends_are_initialized())"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
+
+
+def test_type_checker_sees_the_installed_package(tmp_path: Path) -> None:
+    """Installed as a user would, from a wheel, `tests/user_code.py` has the types that its comments claim."""
+    pytest.importorskip("pyright")
+    for part in ("src", "pyproject.toml", "README.md", "LICENSE"):  # building leaves files behind
+        copy = shutil.copytree if part == "src" else shutil.copy
+        (tmp_path / "chainax").mkdir(exist_ok=True)
+        copy(ROOT / part, tmp_path / "chainax" / part)
+    target = tmp_path / "site"
+    run = functools.partial(subprocess.run, capture_output=True, text=True)
+    run([sys.executable, "-m", "pip", "install", "--no-deps", "--target", target, tmp_path / "chainax"], check=True)
+    source = (ROOT / "tests" / "user_code.py").read_text()
+    (tmp_path / "user_code.py").write_text(source)
+    options = {"include": ["user_code.py"], "extraPaths": [str(target)], "typeCheckingMode": "strict"}
+    (tmp_path / "pyrightconfig.json").write_text(json.dumps({**options, "reportUnknownMemberType": False}))
+    checked = run([sys.executable, "-m", "pyright", "--pythonpath", sys.executable, "-p", tmp_path])
+    lines = source.splitlines()
+    wrong = {i + 1 for i, line in enumerate(lines) if line.endswith("# error")}
+    reported = {
+        int(line.split("user_code.py:")[1].split(":")[0])
+        for line in checked.stdout.splitlines()
+        if re.search(r":\d+ - error", line)
+    }
+    assert reported == wrong, checked.stdout

@@ -1,0 +1,167 @@
+"""Parameters in any pytree: containers, holes, non-float leaves, odd shapes, other libraries' modules."""
+
+from typing import Any, NamedTuple
+
+import chainax as cx
+import chex
+import equinox as eqx
+import flax.serialization
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import nnx
+from flax.training.train_state import TrainState
+
+TX = cx.chain(cx.clip_by_global_norm(10.0), cx.adamw(0.1))
+
+
+class Layer(NamedTuple):
+    """A layer as a NamedTuple."""
+
+    weight: Any
+    bias: Any
+
+
+TREES: dict[str, Any] = {
+    "nested": {"a": [jnp.ones(2), (jnp.ones((2, 2)), {"b": jnp.ones(())})]},
+    "NamedTuple": Layer(jnp.ones((2, 3)), None),
+    "empty dict": {},
+    "None": None,
+    "only holes": {"a": None, "b": [None, {}]},
+    "an array": jnp.ones(3),
+    "a scalar array": jnp.ones(()),
+    "a Python float": 1.0,
+    "a NumPy array": np.ones((2, 3), np.float32)[:, ::2],
+    "zero-size": {"a": jnp.ones((0,)), "b": jnp.ones((2, 0, 3))},
+    "integers and booleans": {"w": jnp.ones(2), "i": jnp.arange(3), "t": jnp.array(True), "n": 3, "flag": True},
+    "functions and strings": {"w": jnp.ones(2), "f": jax.nn.relu, "name": "dense"},
+    "mixed precision": {"a": jnp.ones(2, jnp.bfloat16), "b": jnp.ones(2, jnp.float16), "c": jnp.ones(2)},
+    "many": {f"p{i}": jnp.full((i % 3 + 1,), 1.0) for i in range(300)},
+    "large": jnp.ones(1 << 20),
+    "keys with slashes": {"a/b": jnp.ones(2), "a": {"b": jnp.ones(3)}},
+}
+
+
+def is_float(x: Any) -> bool:
+    """Whether an optimizer should move this leaf."""
+    return isinstance(x, float) or (hasattr(x, "dtype") and jnp.issubdtype(x.dtype, jnp.floating))
+
+
+@pytest.mark.parametrize("kind", TREES)
+def test_any_pytree(kind: str) -> None:
+    """Floats move by Adam's first step, which is the learning rate and the decay; all else stays the same object."""
+    params = TREES[kind]
+    grads = jax.tree.map(lambda p: jnp.ones_like(p) if is_float(p) else None, params)
+    state = TX.init(params)
+    moved, after = TX.step(params, state, grads)
+    assert jax.tree.structure(moved) == jax.tree.structure(params)
+    assert jax.tree.structure(after) == jax.tree.structure(state)
+    for old, new in zip(jax.tree.leaves(params), jax.tree.leaves(moved), strict=True):
+        if is_float(old):
+            np.testing.assert_allclose(np.asarray(new, np.float32), np.asarray(old, np.float32) - 0.101, rtol=1e-2)
+        else:
+            assert new is old
+    updates, _ = TX.update(grads, state, params)
+    chex.assert_trees_all_close(
+        jax.tree.leaves(cx.apply_updates(params, updates)), jax.tree.leaves(moved), rtol=1e-2
+    ) if kind not in ("functions and strings",) else None
+
+
+def test_float0_gradients_leave_integers_alone() -> None:
+    """`jax.grad(..., allow_int=True)` gives float0 for integers."""
+    params = {"w": jnp.ones(2), "i": jnp.arange(2)}
+    grads = jax.grad(lambda p: p["w"].sum(), allow_int=True)(params)
+    moved, _ = TX.step(params, TX.init(params), grads)
+    chex.assert_trees_all_equal(moved["i"], params["i"])
+    assert (moved["w"] != params["w"]).all()
+
+
+def test_a_missing_gradient_freezes_parameter_and_slots() -> None:
+    """Where the gradient is ``None`` neither the parameter nor its slots move."""
+    params = {"a": jnp.ones(2), "b": jnp.ones(2)}
+    moved, state = TX.step(params, TX.init(params), {"a": jnp.ones(2), "b": None})
+    chex.assert_trees_all_equal(moved["b"], params["b"])
+    chex.assert_trees_all_equal(state.links["scale_by_adam"]["mu"]["b"], jnp.zeros(2))
+    assert (moved["a"] != params["a"]).all()
+
+
+def test_double_precision(x64: None) -> None:
+    """With x64 on, float64 is computed in float64 beside float32 in float32, schedules included."""
+    params = {"double": jnp.ones(2), "single": jnp.ones(2, jnp.float32)}
+    tx = cx.adamw(cx.cosine_decay_schedule(0.1, 10))
+    state = tx.init(params)
+    moved, after = tx.step(params, state, params)
+    chex.assert_trees_all_equal_dtypes((moved, after), (params, state))
+    assert state.links["scale_by_adam"]["nu"]["double"].dtype == jnp.float64
+    np.testing.assert_allclose(moved["double"], 1 - 0.1 * (1 / (1 + 1e-8) + 0.01), rtol=1e-15)
+
+
+def test_step_counter_stops_at_the_largest_integer() -> None:
+    """After 2³¹ − 1 steps the counter stays, where adding would make it negative."""
+    last = jnp.iinfo(jnp.int32).max
+    state = TX.init(jnp.ones(2))._replace(step=jnp.array(last))
+    assert int(TX.update(jnp.ones(2), state, jnp.ones(2))[1].step) == last
+
+
+def test_equinox_module() -> None:
+    """A module goes in whole, activation functions and all, and comes back a module."""
+    model = eqx.nn.MLP(2, 1, 4, 1, key=jax.random.key(0))
+    grads = eqx.filter_grad(lambda m, x: m(x).sum())(model, jnp.ones(2))
+    moved, state = eqx.filter_jit(TX.step)(model, TX.init(model), grads)
+    assert moved.activation is model.activation
+    assert moved(jnp.ones(2)) < model(jnp.ones(2))
+    assert jax.tree.structure(state) == jax.tree.structure(TX.init(model))
+
+
+def test_flax_nnx_optimizer() -> None:
+    """`nnx.Optimizer` takes a chain unchanged, with paths that patterns match."""
+    model = nnx.Linear(2, 3, rngs=nnx.Rngs(0))
+    tx = cx.sgd(1.0, momentum=0.9, weight_decay=cx.by_path({"bias": 0.0}, default=0.5))
+    optimizer = nnx.Optimizer(model, tx, wrt=nnx.Param)
+    kernel, zero = model.kernel[...], jax.tree.map(jnp.zeros_like, nnx.state(model, nnx.Param))
+    optimizer.update(model, zero)
+    np.testing.assert_allclose(model.kernel[...], 0.5 * kernel)
+
+
+def test_flax_train_state_and_serialization() -> None:
+    """`TrainState` takes a chain unchanged, and its state survives `to_bytes`."""
+    params = {"w": jnp.ones(3)}
+    state = TrainState.create(apply_fn=None, params=params, tx=TX).apply_gradients(grads=params)
+    np.testing.assert_allclose(state.params["w"], 0.899, rtol=1e-6)
+    restored = flax.serialization.from_bytes(state.opt_state, flax.serialization.to_bytes(state.opt_state))
+    chex.assert_trees_all_equal(restored, state.opt_state)
+
+
+@pytest.mark.parametrize("jit", (True, False))
+def test_optax_takes_chains_and_chains_take_optax(jit: bool) -> None:
+    """`optax.chain`, `MultiSteps` and `optax.tree.get` work on a chain; `from_optax` is a link."""
+    params = {"w": jnp.array([1.0, -2.0]), "b": jnp.ones(())}
+    reference = optax.adam(0.1)
+    mine = (
+        optax.chain(cx.scale_by_adam(), optax.scale(-0.1)),
+        optax.MultiSteps(cx.adam(0.1), 1),
+        cx.chain(cx.from_optax(optax.scale_by_adam()), cx.scale_by_lr(0.1)),
+        cx.chain(
+            cx.scale(1.0), cx.from_optax(optax.chain(optax.identity(), optax.scale_by_adam())), cx.scale_by_lr(0.1)
+        ),
+        cx.from_optax(optax.adam(0.1)),
+    )
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        for tx in mine:
+            update = jax.jit(tx.update) if jit else tx.update
+            p, state, q, expected = params, tx.init(params), params, reference.init(params)
+            for _ in range(3):
+                updates, state = update(p, state, p)
+                p = cx.apply_updates(p, updates)
+                updates, expected = reference.update(q, expected, q)
+                q = optax.apply_updates(q, updates)
+            chex.assert_trees_all_close(p, q, rtol=1e-5)
+    chex.assert_trees_all_equal(optax.tree.get(cx.adam(0.1).init(params), "mu"), jax.tree.map(jnp.zeros_like, params))
+
+
+def test_state_dict_refuses_paths_that_collide() -> None:
+    """Two parameters of the same path would share a name."""
+    with pytest.raises(ValueError, match="two arrays of the state have the name 'scale_by_adam/mu/a/b'"):
+        TX.state_dict(TX.init(TREES["keys with slashes"]))

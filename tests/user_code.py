@@ -1,0 +1,46 @@
+"""What a user would write, for a type checker. Lines that end in ``# error`` must be refused, all others accepted."""
+
+from typing import Any, assert_type
+
+import chainax as cx
+import jax.numpy as jnp
+
+tx = cx.chain(
+    cx.clip_by_global_norm(1.0),
+    cx.scale_by_adam(b2=cx.by_path({"embed": 0.95}, default=0.999)),
+    cx.add_decayed_weights(0.1),
+    cx.scale_by_lr(cx.warmup_cosine_decay_schedule(0.0, 3e-4, 100, 10_000)),
+)
+assert_type(tx.move("add_decayed_weights", before="scale_by_adam"), cx.chain)
+assert_type(tx[1:], cx.chain)
+assert_type(tx.describe(), str)
+params = {"w": jnp.ones(3)}
+state = tx.init(params)
+assert_type(state, cx.State)
+assert_type(tx.replace("scale_by_adam", b1=0.8), cx.chain)
+params, state = tx.step(params, state, params)
+cx.sgd(lambda step: 0.1 / (1 + step), momentum=0.9)
+cx.adamw(jnp.array(1e-3), weight_decay=0.0)
+cx.scale_by_adam(beta1=0.9)  # error
+cx.adamw("fast")  # error
+cx.adamw(1e-3, mask=None)  # error
+tx.moved("scale_by_adam")  # error
+cx.chain(0.1)  # error
+cx.scale_by_adam().b1 = 0.5  # error
+
+
+@cx.transform
+class scale_by_sign(cx.Leafwise):
+    """A link of one's own."""
+
+    floor: cx.Hyper = cx.hyper("f", "smallest magnitude", default=0.0)
+
+    equation = "u ← max(f, sign(u))"
+
+    def leaf(self, u: Any, slot: Any, p: Any, scalars: Any) -> Any:
+        """Keep the sign."""
+        return jnp.maximum(jnp.sign(u), self.floor)
+
+
+scale_by_sign(floor=cx.linear_schedule(0.0, 1.0, 10))
+scale_by_sign(flor=1.0)  # error
