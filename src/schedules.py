@@ -179,7 +179,7 @@ class warmup_cosine_decay_schedule(Schedule):
     """A straight line up to ``peak_value``, then half a cosine down to ``end_value``, which it then keeps.
 
     >>> import chainax as cx
-    >>> cx.warmup_cosine_decay_schedule(0.0, 1.0, 10, 110)(jax.numpy.array([0, 5, 10, 110])).tolist()
+    >>> [cx.warmup_cosine_decay_schedule(0.0, 1.0, 10, 110)(k).item() for k in (0, 5, 10, 110)]
     [0.0, 0.5, 1.0, 0.0]
     """
 

@@ -50,7 +50,7 @@ MISTAKES: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "a number in a table out of range": (
         lambda: cx.scale_by_adam(b2=cx.by_path({"bias": 2.0}, default=0.9)),
         ValueError,
-        "`scale_by_adam.b2: by_path['bias']` must lie in [0, 1), got 2",
+        "`scale_by_adam.b2`: `by_path['bias']` must lie in [0, 1), got 2",
     ),
     "no regular expression": (lambda: cx.by_path({"(": 0.0}), ValueError, "'(' is no regular expression"),
     "unmatched path": (

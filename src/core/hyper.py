@@ -113,7 +113,7 @@ def check_hyper(where: str, x: Any, limits: Range) -> Any:
     if isinstance(x, Mapping):
         raise ValueError(f"`{where}`: for a number by path write by_path({code(x)}, default=...)")
     if isinstance(x, by_path):
-        return x.map(lambda label, entry: check_hyper(f"{where}: {label}", entry, limits))
+        return x.map(lambda label, entry: check_hyper(f"{where}`: `{label}", entry, limits))
     x = as_schedule(where, x)
     return x if isinstance(x, Schedule) else check_number(where, x, limits)
 

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .value import Value, child, static, value
+from .value import Range, Value, check_number, child, fill, is_array, static, value
 
 
 class Schedule(Value):
@@ -24,8 +24,9 @@ class Schedule(Value):
     """
 
     def __call__(self, step: Any) -> jax.Array:
-        step = jnp.asarray(step)
-        return self.at(step.astype(jax.dtypes.canonicalize_dtype(np.float64)))
+        dtype = jax.dtypes.canonicalize_dtype(np.float64)
+        wide = jax.tree.map(lambda x: x.astype(dtype) if is_array(x) else x, self)
+        return wide.at(jnp.asarray(step).astype(dtype))
 
     def at(self, k: jax.Array) -> Any:
         """The value after ``k`` steps, where ``k`` is an array of floating-point numbers."""
@@ -47,7 +48,7 @@ class product(Schedule):
     factors: tuple = child("schedules or numbers")
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "factors", tuple(as_schedule("product.factors", f) for f in self.factors))
+        fill(self, factors=tuple(_factor(f"product.factors[{i}]", f) for i, f in enumerate(self.factors)))
 
     def at(self, k: jax.Array) -> Any:
         result = jnp.ones_like(k)
@@ -98,6 +99,11 @@ def as_schedule(where: str, x: Any) -> Any:
     if isinstance(x, Value):
         raise ValueError(f"`{where}` must be a number or a schedule, got {x!r}")
     return x
+
+
+def _factor(where: str, x: Any) -> Any:
+    x = as_schedule(where, x)
+    return x if isinstance(x, Schedule) else check_number(where, x, Range())
 
 
 def _factors(x: Any) -> tuple:

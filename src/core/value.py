@@ -37,9 +37,9 @@ else:
 class Range:
     """The numbers that a field admits: ``low <= x < high``, or ``x <= high`` where ``closed``."""
 
-    symbol: str
-    low: float
-    high: float
+    symbol: str = ""
+    low: float = -math.inf
+    high: float = math.inf
     closed: bool = False
 
     def __str__(self) -> str:
@@ -240,7 +240,9 @@ def check_number(where: str, x: Any, limits: Range) -> Any:
         if not limits.admits(x):
             raise ValueError(f"`{where}` must lie in {limits}, got {code(x)}")
         return x
-    if is_array(x):  # perhaps a tracer, or stacked for vmap: its shape is checked where it is used
+    if is_array(x):  # perhaps traced, or stacked for vmap: its shape is checked where it is used
+        if x.ndim == 0 and not isinstance(x, Tracer):
+            check_number(where, x.item(), limits)
         if not jnp.issubdtype(x.dtype, jnp.number):
             raise ValueError(f"`{where}` must be a number, got an array of {x.dtype}")
         return x
@@ -285,7 +287,7 @@ def _documented(cls: type) -> str:
         limits, doc = field.metadata.get("range"), field.metadata.get("doc", "")
         default = "" if field.default is dataclasses.MISSING else f" = {code(field.default)}"
         symbol = f" ({limits.symbol})" if limits and limits.symbol else ""
-        within = f", in {limits}" if limits else ""
+        within = f", in {limits}" if limits and math.isfinite(limits.low) else ""
         lines.append(f"    {field.name}{symbol}{default}: {doc}{within}")
     equation = f"\n\nEquation: {cls.equation}" if getattr(cls, "equation", "") else ""
     fields = "\n\nFields:\n" + "\n".join(lines) if lines else ""

@@ -1,0 +1,370 @@
+"""Schedules: formulas, ends and boundaries, and what makes them values. See test_schedules_torch for PyTorch's."""
+
+import functools
+import json
+import pickle
+
+import chainax as cx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+
+def halving(step):
+    """A bare Python function of the step."""
+    return 0.5 ** step.astype(jnp.float32)
+
+
+SCHEDULES = (
+    cx.constant_schedule(0.3),
+    cx.linear_schedule(1.0, 0.1, 7),
+    cx.linear_schedule(0.0, 1.0, 20, transition_begin=5),
+    cx.polynomial_schedule(1.0, 0.1, 2.0, 9),
+    cx.polynomial_schedule(1.0, 0.1, 0.5, 9, transition_begin=2),
+    cx.exponential_decay(1.0, 10, 0.9),
+    cx.exponential_decay(1.0, 10, 0.9, staircase=True),
+    cx.step_schedule(0.5, 7),
+    cx.inverse_time_decay_schedule(1.0, 0.1),
+    cx.cosine_decay_schedule(0.5, 50, 0.1),
+    cx.warm_restarts_schedule(1.0, 10),
+    cx.warm_restarts_schedule(1.0, 10, factor=2.0, end_value=0.1),
+    cx.warm_restarts_schedule(1.0, 10, factor=1.5),
+    cx.warmup_schedule(cx.cosine_decay_schedule(0.5, 30), 10, init_value=0.1),
+    cx.warmup_schedule(cx.polynomial_schedule(1.0, 0.0, 1.0, 30, transition_begin=1), 5, restart=False),
+    cx.warmup_cosine_decay_schedule(0.01, 1.0, 10, 60, end_value=0.1),
+    cx.join_schedules((0.5, cx.linear_schedule(1.0, 0.0, 7), cx.step_schedule(0.3, 4)), (4, 16)),
+    cx.bias_corrected_schedule(cx.linear_schedule(1.0, 0.0, 30), b2=0.99),
+    2.0 * cx.linear_schedule(1.0, 0.1, 7) * cx.cosine_decay_schedule(0.5, 50),
+)
+# From one step to the next a value may jump, so comparisons of two computations avoid no step.
+STEPS = np.arange(45)
+
+every_schedule = pytest.mark.parametrize("schedule", SCHEDULES, ids=repr)
+both_precisions = pytest.mark.parametrize(("x64", "rtol"), ((False, 1e-6), (True, 1e-14)), ids=("x32", "x64"))
+
+
+def scaled(schedule, factor):
+    """The schedule with every number multiplied."""
+    return jax.tree.map(lambda x: x * factor, schedule)
+
+
+# Formulas
+
+
+def inverse_time(k):
+    """init / (1 + rate·k)."""
+    return 0.3 / (1 + 0.01 * k)
+
+
+def bert(k):
+    """The learning rate of BERT's optimization.py: 0.1 falling over 900 steps, with a warm-up of 100."""
+    decayed = 0.1 * (900 - np.minimum(k, 900)) / 900
+    return np.where(k < 100, 0.1 * k / 100, decayed)
+
+
+def mxnet(k):
+    """The learning rate of MXNet's Adam: lr·√(1−β₂ᵗ)/(1−β₁ᵗ)."""
+    t = k + 1
+    return 1e-3 * np.sqrt(-np.expm1(t * np.log(0.999))) / -np.expm1(t * np.log(0.9))
+
+
+@both_precisions
+@pytest.mark.parametrize(
+    ("schedule", "reference"),
+    (
+        (cx.inverse_time_decay_schedule(0.3, 0.01), inverse_time),
+        (cx.warmup_schedule(cx.polynomial_schedule(0.1, 0.0, 1.0, 900), 100, restart=False), bert),
+        (cx.bias_corrected_schedule(1e-3), mxnet),
+        (
+            cx.bias_corrected_schedule(cx.inverse_time_decay_schedule(0.3, 0.01)),
+            lambda k: mxnet(k) * inverse_time(k) * 1e3,
+        ),
+    ),
+    ids=("inverse time", "BERT", "MXNet", "MXNet, decaying"),
+)
+def test_schedule_is_its_formula(schedule, reference, x64, rtol):
+    """Where PyTorch has no counterpart: NumPy in float64, over 1000 steps."""
+    steps = np.arange(1000)
+    with jax.enable_x64(x64):
+        np.testing.assert_allclose(schedule(steps), reference(steps.astype(np.float64)), rtol=rtol)
+
+
+@both_precisions
+def test_slow_decay_keeps_its_rate(x64, rtol):
+    """A factor so near to 1 that float32 holds 1 minus it to 5 % only decays as it should for 10⁶ steps."""
+    with jax.enable_x64(x64):
+        for schedule in (cx.exponential_decay(1.0, 1, 1 - 1e-6), cx.step_schedule(1.0, 1, 1 - 1e-6)):
+            np.testing.assert_allclose(schedule(10**6), (1 - 1e-6) ** 10**6, rtol=1e-6 if not x64 else 1e-12)
+
+
+# Boundaries and ends
+
+
+@pytest.mark.parametrize("static", ((), (0,)), ids=("traced", "constant"))
+def test_falls_come_at_their_step(static):
+    """41·(1/41) < 1 in float32, and XLA divides by a constant so; the boundary must not move by that."""
+    call = jax.jit(lambda s, k: s(k), static_argnums=static)
+    for size in (1, 3, 7, 41, 47, 55, 61, 82, 97):
+        begins = size * np.arange(1, 50)
+        for schedule in (cx.step_schedule(1.0, size, 0.5), cx.exponential_decay(1.0, size, 0.5, staircase=True)):
+            for evaluate in (schedule, functools.partial(call, schedule)):
+                np.testing.assert_allclose(evaluate(begins), 0.5 ** np.arange(1, 50), rtol=3e-6)
+                np.testing.assert_allclose(evaluate(begins - 1), 0.5 ** np.arange(49), rtol=3e-6)
+
+
+@pytest.mark.parametrize("factor", (1, 2, 3, 7, 10))
+@pytest.mark.parametrize("period", (1, 7, 41, 100))
+def test_restarts_come_at_their_step(period, factor):
+    """Periods of whole steps restart exactly on time for a million steps, at exactly the first value."""
+    schedule = cx.warm_restarts_schedule(0.3, period, factor)
+    lengths = period * float(factor) ** np.arange(25)
+    begins = np.cumsum(lengths) - lengths
+    np.testing.assert_array_equal(schedule(begins)[begins < 1e6], np.float32(0.3))
+    ends = (begins + lengths) * max(factor - 1, 1) < 2**24  # whole numbers of float32
+    last = 0.3 * np.sin(0.5 * np.pi / lengths) ** 2
+    np.testing.assert_allclose(schedule(begins + lengths - 1)[ends], last[ends], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "expected"),
+    (
+        (cx.linear_schedule(1.0, 0.5, 0), [1, 0.5, 0.5]),
+        (cx.linear_schedule(1.0, 0.5, 0, transition_begin=1), [1, 1, 0.5]),
+        (cx.polynomial_schedule(1.0, 0.5, 2.0, 0), [1, 0.5, 0.5]),
+        (cx.cosine_decay_schedule(1.0, 0, 0.5), [1, 0.5, 0.5]),
+        (cx.warmup_schedule(cx.linear_schedule(1.0, 0.0, 4), 0), [1, 0.75, 0.5]),
+        (cx.warmup_schedule(cx.linear_schedule(1.0, 0.0, 4), 0, restart=False), [1, 0.75, 0.5]),
+        (cx.warmup_cosine_decay_schedule(0.0, 1.0, 0, 2), [1, 0.5, 0]),
+        (cx.warmup_cosine_decay_schedule(0.0, 0.0, 0, 1, end_value=0.5), [0, 0.5, 0.5]),
+        (cx.join_schedules((3.0, 2.0, 1.0), (0, 1)), [2, 1, 1]),
+        (cx.join_schedules((3.0, 2.0, 1.0), (1, 1)), [3, 1, 1]),
+        (cx.join_schedules((3.0,), ()), [3, 3, 3]),
+        (cx.step_schedule(1.0, 1, 0.0), [1, 0, 0]),
+        (cx.exponential_decay(1.0, 1, 0.0), [1, 0, 0]),
+        (cx.polynomial_schedule(1.0, 0.0, 0.0, 2), [1, 1, 0]),
+    ),
+    ids=repr,
+)
+def test_degenerate_lengths(schedule, expected):
+    """Transitions of no length and factors of 0 give their ends, never NaN, traced or not."""
+    np.testing.assert_allclose(schedule(np.arange(3)), expected, atol=1e-7)
+    np.testing.assert_allclose(jax.jit(lambda s, k: s(k))(schedule, np.arange(3)), expected, atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "first", "last"),
+    (
+        (cx.linear_schedule(0.1, 1e-5, 41), 0.1, 1e-5),
+        (cx.linear_schedule(0.0, 0.1, 41, transition_begin=3), 0.0, 0.1),
+        (cx.polynomial_schedule(0.0, 0.1, 3.0, 41), 0.0, 0.1),
+        (cx.polynomial_schedule(0.1, 1e-5, 0.5, 41), 0.1, 1e-5),
+        (cx.cosine_decay_schedule(0.1, 41), 0.1, 0.0),
+        (cx.warmup_schedule(cx.linear_schedule(0.1, 1e-5, 41), 41), 0.0, 1e-5),
+        (cx.warmup_cosine_decay_schedule(1e-5, 0.1, 41, 82, end_value=1e-6), 1e-5, 1e-6),
+    ),
+    ids=repr,
+)
+def test_ends_are_met_exactly(schedule, first, last):
+    """At step 0, and from the end to 2²⁴ steps and beyond, the value is the one given, to the last bit."""
+    for call in (schedule, jax.jit(schedule)):
+        assert call(0) == np.float32(first)
+        np.testing.assert_array_equal(call(np.array([82, 10**6, 2**24, 2**31 - 1])), np.float32(last))
+
+
+@every_schedule
+def test_finite_everywhere(schedule):
+    """No NaN and no infinity at any age, nor in the derivatives by the schedule's numbers."""
+    steps = jnp.array([0, 1, 2, 4, 5, 7, 9, 10, 11, 16, 25, 50, 60, 1000, 2**24, 2**31 - 1])
+    values, slopes = jax.jit(lambda s: (s(steps), jax.jacobian(lambda s: s(steps))(s)))(schedule)
+    assert np.all(np.isfinite(values))
+    assert all(np.all(np.isfinite(x)) for x in jax.tree.leaves(slopes))
+
+
+# Steps of every kind
+
+
+@every_schedule
+def test_steps_of_every_kind(schedule):
+    """Arrays, Python numbers, int32 and floats; the result has the shape of the steps."""
+    values = schedule(STEPS)
+    assert values.shape == STEPS.shape
+    assert values.dtype == jnp.float32
+    for convert in (int, float, np.int32, np.float32, jnp.int32, jnp.float32):
+        single = [schedule(convert(k)) for k in STEPS[::11]]
+        assert all(x.shape == () and x.dtype == jnp.float32 for x in single)
+        np.testing.assert_allclose(single, values[::11], rtol=1e-6, atol=1e-9)
+    call = jax.jit(schedule)
+    np.testing.assert_allclose(call(STEPS.reshape(5, 9)), values.reshape(5, 9), rtol=1e-6, atol=1e-9)
+    assert jax.eval_shape(schedule, jax.ShapeDtypeStruct((0, 2), jnp.int32)).shape == (0, 2)
+
+
+@every_schedule
+def test_double_precision(schedule, x64):
+    """Under x64 the result is float64 and agrees with the float32 one."""
+    values = jax.jit(schedule)(STEPS)
+    assert values.dtype == jnp.float64
+    with jax.enable_x64(False):
+        np.testing.assert_allclose(jax.jit(schedule)(STEPS), values, rtol=3e-6, atol=1e-9)
+
+
+def test_bare_function():
+    """A function of the step takes part wherever a schedule does, and gets the step as an int32."""
+    expected = np.where(STEPS < 3, STEPS / 3, 0.5 ** np.maximum(STEPS - 3.0, 0))
+    np.testing.assert_allclose(cx.warmup_schedule(halving, 3)(STEPS), expected, rtol=1e-6)
+    np.testing.assert_allclose(
+        cx.join_schedules((1.0, halving), (3,))(STEPS), np.where(STEPS < 3, 1.0, expected), rtol=1e-6
+    )
+    np.testing.assert_allclose(
+        cx.bias_corrected_schedule(halving, b1=0.0, b2=0.0)(STEPS), 0.5 ** STEPS.astype(np.float64), rtol=1e-6
+    )
+
+
+def test_products():
+    """Schedules multiply with numbers, functions and each other, from both sides, into one flat product."""
+    a, b = cx.linear_schedule(1.0, 0.0, 40), cx.cosine_decay_schedule(0.5, 30)
+    for product, expected in (
+        (2 * a, 2 * a(STEPS)),
+        (a * 2.0, 2 * a(STEPS)),
+        (a * b, a(STEPS) * b(STEPS)),
+        (0.5 * a * b * 3.0, 1.5 * a(STEPS) * b(STEPS)),
+        (a * halving, a(STEPS) * 0.5 ** STEPS.astype(np.float32)),
+        (jnp.float32(2.0) * a, 2 * a(STEPS)),
+    ):
+        assert isinstance(product, cx.product)
+        assert not any(isinstance(factor, cx.product) for factor in product.factors)
+        np.testing.assert_allclose(product(STEPS), expected, rtol=1e-6)
+
+
+# Values
+
+
+@every_schedule
+def test_schedule_is_a_value(schedule):
+    """It prints as the code that makes it, compares, hashes, pickles and passes through JSON."""
+    copies = (
+        eval(repr(schedule), vars(cx)),
+        pickle.loads(pickle.dumps(schedule)),
+        cx.from_config(json.loads(json.dumps(cx.to_config(schedule)))),
+        jax.tree.map(lambda x: x, schedule),
+    )
+    for copy in copies:
+        assert type(copy) is type(schedule)
+        assert copy == schedule
+        assert hash(copy) == hash(schedule)
+    other = scaled(schedule, 1.25)
+    assert other != schedule
+    assert len({schedule, other, *copies}) == 2
+
+
+@every_schedule
+def test_derivatives_by_the_numbers(schedule, x64):
+    """Gradients by all of a schedule's numbers are the finite differences, between the kinks."""
+    steps = np.array([1.3, 4.6, 6.2, 11.7, 33.4])
+
+    def weighted(numbers):
+        return jnp.sum(jnp.sin(1.0 + steps) * jax.tree.unflatten(structure, numbers)(steps))
+
+    numbers, structure = jax.tree.flatten(schedule)
+    weighted = jax.jit(weighted)
+    slopes = jax.grad(weighted)(numbers)
+    for i, slope in enumerate(slopes):
+        if isinstance(schedule, cx.warm_restarts_schedule) and schedule.factor == 1 and numbers[i] is schedule.factor:
+            assert slope == 0  # as documented
+            continue
+        h = 1e-6
+        up, down = (weighted([*numbers[:i], numbers[i] + d, *numbers[i + 1 :]]) for d in (h, -h))
+        np.testing.assert_allclose(slope, (up - down) / (2 * h), rtol=1e-6, atol=1e-8)
+
+
+@every_schedule
+def test_vmap_over_a_stack(schedule):
+    """A stack of schedules, mapped over, is each of them."""
+    each = [scaled(schedule, factor) for factor in (1.0, 1.1, 1.3)]
+    stacked = cx.stack(each)
+    axes = jax.tree.map(lambda x: 0 if np.ndim(x) else None, stacked)
+    values = jax.vmap(lambda s: s(STEPS), in_axes=(axes,))(stacked)
+    # Traced numbers are rounded to float32 first: a power of them multiplies the error, up to 45 times here.
+    np.testing.assert_allclose(values, [s(STEPS) for s in each], rtol=5e-6, atol=1e-9)
+    assert not np.allclose(values[0], values[2], rtol=1e-3)
+
+
+@every_schedule
+def test_changed_numbers_compile_once(schedule):
+    """Passed to a jitted function, a schedule's numbers are inputs; closed over, they are constants."""
+    traces = 0
+
+    @jax.jit
+    def call(s, k):
+        nonlocal traces
+        traces += 1
+        return s(k)
+
+    for factor in (1.0, 1.1, 1.3):
+        changed = scaled(schedule, factor)
+        np.testing.assert_allclose(call(changed, STEPS), changed(STEPS), rtol=5e-6, atol=1e-9)
+    assert traces == 1
+
+
+# Bad input
+
+LINE = cx.linear_schedule(1.0, 0.0, 4)
+NUMERIC = [
+    (type(s), field)
+    for s in {type(s): s for s in SCHEDULES if not isinstance(s, cx.product)}.values()
+    for field in type(s)._leaves
+    if field not in ("schedules", "boundaries")
+]
+
+
+@pytest.mark.parametrize("bad", (True, "1", [1.0], {"w": 1.0}, None, float("nan"), 1j, np.array([True])), ids=repr)
+@pytest.mark.parametrize(("cls", "field"), NUMERIC, ids=lambda x: getattr(x, "__name__", x))
+def test_what_is_no_number(cls, field, bad):
+    """The error names the schedule and the field."""
+    good = next(s for s in SCHEDULES if type(s) is cls)
+    with pytest.raises(ValueError, match=f"`{cls.__name__}.{field}` must"):
+        good.replace(**{field: bad})
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    (
+        (lambda: cx.linear_schedule(1.0, 0.0, -1), r"`linear_schedule.transition_steps` must lie in \[0, ∞\), got -1"),
+        (lambda: cx.linear_schedule(1.0, 0.0, 1, -2), "`linear_schedule.transition_begin` must lie in"),
+        (lambda: cx.linear_schedule(1.0, lambda k: k, 1), "`linear_schedule.end_value` must be a number"),
+        (lambda: cx.linear_schedule(LINE, 0.0, 1), "`linear_schedule.init_value` must be a number"),
+        (lambda: cx.polynomial_schedule(1.0, 0.0, -1.0, 1), "`polynomial_schedule.power` must lie in"),
+        (lambda: cx.exponential_decay(1.0, 0, 0.9), "`exponential_decay.transition_steps` must lie in"),
+        (lambda: cx.exponential_decay(1.0, 1, 0.9, staircase=1.5), "`exponential_decay.staircase` must be one of"),
+        (lambda: cx.step_schedule(1.0, 0), "`step_schedule.step_size` must lie in"),
+        (lambda: cx.cosine_decay_schedule(1.0, -1), "`cosine_decay_schedule.decay_steps` must lie in"),
+        (lambda: cx.warm_restarts_schedule(1.0, 0), "`warm_restarts_schedule.period` must lie in"),
+        (lambda: cx.warm_restarts_schedule(1.0, 1, 0.5), "`warm_restarts_schedule.factor` must lie in"),
+        (lambda: cx.warmup_schedule(LINE, -1), "`warmup_schedule.warmup_steps` must lie in"),
+        (lambda: cx.warmup_schedule(lambda k: {"w": k}, 1), r"`warmup_schedule.after`: .* returns a dict"),
+        (lambda: cx.warmup_schedule(cx.scale(1.0), 1), r"`warmup_schedule.after` must be .* got scale\(1\)"),
+        (
+            lambda: cx.warmup_cosine_decay_schedule(0.0, 1.0, 10, 10),
+            "decay_steps` counts the warm-up .* decay_steps=10",
+        ),
+        (lambda: cx.warmup_cosine_decay_schedule(0.0, 1.0, 10, 9), "must exceed warmup_steps, got decay_steps=9"),
+        (lambda: cx.join_schedules((LINE, LINE), (3, 4)), "boundaries` must be one fewer .* got 2 for 2 schedules"),
+        (lambda: cx.join_schedules((LINE, LINE), ()), "boundaries` must be one fewer"),
+        (lambda: cx.join_schedules((), ()), "boundaries` must be one fewer"),
+        (
+            lambda: cx.join_schedules((1.0, 2.0, 3.0), (4, 3)),
+            r"`join_schedules.boundaries` must not fall, got \(4, 3\)",
+        ),
+        (lambda: cx.join_schedules((1.0, 2.0), (-1,)), r"`join_schedules.boundaries\[0\]` must lie in"),
+        (lambda: cx.join_schedules((1.0, 2.0), ("3",)), r"`join_schedules.boundaries\[0\]` must be a number"),
+        (lambda: cx.join_schedules((1.0, 2.0), 3), "`join_schedules.boundaries` must be a tuple, got 3"),
+        (lambda: cx.join_schedules(LINE, (3,)), "`join_schedules.schedules` must be a tuple"),
+        (lambda: cx.join_schedules((1.0, "2"), (3,)), r"`join_schedules.schedules\[1\]` must be a number"),
+        (lambda: LINE * "2", r"`product.factors\[1\]` must be a number"),
+        (lambda: cx.bias_corrected_schedule(1e-3, b1=1.0), "`bias_corrected_schedule.b1` must lie in"),
+    ),
+)
+def test_bad_input(build, message):
+    """Values that cannot be meant are errors that name the field."""
+    with pytest.raises(ValueError, match=message):
+        build()
