@@ -10,7 +10,7 @@ import optax
 import pytest
 
 
-def after(tx: Any, grads: list[jax.Array], params: jax.Array) -> tuple[jax.Array, Any]:
+def after(tx: Any, grads: list[Any], params: Any) -> tuple[Any, Any]:
     """Parameters and state after these gradients, applied as Optax does."""
     state = tx.init(params)
     for g in grads:

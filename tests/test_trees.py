@@ -116,9 +116,9 @@ def test_equinox_module() -> None:
 
 
 def test_flax_nnx_optimizer() -> None:
-    """`nnx.Optimizer` takes a chain unchanged, with paths that patterns match."""
+    """`nnx.Optimizer` takes a chain unchanged, and `init` and `update` see the same paths."""
     model = nnx.Linear(2, 3, rngs=nnx.Rngs(0))
-    tx = cx.sgd(1.0, momentum=0.9, weight_decay=cx.by_path({"bias": 0.0}, default=0.5))
+    tx = cx.sgd(1.0, momentum=0.9, weight_decay=cx.by_path({"^bias$": 0.0, "^kernel$": 0.5}))
     optimizer = nnx.Optimizer(model, tx, wrt=nnx.Param)
     kernel, zero = model.kernel[...], jax.tree.map(jnp.zeros_like, nnx.state(model, nnx.Param))
     optimizer.update(model, zero)

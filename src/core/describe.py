@@ -43,10 +43,15 @@ def _settings(link: Link) -> str:
     for field in dataclasses.fields(link):  # pyright: ignore[reportArgumentType]
         given, limits = getattr(link, field.name), field.metadata.get("range")
         if limits:
-            shown.append(f"{limits.symbol or field.name}={code(given)}")
+            shown.append(f"{limits.symbol or field.name}={_short(given)}")
         elif given != field.default:
             shown.append(f"{field.name}={code(given)}")
     return "  ".join(shown)
+
+
+def _short(x: Any) -> str:
+    """As code, but numbers with six digits."""
+    return code(float(f"{x:.6g}")) if isinstance(x, float) else code(x)
 
 
 def _size(links: dict[str, Link], params: Any) -> str:

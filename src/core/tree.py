@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.tree_util import keystr, tree_flatten_with_path, tree_structure, tree_unflatten
+from jax.tree_util import GetAttrKey, keystr, tree_flatten_with_path, tree_structure, tree_unflatten
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,7 +41,9 @@ def flatten(tree: Any) -> Flat:
 
 
 def path_name(path: tuple) -> str:
-    """``"encoder/layer_0/kernel"``."""
+    """``"encoder/layer_0/kernel"``. A variable's ``value`` is the variable: flax.nnx boxes leaves in some trees only."""
+    if len(path) > 1 and path[-1] == GetAttrKey("value"):
+        path = path[:-1]
     return keystr(path, simple=True, separator="/")
 
 

@@ -10,9 +10,9 @@ from ..core.link import Leafwise, transform
 class scale(Leafwise):
     """Multiply the update by a number."""
 
-    step_size: Hyper = hyper("c", "the factor", low=-math.inf)
+    step_size: Hyper = hyper("γ", "the factor", low=-math.inf)
 
-    equation = "u ← cu"
+    equation = "u ← γu"
     role = "scale"
 
     def leaf(self, u, slot, p, scalars):

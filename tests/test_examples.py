@@ -1,0 +1,168 @@
+"""The examples run, strictly and with warnings as errors, and what they say follows from what they measure."""
+
+import importlib.util
+import os
+import pathlib
+import re
+import subprocess
+import sys
+from types import ModuleType
+
+import numpy as np
+import pytest
+
+EXAMPLES = pathlib.Path(__file__).parent.parent / "examples"
+STRICT = {"JAX_NUMPY_DTYPE_PROMOTION": "strict", "JAX_NUMPY_RANK_PROMOTION": "raise"}
+
+
+def run(name: str, *arguments: str, directory: pathlib.Path) -> subprocess.CompletedProcess[str]:
+    """Run an example as a user does, away from the checkout and without a terminal."""
+    environment = {k: v for k, v in os.environ.items() if k != "MPLBACKEND"} | STRICT | {"PYTHONIOENCODING": "utf-8"}
+    return subprocess.run(
+        [sys.executable, "-W", "error", str(EXAMPLES / name), *arguments],
+        cwd=directory,
+        env=environment,
+        capture_output=True,
+        encoding="utf-8",
+        timeout=300,
+    )
+
+
+def held_out_errors(output: str) -> list[float]:
+    """In percent, in order of appearance."""
+    return [float(x) for x in re.findall(r"held-out error: ([\d.]+)%", output)]
+
+
+@pytest.fixture(scope="module")
+def decay_order() -> ModuleType:
+    """The example as a module."""
+    spec = importlib.util.spec_from_file_location("decay_order", EXAMPLES / "decay_order.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+# The loops
+
+
+def test_swap_order_says_what_the_move_changes(tmp_path):
+    """Both orders train, and the chains and their difference are shown."""
+    done = run("swap_order.py", "--steps", "60", directory=tmp_path)
+    assert done.returncode == 0, done.stderr
+    decoupled, coupled = held_out_errors(done.stdout)
+    assert decoupled < 20  # percent; chance is 90
+    assert coupled != decoupled
+    assert "weight decay: decoupled (after the preconditioner)" in done.stdout
+    assert "weight decay: coupled (L2: it passes through scale_by_adam)" in done.stdout
+    assert "add_decayed_weights is moved after clip_by_global_norm" in done.stdout
+
+
+@pytest.mark.parametrize("name", ("flax_nnx.py", "equinox_loop.py"))
+def test_other_libraries_train_with_a_chain(name, tmp_path):
+    """Flax NNX and Equinox take a chain, tables by path included."""
+    done = run(name, "--steps", "60", directory=tmp_path)
+    assert done.returncode == 0, done.stderr
+    (error,) = held_out_errors(done.stdout)
+    assert error < 20  # percent; chance is 90
+    assert "λ=by_path({'bias': 0}, default=0.1)" in done.stdout
+
+
+# The order of the weight decay
+
+
+def test_decay_order_trains_both_grids_and_draws_them(tmp_path):
+    """A small grid comes out as a table and a picture, and nothing else is written."""
+    picture = tmp_path / "picture.png"
+    done = run(
+        "decay_order.py",
+        *["--grid", "2", "--seeds", "2", "--epochs", "2", "--output"],
+        str(picture),
+        directory=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    assert picture.read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
+    assert [p.name for p in tmp_path.iterdir()] == ["picture.png"]
+    assert "weight decay: coupled (L2: it passes through scale_by_adam)" in done.stdout
+    assert "weight decay: decoupled (after the preconditioner)" in done.stdout
+    assert "add_decayed_weights is moved to the front" in done.stdout
+    rows = re.findall(r"^ +[\d.]+ │.*?([\d.]+)% ±.*?([\d.]+)% ±", done.stdout, flags=re.MULTILINE)
+    assert len(rows) == 2
+    assert all(0 < float(error) < 100 for row in rows for error in row)
+    assert "16 runs in" in done.stdout
+
+
+def valley(module: ModuleType, order: str, steepness: float, depth: float = 0.3, seeds: int = 3):
+    """A grid of errors whose best decay goes as rate^steepness."""
+    rates, decays = np.geomspace(1e-2, 1, 9), np.geomspace(1e-4, 1, 9)
+    best = -2 + steepness * (np.log10(rates) + 1)
+    errors = 0.1 + depth * np.abs(np.log10(decays)[None, :] - best[:, None])
+    return module.Result(order, (), rates, decays, np.stack([errors + 1e-4 * s for s in range(seeds)], axis=-1))
+
+
+@pytest.mark.parametrize(
+    ("steepness", "words"),
+    ((-1, "the smaller the best weight decay"), (0, "hardly depends"), (1, "the larger the best weight decay")),
+)
+@pytest.mark.parametrize("order", ("coupled", "decoupled"))
+def test_the_words_follow_from_the_grid(decay_order, order, steepness, words):
+    """Grids with a known slope are said to have that slope, whichever the order."""
+    result = valley(decay_order, order, steepness)
+    said = decay_order.in_words(result)
+    assert words in said
+    assert f"({order})" in said
+    (measured,) = re.findall(r"has slope ([+-][\d.]+)", said)
+    assert float(measured) == pytest.approx(steepness, abs=0.1)
+    assert (decay_order.cost_of_keeping(result) > 0.01) == (steepness != 0)
+
+
+def test_the_lower_error_is_named_and_a_tie_is_a_tie(decay_order):
+    """The comparison goes by the errors, not by the names."""
+    bad, good = valley(decay_order, "coupled", 0), valley(decay_order, "decoupled", 0)
+    good = good._replace(errors=good.errors / 2)
+    assert "the decoupled order gets 5.0%" in decay_order.comparison(bad, good)
+    swapped = bad._replace(errors=good.errors), good._replace(errors=bad.errors)
+    assert "the coupled order gets 5.0%" in decay_order.comparison(*swapped)
+    assert "no more than chance" in decay_order.comparison(bad, good._replace(errors=bad.errors))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    (
+        ("--grid 1", "argument --grid: must be an integer of at least 2, got '1'"),
+        ("--grid x", "argument --grid: must be an integer of at least 2, got 'x'"),
+        ("--seeds 0", "argument --seeds: must be an integer of at least 1, got '0'"),
+        ("--epochs -3", "argument --epochs: must be an integer of at least 1, got '-3'"),
+        ("--output nowhere/a.png", "argument --output: cannot write to 'nowhere/a.png'"),
+        ("--output picture", "argument --output: must end in .png, .pdf or .svg, got 'picture'"),
+        ("--depth 3", "unrecognized arguments: --depth 3"),
+    ),
+)
+def test_bad_options_end_before_training(decay_order, monkeypatch, capsys, arguments, message):
+    """One line says what is wrong and with which option; the exit status is 2."""
+    monkeypatch.setattr(decay_order, "sweep", lambda *_: pytest.fail("trained"))
+    with pytest.raises(SystemExit) as ended:
+        decay_order.main(arguments.split())
+    assert ended.value.code == 2
+    assert message in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_a_bad_option_is_status_2_for_the_shell(tmp_path):
+    """The same, seen from outside."""
+    done = run("decay_order.py", "--grid", "1", directory=tmp_path)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert "at least 2" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_help_explains_the_options(decay_order, capsys):
+    """Every option is listed, with its default."""
+    with pytest.raises(SystemExit) as ended:
+        decay_order.main(["--help"])
+    assert ended.value.code == 0
+    out = capsys.readouterr().out
+    for option in ("--grid", "--seeds", "--epochs", "--output"):
+        assert re.search(rf"{option} \w+ .*\(default: ", " ".join(out.split("options:")[1].split())), option
