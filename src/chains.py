@@ -4,8 +4,12 @@ What all share: ``learning_rate`` and the other numbers may be numbers, schedule
 tables. ``weight_decay=None`` leaves the decay link out; a number, 0 included, puts it in.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 from .core.chain import chain
 from .core.hyper import HyperLike, by_path
+from .core.schedule import Schedule
 from .schedules import bias_corrected_schedule, inverse_time_decay_schedule, polynomial_schedule, warmup_schedule
 from .transforms.adam import scale_by_adam, scale_by_amsgrad, scale_by_nadam, scale_by_uncorrected_adam
 from .transforms.clip import clip, clip_by_global_norm
@@ -62,7 +66,9 @@ def adagrad(
 
     ``lr_decay`` divides a constant learning rate by 1 + (t−1)·lr_decay, as in PyTorch.
     """
-    rate = learning_rate if lr_decay == 0 else inverse_time_decay_schedule(1.0, lr_decay) * learning_rate
+    rate = learning_rate
+    if lr_decay != 0:
+        rate = _each(lambda rate: inverse_time_decay_schedule(1.0, lr_decay) * rate, learning_rate)
     return chain(
         _decay(weight_decay),
         scale_by_adagrad(initial_accumulator_value, eps),
@@ -197,14 +203,14 @@ def adamw_independent(
 
 
 def bert_adamw(
-    learning_rate: float = 5e-5,
+    learning_rate: float | by_path = 5e-5,
     *,
     total_steps: float,
     warmup_steps: float,
     b1: HyperLike = 0.9,
     b2: HyperLike = 0.999,
     eps: HyperLike = 1e-6,
-    weight_decay: float = 0.01,
+    weight_decay: HyperLike = 0.01,
     exclude: str = "LayerNorm|layer_norm|bias",
     max_norm: HyperLike = 1.0,
 ) -> chain:
@@ -213,12 +219,16 @@ def bert_adamw(
     No bias correction; no decay where ``exclude`` is found in the parameter's path; gradients clipped
     by global norm; linear warm-up, then linear decay to 0 that counts from the first step.
     """
-    decay = polynomial_schedule(learning_rate, 0.0, 1.0, total_steps)
+
+    def rate(peak: float) -> Schedule:
+        return warmup_schedule(polynomial_schedule(peak, 0.0, 1.0, total_steps), warmup_steps, restart=False)
+
+    given = weight_decay if isinstance(weight_decay, by_path) else by_path({}, default=weight_decay)
     return chain(
         clip_by_global_norm(max_norm),
         scale_by_uncorrected_adam(b1, b2, eps),
-        add_decayed_weights(by_path({exclude: 0.0}, default=weight_decay)),
-        scale_by_lr(warmup_schedule(decay, warmup_steps, restart=False)),
+        add_decayed_weights(by_path({exclude: 0.0, **given.table}, default=given.default)),
+        scale_by_lr(_each(rate, learning_rate)),
     )
 
 
@@ -242,30 +252,36 @@ def mxnet_adam(
         _decay(weight_decay),
         None if clip_gradient is None else clip(clip_gradient),
         scale_by_uncorrected_adam(b1, b2, eps),
-        scale_by_lr(bias_corrected_schedule(learning_rate, b1, b2)),
+        scale_by_lr(_each(lambda rate: bias_corrected_schedule(rate, b1, b2), learning_rate)),
     )
 
 
 def mxnet07_adam(
-    learning_rate: HyperLike = 1e-3,
+    learning_rate: float | Schedule = 1e-3,
     *,
     b1: float = 0.9,
     b2: float = 0.999,
     eps: HyperLike = 1e-8,
-    weight_decay: float | None = None,
+    weight_decay: HyperLike | None = None,
     rescale_grad: HyperLike = 1.0,
     clip_gradient: HyperLike | None = None,
 ) -> chain:
     """MXNet 0.7's Adam: as `mxnet_adam`, but θ ← θ − αₜλθ follows the step, with the bias-corrected αₜ."""
     rate = bias_corrected_schedule(learning_rate, b1, b2)
+    decay = None if weight_decay is None else _each(lambda decay: rate * decay, weight_decay)
     return chain(
         scale(rescale_grad),
         None if clip_gradient is None else clip(clip_gradient),
         scale_by_uncorrected_adam(b1, b2, eps),
         scale_by_lr(rate),
-        None if weight_decay is None else decay_after_step(rate * weight_decay),
+        None if decay is None else decay_after_step(decay),
     )
 
 
 def _decay(weight_decay: HyperLike | None) -> add_decayed_weights | None:
     return None if weight_decay is None else add_decayed_weights(weight_decay)
+
+
+def _each(schedule: Callable[[Any], Schedule], x: Any) -> Any:
+    """The schedule made of a number, or of each number in a table."""
+    return x.map(lambda _, entry: schedule(entry)) if isinstance(x, by_path) else schedule(x)

@@ -111,7 +111,7 @@ DECAYS = {
     "coupled (L2: it passes through scale_by_adam)": cx.adam(1e-3, weight_decay=0.1),
     "decoupled (after the preconditioner), scaled by the learning rate": cx.adamw(1e-3),
     "decoupled (after the preconditioner), scaled by the learning rate but not by scale": cx.adamw_paper(1.0),
-    "independent (a step of its own after the main one), not scaled by the learning rate": cx.adamw_independent(1e-3),
+    "independent (a step of its own after the main one), not scaled by scale_by_lr": cx.adamw_independent(1e-3),
     "L2 (the same as ½λ‖θ‖² in the loss), scaled by the learning rate": cx.sgd(0.1, weight_decay=0.1),
     "coupled (L2: it passes through trace)": cx.sgd(0.1, momentum=0.9, weight_decay=0.1),
     "decoupled (after the momentum), scaled by the learning rate": cx.chain(
@@ -146,3 +146,32 @@ def test_stack_keeps_what_is_shared() -> None:
     assert hash(grid) == hash(cx.stack([cx.adamw(lr) for lr in (0.1, 0.2)]))
     assert grid == cx.stack([cx.adamw(lr) for lr in (0.1, 0.2)])
     assert grid != cx.stack([cx.adamw(lr) for lr in (0.1, 0.3)])
+
+
+TABLE = cx.by_path({"b": 0.1}, default=0.5)
+TABLES: dict[str, tuple[Any, dict[str, Any]]] = {
+    "adagrad": (lambda x: cx.adagrad(x, lr_decay=0.5), {"b": 0.1, "w": 0.5}),
+    "bert rate": (lambda x: cx.bert_adamw(x, total_steps=9, warmup_steps=1), {"b": 0.1, "w": 0.5}),
+    "bert decay": (
+        lambda x: cx.bert_adamw(0.1, total_steps=9, warmup_steps=1, weight_decay=x, exclude="^w$"),
+        {"b": 0.1, "w": 0.0},
+    ),
+    "mxnet": (lambda x: cx.mxnet_adam(x, weight_decay=0.1), {"b": 0.1, "w": 0.5}),
+    "mxnet 0.7": (lambda x: cx.mxnet07_adam(0.1, weight_decay=x), {"b": 0.1, "w": 0.5}),
+}
+
+
+@pytest.mark.filterwarnings("ignore:.*decides for no parameter")
+@pytest.mark.parametrize("name", TABLES)
+def test_tables_go_into_prebuilt_schedules(name: str) -> None:
+    """Where a chain makes a schedule of its argument, it makes one of each entry of a table."""
+    build, numbers = TABLES[name]
+    grads = jax.tree.map(lambda p: 0.01 * p, PARAMS)  # below the clip, which would mix the leaves
+    for path, number in numbers.items():
+        moved = [PARAMS, PARAMS]
+        for i, tx in enumerate((build(TABLE), build(number))):
+            state = tx.init(PARAMS)
+            for _ in range(3):
+                moved[i], state = tx.step(moved[i], state, grads)
+        assert moved[0][path].tolist() == moved[1][path].tolist()
+        assert moved[0][path].tolist() != PARAMS[path].tolist()

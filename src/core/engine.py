@@ -127,7 +127,7 @@ def _walk(
             us = step.through_leaves(run, us, entries, last=last, apply=apply)
     if apply:
         us = [u if m else p for m, u, p in zip(moves, us, ps)]
-    return flat.build(us), State(_next(state.step), entries, state.born)
+    return flat.build(us), State(step.number, entries, state.born)
 
 
 def _runs(links: Links) -> Iterator[Links]:
@@ -147,7 +147,10 @@ class _Step:
     def __init__(
         self, flat: Flat, moves: list[bool], us: list[Any], ps: list[Any], state: State, extra: dict[str, Any]
     ) -> None:
-        self.flat, self.moves, self.ps, self.state, self.extra = flat, moves, ps, state, extra
+        self.flat, self.moves, self.ps, self.born, self.extra = flat, moves, ps, state.born, extra
+        # The step counts from the new counter: reading the old one after it would cost XLA a copy.
+        self.number = _next(state.step)
+        self.count = self.number - 1
         self.dtypes = [compute_dtype(_dtype(u if p is None else p)) if m else None for m, u, p in zip(moves, us, ps)]
         self.outs = [_dtype(u if p is None else p) if m else None for m, u, p in zip(moves, us, ps)]
 
@@ -164,7 +167,7 @@ class _Step:
         for i, path in enumerate(self.flat.paths):
             if not self.moves[i]:
                 continue
-            dtype, born = self.dtypes[i], self.state.born.get(path)
+            dtype, born = self.dtypes[i], self.born.get(path)
             key = (dtype, path if born is not None else None, _choices(run, path))
             if key not in groups:
                 groups[key] = self._group(run, path, dtype, born, norm)
@@ -183,7 +186,7 @@ class _Step:
     def through_tree(self, run: Links, us: list[Any], params: Any, entries: dict[str, Any]) -> list:
         ((name, link),) = run.items()
         dtype = widest(d for d in self.dtypes if d)
-        link = resolve(link, name, None, self.state.step, dtype)
+        link = resolve(link, name, None, self.count, dtype)
         wide = [jnp.asarray(u, slot_dtype(_dtype(u))) if m else u for m, u in zip(self.moves, us)]
         at = At(self._age(None, dtype), dtype, lambda: global_norm(wide), self.extra)
         with jax.named_scope(name):
@@ -193,7 +196,7 @@ class _Step:
         return self.flat.line_up(f"The updates that link {name!r} returned", updates)
 
     def _group(self, run: Links, path: str, dtype: Any, born: Any, norm: Any) -> tuple[_Plan, list[Any]]:
-        links = [resolve(link, name, path, self.state.step, dtype) for name, link in run.items()]
+        links = [resolve(link, name, path, self.count, dtype) for name, link in run.items()]
         at = At(self._age(born, dtype), dtype, norm, self.extra)
         scalars = []
         for name, link in zip(run, links):
@@ -204,7 +207,7 @@ class _Step:
         return _Plan(treedef, constants, tuple(run), dtype), [x for x in leaves if is_array(x)]
 
     def _age(self, born: Any, dtype: Any) -> jax.Array:
-        return (self.state.step - (0 if born is None else born) + 1).astype(dtype)
+        return (self.number if born is None else self.number - born).astype(dtype)
 
     def _slot_leaves(self, name: str, slot: str, tree: Any) -> list[Any]:
         return list(self.flat.line_up(f"The slots {slot!r} of link {name!r}", tree))

@@ -66,7 +66,7 @@ class by_path(Value):
     _leaves = ("entries", "default")
 
     def __init__(self, table: Mapping[str, Any], default: Any = None) -> None:
-        if not isinstance(table, Mapping) or not table:
+        if not isinstance(table, Mapping) or (not table and default is None):
             raise ValueError(f"`by_path` needs a table {{pattern: number}}, got {table!r}")
         for pattern in table:
             try:
@@ -75,6 +75,11 @@ class by_path(Value):
                 raise ValueError(f"`by_path`: {pattern!r} is no regular expression: {e}") from None
         fill(self, patterns=tuple(table), entries=tuple(table.values()), default=default)
         fill(self, **vars(self.map(as_schedule)))
+
+    @property
+    def table(self) -> dict[str, Any]:
+        """The entries by pattern, in order."""
+        return dict(zip(self.patterns, self.entries))
 
     def choice(self, path: str) -> int:
         """The index of the entry for ``path``: that of a pattern, or one past them for the default."""
@@ -99,9 +104,8 @@ class by_path(Value):
         )
 
     def __repr__(self) -> str:
-        table = ", ".join(f"{p!r}: {code(e)}" for p, e in zip(self.patterns, self.entries))
         default = "" if self.default is None else f", default={code(self.default)}"
-        return f"by_path({{{table}}}{default})"
+        return f"by_path({code(self.table)}{default})"
 
 
 class Unmatched(PlainKeyError):

@@ -50,7 +50,9 @@ def weight_decay(links: dict[str, Link]) -> str:
 
 def _kind(i: int, names: list[str], roles: list[str]) -> str:
     if roles[i] == "decay_after":
-        return "independent (a step of its own after the main one), not scaled by the learning rate"
+        descents = [n for n, r in zip(names, roles) if r == "descend"]
+        unscaled = f", not scaled by {' or '.join(descents)}" if descents else ""
+        return f"independent (a step of its own after the main one){unscaled}"
     after = [(n, r) for n, r in zip(names[i + 1 :], roles[i + 1 :])]
     before = [(n, r) for n, r in zip(names[:i], roles[:i])]
     if "descend" in roles[:i]:

@@ -41,7 +41,10 @@ def flatten(tree: Any) -> Flat:
 
 
 def path_name(path: tuple) -> str:
-    """``"encoder/layer_0/kernel"``. A variable's ``value`` is the variable: flax.nnx boxes leaves in some trees only."""
+    """``"encoder/layer_0/kernel"``.
+
+    A last key ``.value`` is left out: flax.nnx has leaves in boxes in some trees and not in others.
+    """
     if len(path) > 1 and path[-1] == GetAttrKey("value"):
         path = path[:-1]
     return keystr(path, simple=True, separator="/")

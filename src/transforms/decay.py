@@ -26,7 +26,10 @@ class add_decayed_weights(Leafwise):
 
 @transform
 class add_l1(Leafwise):
-    """Add the gradient of λ‖θ‖₁, which is λ·sign(θ), taken as 0 at 0. Tibshirani 1996."""
+    """Add the gradient of λ‖θ‖₁, which is λ·sign(θ). Tibshirani 1996.
+
+    At θ = 0 it is taken as 0, the middle of the subgradients, where ``jax.grad(jnp.abs)(0.0)`` is 1.
+    """
 
     l1: Hyper = hyper("λ", "weight of the penalty")
 
