@@ -4,6 +4,8 @@ What all share: ``learning_rate`` and the other numbers may be numbers, schedule
 tables. ``weight_decay=None`` leaves the decay link out; a number, 0 included, puts it in.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from typing import Any
 
@@ -57,7 +59,7 @@ def sgd_ema(learning_rate: HyperLike, *, decay: HyperLike = 0.9) -> chain:
 def adagrad(
     learning_rate: HyperLike = 1e-2,
     *,
-    lr_decay: float = 0.0,
+    lr_decay: float | None = None,
     initial_accumulator_value: HyperLike = 0.0,
     eps: HyperLike = 1e-10,
     weight_decay: HyperLike | None = None,
@@ -67,8 +69,8 @@ def adagrad(
     ``lr_decay`` divides a constant learning rate by 1 + (t−1)·lr_decay, as in PyTorch.
     """
     rate = learning_rate
-    if lr_decay != 0:
-        rate = _each(lambda rate: inverse_time_decay_schedule(1.0, lr_decay) * rate, learning_rate)
+    if lr_decay is not None:
+        rate = _per_entry(lambda rate: inverse_time_decay_schedule(1.0, lr_decay) * rate, learning_rate)
     return chain(
         _decay(weight_decay),
         scale_by_adagrad(initial_accumulator_value, eps),
@@ -228,7 +230,7 @@ def bert_adamw(
         clip_by_global_norm(max_norm),
         scale_by_uncorrected_adam(b1, b2, eps),
         add_decayed_weights(by_path({exclude: 0.0, **given.table}, default=given.default)),
-        scale_by_lr(_each(rate, learning_rate)),
+        scale_by_lr(_per_entry(rate, learning_rate)),
     )
 
 
@@ -252,7 +254,7 @@ def mxnet_adam(
         _decay(weight_decay),
         None if clip_gradient is None else clip(clip_gradient),
         scale_by_uncorrected_adam(b1, b2, eps),
-        scale_by_lr(_each(lambda rate: bias_corrected_schedule(rate, b1, b2), learning_rate)),
+        scale_by_lr(_per_entry(lambda rate: bias_corrected_schedule(rate, b1, b2), learning_rate)),
     )
 
 
@@ -268,7 +270,7 @@ def mxnet07_adam(
 ) -> chain:
     """MXNet 0.7's Adam: as `mxnet_adam`, but θ ← θ − αₜλθ follows the step, with the bias-corrected αₜ."""
     rate = bias_corrected_schedule(learning_rate, b1, b2)
-    decay = None if weight_decay is None else _each(lambda decay: rate * decay, weight_decay)
+    decay = None if weight_decay is None else _per_entry(lambda decay: rate * decay, weight_decay)
     return chain(
         scale(rescale_grad),
         None if clip_gradient is None else clip(clip_gradient),
@@ -282,6 +284,6 @@ def _decay(weight_decay: HyperLike | None) -> add_decayed_weights | None:
     return None if weight_decay is None else add_decayed_weights(weight_decay)
 
 
-def _each(schedule: Callable[[Any], Schedule], x: Any) -> Any:
+def _per_entry(schedule: Callable[[Any], Schedule], x: Any) -> Any:
     """The schedule made of a number, or of each number in a table."""
     return x.map(lambda _, entry: schedule(entry)) if isinstance(x, by_path) else schedule(x)

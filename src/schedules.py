@@ -9,21 +9,20 @@ swept and differentiated.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from typing import Any
 
 import jax.numpy as jnp
 
 from .core.hyper import Hyper
 from .core.numerics import one_minus_power
-from .core.schedule import Schedule, as_schedule
-from .core.value import Number, Range, check_number, code, is_array, number, static, value
+from .core.schedule import Schedule, number_or_schedule
+from .core.value import Number, Range, check_number, code, each, is_array, number, static, value
 
 
 def _schedule(where: str, x: Any, limits: Range) -> Schedule:
     """A field that takes a schedule, a function of the step, or a number."""
-    x = as_schedule(where, x)
-    return x if isinstance(x, Schedule) else constant_schedule(check_number(where, x, limits))
+    x = number_or_schedule(where, x, limits)
+    return x if isinstance(x, Schedule) else constant_schedule(x)
 
 
 @value
@@ -204,24 +203,13 @@ class warmup_cosine_decay_schedule(Schedule):
         return jnp.where(k < self.warmup_steps, rising, falling)
 
 
-def _each(check):
-    """The check of a field that holds several of what ``check`` admits."""
-
-    def check_all(where: str, xs: Any, limits: Range) -> tuple:
-        if isinstance(xs, (str, bytes)) or not isinstance(xs, Iterable):
-            raise ValueError(f"`{where}` must be a tuple, got {code(xs)}")
-        return tuple(check(f"{where}[{i}]", x, limits) for i, x in enumerate(xs))
-
-    return check_all
-
-
 @value
 class join_schedules(Schedule):
     """One schedule after another, each counting from its boundary. PyTorch's ``SequentialLR``."""
 
-    schedules: tuple[Any, ...] = number("the schedules or numbers, in order", check=_each(_schedule))
+    schedules: tuple[Any, ...] = number("the schedules or numbers, in order", check=each(_schedule))
     boundaries: tuple[Any, ...] = number(
-        doc="the steps at which the second, third, ... begins", low=0.0, check=_each(check_number)
+        doc="the steps at which the second, third, ... begins", low=0.0, check=each(check_number)
     )
 
     def check(self):
@@ -286,4 +274,6 @@ def _power(base, exponent):
     """base^exponent. A Python ``base`` has its logarithm taken in double precision: float32 holds 1 − base badly."""
     if isinstance(base, float) and base > 0:
         return jnp.exp(exponent * math.log(base))
-    return base**exponent
+    # The inner `where` keeps the derivative of 0^0 out of gradients.
+    safe = jnp.where(jnp.asarray(base) > 0, base, jnp.ones_like(exponent))
+    return jnp.where(jnp.asarray(base) > 0, safe**exponent, jnp.where(exponent == 0, 1.0, 0.0))

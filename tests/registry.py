@@ -7,7 +7,31 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+
+@cx.transform
+class recenter(cx.Treewise):
+    """Subtract a moving average of the mean over the whole tree: a whole-tree link with a state."""
+
+    decay: cx.Hyper = cx.hyper("ρ", "decay of the average", default=0.9, high=1.0)
+
+    equation = "c ← ρc + (1−ρ)·mean(u),  u ← u − c"
+
+    def init_tree(self, params: Any) -> Any:
+        """The average starts at 0."""
+        return {"center": jnp.zeros(())}
+
+    def update_tree(self, updates: Any, state: Any, params: Any, at: cx.At) -> tuple[Any, Any]:
+        """Subtract the average."""
+        floats = [x for x in jax.tree.leaves(updates) if jnp.issubdtype(x.dtype, jnp.floating)]
+        mean = sum((x.sum() for x in floats), jnp.zeros(())) / max(1, sum(x.size for x in floats))
+        center = self.decay * state["center"] + (1 - self.decay) * mean
+        return jax.tree.map(lambda x: x - center if jnp.issubdtype(x.dtype, jnp.floating) else x, updates), {
+            "center": center
+        }
+
+
 LINKS = (
+    recenter(),
     cx.add_decayed_weights(0.1),
     cx.add_l1(0.1),
     cx.clip(0.5),
@@ -45,6 +69,8 @@ CHAINS = (
     cx.bert_adamw(1e-3, total_steps=100, warmup_steps=2),
     cx.mxnet_adam(1e-3, weight_decay=0.01, rescale_grad=0.5, clip_gradient=1.0),
     cx.mxnet07_adam(1e-3, weight_decay=0.01),
+    cx.chain(cx.scale_by_rms(), recenter(), cx.scale_by_lr(0.1)),
+    cx.chain(z=cx.scale_by_rms(), y=cx.scale(2.0), x=cx.scale_by_lr(0.1)),
     cx.chain(cx.scale(2.0), cx.clip_by_global_norm(0.5), cx.scale_by_rms(), cx.clip(0.3), cx.scale_by_lr(0.1)),
 )
 

@@ -5,6 +5,8 @@ from typing import Any
 import chainax as cx
 import jax
 import jax.numpy as jnp
+import numpy as np
+import optax
 import pytest
 
 TX = cx.chain(cx.clip_by_global_norm(1.0), cx.scale_by_adam(), cx.add_decayed_weights(0.1), cx.scale_by_lr(1e-3))
@@ -50,7 +52,7 @@ EDITS: dict[str, tuple[Any, str]] = {
     "insert": (TX.insert(cx.trace(0.9), after="scale_by_adam"), "trace(0.9) is added after scale_by_adam"),
     "insert by name": (
         TX.insert(cx.clip(0.1), before="scale_by_lr", name="bound"),
-        "clip(0.1) is added after add_decayed_weights",
+        "bound=clip(0.1) is added after add_decayed_weights",
     ),
     "replace fields": (TX.replace("scale_by_adam", b2=0.95), "scale_by_adam.b2: 0.999 → 0.95"),
     "replace a link": (
@@ -67,7 +69,7 @@ EDITS: dict[str, tuple[Any, str]] = {
     ),
     "rename": (
         TX.rename(add_decayed_weights="decay"),
-        "add_decayed_weights(0.1) is removed\nadd_decayed_weights(0.1) is added after scale_by_adam",
+        "add_decayed_weights(0.1) is removed\ndecay=add_decayed_weights(0.1) is added after scale_by_adam",
     ),
     "nothing": (TX.replace("scale_by_adam", b2=0.999), "no difference"),
 }
@@ -175,3 +177,110 @@ def test_tables_go_into_prebuilt_schedules(name: str) -> None:
                 moved[i], state = tx.step(moved[i], state, grads)
         assert moved[0][path].tolist() == moved[1][path].tolist()
         assert moved[0][path].tolist() != PARAMS[path].tolist()
+
+
+def steps_from(tx: Any, state: Any, params: Any, grads: Any) -> float:
+    """How far one step moves the first parameter."""
+    moved, _ = tx.step(params, state, grads)
+    return float(abs(jax.tree.leaves(moved)[0] - jax.tree.leaves(params)[0]).max())
+
+
+def test_slots_that_begin_late_count_from_their_own_start() -> None:
+    """Adam's first step is the learning rate: for a link put in late, a resized and a joined parameter."""
+    params, grads = {"a": jnp.zeros(3)}, {"a": jnp.ones(3)}
+    late = cx.sgd(0.1).init(params)._replace(step=jnp.array(1000))
+    tx = cx.adam(0.1)
+    inserted, report = tx.adopt(params, late)
+    assert report.matched == ["step"]
+    assert steps_from(tx, inserted, params, grads) == pytest.approx(0.1, rel=1e-4)
+    wider, wide_grads = {"a": jnp.zeros(5)}, {"a": jnp.ones(5)}
+    resized = tx.add_param_group(wider, tx.init(params)._replace(step=jnp.array(1000)))
+    assert steps_from(tx, resized, wider, wide_grads) == pytest.approx(0.1, rel=1e-4)
+    again, report = tx.load_state_dict(wider, tx.state_dict(resized))
+    assert not report.missing
+    assert steps_from(tx, again, wider, wide_grads) == pytest.approx(0.1, rel=1e-4)
+    # what carried over counts on: at step 1001 Adam's moments of zero make a step of (1−β₁)/√(1−β₂)
+    kept, _ = tx.adopt(params, tx.init(params)._replace(step=jnp.array(100_000)))
+    assert kept.born == {}
+    assert steps_from(tx, kept, params, grads) == pytest.approx(0.1 * 0.1 / 0.001**0.5, rel=1e-3)
+
+
+def test_adopt_works_under_jit_and_refuses_colliding_paths() -> None:
+    """State can be carried over inside of a compiled function; names that collide are an error."""
+    tx = cx.adam(0.1)
+    state = jax.jit(lambda s: tx.adopt(PARAMS, s)[0])(tx.init(PARAMS))
+    assert jax.tree.structure(state) == jax.tree.structure(tx.init(PARAMS))
+    colliding = {"a/b": jnp.ones(2), "a": {"b": jnp.ones(2)}}
+    with pytest.raises(ValueError, match="two arrays of the state have the name"):
+        tx.adopt(colliding, tx.init(colliding))
+
+
+def test_abstract_params_will_do() -> None:
+    """`init` and `load_state_dict` need only shapes and dtypes, as a restore has."""
+    abstract = jax.tree.map(lambda p: jax.ShapeDtypeStruct(p.shape, p.dtype), PARAMS)
+    tx = cx.nadam(0.1)
+    state, _ = tx.load_state_dict(abstract, tx.state_dict(tx.init(PARAMS)))
+    assert jax.tree.structure(state) == jax.tree.structure(tx.init(PARAMS))
+
+
+def test_stack_of_equal_chains_has_an_axis() -> None:
+    """A grid of one setting, or of the same one for many seeds, can be mapped over too."""
+    grid = cx.stack([cx.sgd(0.1)])
+    moved = jax.vmap(lambda tx, p: tx.step(p, tx.init(p), p)[0], (grid.axes(), None))(grid, PARAMS)
+    assert moved["b"].shape == (1, 3)
+
+
+def test_describe_does_not_guess() -> None:
+    """L1 is not L2, a foreign link may be a preconditioner, and a decay may have a rate of its own."""
+    l1 = cx.chain(cx.add_l1(0.1), cx.scale_by_lr(0.1)).describe()
+    assert "weight decay: none" in l1
+    assert "add_l1: the same as in the loss, scaled by the learning rate" in l1
+    foreign = cx.from_optax(optax.scale_by_adam())
+    assert (
+        "weight decay: unknown, since from_optax may be a preconditioner"
+        in cx.chain(foreign, cx.add_decayed_weights(0.1), cx.scale_by_lr(0.1)).describe()
+    )
+    told = foreign.replace(role="precondition")
+    assert "weight decay: decoupled" in cx.chain(told, cx.add_decayed_weights(0.1), cx.scale_by_lr(0.1)).describe()
+    assert "at a rate of its own" in cx.mxnet07_adam(0.1, weight_decay=0.1).describe()
+    assert "2 slots" in cx.stack([cx.adamw(0.1), cx.adamw(0.2)]).describe()
+
+
+def test_equal_values_have_equal_hashes() -> None:
+    """Also where numbers are equal in spite of their bits or types."""
+    pairs = (
+        (cx.scale(jnp.array(0.0)), cx.scale(jnp.array(-0.0))),
+        (cx.trace(0.9, nesterov=1), cx.trace(0.9, nesterov=True)),
+        (cx.scale(1), cx.scale(1.0)),
+        (cx.scale(np.float32(0.5)), cx.scale(0.5)),
+        (cx.sgd(np.array([0.5, 1.0])), cx.sgd(jnp.array([0.5, 1.0]))),
+    )
+    for a, b in pairs:
+        assert a == b
+        assert hash(a) == hash(b)
+        assert cx.from_config(cx.to_config(a)) == a
+
+
+def test_replace_by_a_chain_splices() -> None:
+    """The links of a chain may take one link's place."""
+    spliced = TX.replace("scale_by_adam", cx.chain(cx.scale_by_rms(), cx.trace(0.9)))
+    assert spliced.names == ("clip_by_global_norm", "scale_by_rms", "trace", "add_decayed_weights", "scale_by_lr")
+
+
+def test_hypergradients_are_finite_at_zero_decays() -> None:
+    """β = 0 and rates of 0 are inside the range, and so must have derivatives."""
+    chains = (
+        cx.adam(0.1, b1=0.0, b2=0.0),
+        cx.mxnet_adam(0.1, b1=0.0),
+        cx.sgd(cx.exponential_decay(0.1, 1, 0.0)),
+        cx.sgd(cx.step_schedule(0.1, 1, 0.0)),
+    )
+    for tx in chains:
+
+        def moved(tx: Any) -> jax.Array:
+            params, state = {"w": jnp.ones(2)}, tx.init({"w": jnp.ones(2)})
+            for _ in range(2):
+                params, state = tx.step(params, state, {"w": 0.1 * params["w"]})
+            return params["w"].sum()
+
+        assert all(jnp.isfinite(x) for x in jax.tree.leaves(jax.jit(jax.grad(moved))(tx)))

@@ -156,6 +156,35 @@ MISTAKES: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
         "chain 1 differs from chain 0",
     ),
     "update to the wrong tree": (lambda: cx.apply_updates(PARAMS, {"dense": 1.0}), TypeError, "at 'dense"),
+    "an update where the parameters have a hole": (
+        lambda: TX.step({**PARAMS, "b": None}, STATE, {**PARAMS, "b": jnp.ones(2)}),
+        TypeError,
+        "The update at 'b' is float32[2], where the parameters have None",
+    ),
+    "a schedule that asks for the step's value": (
+        lambda: cx.sgd(lambda k: 0.1 if k < 10 else 0.01),
+        ValueError,
+        "use jnp.where, join_schedules or step_schedule",
+    ),
+    "a table of words": (lambda: cx.by_path({"a": "b"}), ValueError, "`by_path['a']` must be a number"),
+    "a complex rate": (lambda: cx.sgd(jnp.array([1j, 2])), ValueError, "got an array of complex64"),
+    "a keyword for a name": (lambda: cx.chain(**{"lambda": cx.scale(1.0)}), ValueError, "got 'lambda'"),
+    "a comparison with no chain": (lambda: TX.diff("adam"), TypeError, "diff compares with another chain or link"),
+    "config: malformed links": (
+        lambda: cx.from_config({"chainax": 1, "type": "chain", "links": 5}),
+        ValueError,
+        "malformed",
+    ),
+    "config: a type that is no name": (
+        lambda: cx.from_config({"chainax": 1, "type": ["x"]}),
+        ValueError,
+        "must be a name",
+    ),
+    "config: an empty float": (
+        lambda: cx.from_config({"chainax": 1, "type": "scale", "step_size": {"type": "float"}}),
+        ValueError,
+        "`float` needs the field 'value' at step_size",
+    ),
     "config: unknown type": (
         lambda: cx.from_config({"chainax": 1, "type": "scale_by_adm"}),
         ValueError,
@@ -227,12 +256,14 @@ ORDERS: dict[str, tuple[Callable[[], Any], str]] = {
 
 @pytest.mark.parametrize("order", ORDERS)
 def test_order_that_cannot_be_meant_warns(order: str) -> None:
-    """The warning says what is wrong and what to write instead, and points at the caller's line."""
+    """The warning says what is wrong and what to write instead, and points at the line that made the chain."""
     make, words = ORDERS[order]
     with pytest.warns(cx.ChainWarning) as caught:
         make()
     assert words in str(caught[0].message)
     assert caught[0].filename == __file__
+    first = make.__code__.co_firstlineno
+    assert first <= caught[0].lineno <= max(line or 0 for *_, line in make.__code__.co_lines())
 
 
 def test_building_blocks_do_not_warn() -> None:

@@ -6,6 +6,7 @@ import chainax as cx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 
@@ -138,3 +139,80 @@ def test_init_is_not_called_by_unflatten() -> None:
         jax.tree_util.GetAttrKey("scale_by_adam"),
         jax.tree_util.GetAttrKey("b1"),
     )
+
+
+def test_what_a_link_returns_is_checked() -> None:
+    """A slot of another shape, an update without its slots, a tree of other shapes, a norm not asked for."""
+
+    @cx.transform
+    class grow(cx.Leafwise):
+        """Grow the slot."""
+
+        slots = ("mu",)
+        equation = "u ← u"
+
+        def leaf(self, u: Any, slot: Any, p: Any, scalars: Any) -> Any:
+            """Grow."""
+            return u, {"mu": jnp.concatenate([slot.mu, slot.mu])}
+
+    @cx.transform
+    class omit(cx.Leafwise):
+        """Return the update only."""
+
+        slots = ("mu",)
+        equation = "u ← u"
+
+        def leaf(self, u: Any, slot: Any, p: Any, scalars: Any) -> Any:
+            """Omit."""
+            return u
+
+    @cx.transform
+    class spread(cx.Treewise):
+        """Return other shapes."""
+
+        equation = "u ← u"
+
+        def update_tree(self, updates: Any, state: Any, params: Any, at: cx.At) -> Any:
+            """Spread."""
+            return jax.tree.map(lambda x: x[None], updates), state
+
+    @cx.transform
+    class peek(cx.Leafwise):
+        """Ask for the norm without saying so."""
+
+        equation = "u ← u"
+
+        def scalars(self, at: cx.At) -> Any:
+            """Ask."""
+            return at.global_norm()
+
+    class bare(cx.Leafwise):
+        """Not decorated."""
+
+    cases = (
+        (grow(), r"Link 'grow' turned its slot 'mu' of float32\[2\] into float32\[4\]"),
+        (omit(), r"The leaf of link 'omit' must return the update and a dict of its slots"),
+        (spread(), r"Link 'spread' turned the update of '', float32\[2\], into float32\[1, 2\]"),
+        (peek(), r"Link 'peek' asks for the global norm: declare needs_all_updates"),
+    )
+    for link, words in cases:
+        with pytest.raises(TypeError, match=words):
+            link.update(jnp.ones(2), link.init(jnp.ones(2)), jnp.ones(2))
+    with pytest.raises(TypeError, match=r"`bare` is not a link yet: decorate its class with @transform"):
+        cx.chain(bare())
+    with pytest.raises(TypeError, match=r"`loose.c` by hyper, number, child or static"):
+        cx.transform(type("loose", (cx.Leafwise,), {"__annotations__": {"c": float}, "c": 0.5}))
+    with pytest.raises(TypeError, match=r"`one.slots` must be a tuple"):
+        cx.transform(type("one", (cx.Leafwise,), {"slots": "mu"}))
+
+
+def test_whole_tree_state_keeps_its_dtype_and_is_missed() -> None:
+    """For bfloat16 parameters `from_optax` works in float32; a state without its entry is an error."""
+    params = {"w": jnp.ones(3, jnp.bfloat16)}
+    tx = cx.chain(cx.from_optax(optax.scale_by_adam()), cx.scale_by_lr(0.1))
+    state = tx.init(params)
+    with jax.numpy_dtype_promotion("standard"):
+        _, after = tx.step(params, state, params)
+    assert jax.tree.map(lambda x: (x.shape, x.dtype), after) == jax.tree.map(lambda x: (x.shape, x.dtype), state)
+    with pytest.raises(KeyError, match="it lacks from_optax"):
+        tx.step(params, cx.sgd(0.1).init(params), params)

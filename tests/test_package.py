@@ -12,8 +12,11 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import chainax as cx
+import jax
+import jax.numpy as jnp
 import pytest
 
 ROOT = Path(__file__).parent.parent
@@ -35,6 +38,30 @@ def test_public_names_are_documented() -> None:
         for method, member in vars(item).items() if inspect.isclass(item) else ():
             if inspect.isfunction(member) and not method.startswith(("_", "tree_")):
                 assert inspect.getdoc(getattr(item, method)), f"{name}.{method}"
+
+
+def test_readme_runs_as_written() -> None:
+    """The README's Python blocks, one after the other, with the names that a reader would have."""
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.S)
+    params = {"w": jnp.ones((3, 2)), "bias": jnp.zeros(2)}
+
+    def loss(params: Any, batch: Any) -> jax.Array:
+        return jnp.sum((batch @ params["w"] + params["bias"][None]) ** 2)
+
+    def train(tx: Any) -> jax.Array:
+        state, trained = tx.init(params), params
+        for _ in range(2):
+            trained, state = tx.step(trained, state, jax.grad(loss)(trained, jnp.ones((4, 3))))
+        return loss(trained, jnp.ones((4, 3)))
+
+    scope: dict[str, Any] = {"params": params, "loss": loss, "train": train, "jnp": jnp}
+    scope.update(rates=(0.01, 0.1), decays=(0.0, 0.1))
+    for block in blocks:
+        exec(block, scope)
+    assert len(blocks) == 4
+    assert scope["train_step"](params, scope["state"], jnp.ones((4, 3)))[1].step == 1
+    assert scope["losses"].shape == (4,)
+    assert "scale_by_quadratic_mean(eps=0)" in repr(scope["scale_by_quadratic_mean"](eps=0.0))
 
 
 def test_imports_run_one_way() -> None:

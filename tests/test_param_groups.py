@@ -145,7 +145,7 @@ def test_a_group_that_joins_agrees_with_torch(case: Case, hyper: dict, frozen: C
     tx = case.chain(cx.linear_schedule(1e-2, 0.0, 200), **hyper)
     ours, state = grow(tx, params, grads, frozen)
     assert_agree(ours, theirs, 1e-9)
-    assert {n: int(k) for n, k in state.born.items()} == LATE
+    assert {n.split("/", 1)[1]: int(k) for n, k in state.born.items()} == LATE
 
 
 @pytest.mark.parametrize(("case", "hyper"), JOINING.values(), ids=JOINING)
@@ -209,7 +209,7 @@ def test_resuming_remembers_who_joined(x64: None) -> None:
     params = jax.tree.map(jnp.asarray, params)
     loaded, _ = tx.load_state_dict(params, tx.state_dict(state))
     chex.assert_trees_all_equal(loaded, state, strict=True)
-    assert {n: int(k) for n, k in loaded.born.items()} == LATE
+    assert {n.split("/", 1)[1]: int(k) for n, k in loaded.born.items()} == LATE
 
 
 def test_a_strict_load_names_what_does_not_match() -> None:
@@ -278,7 +278,10 @@ def test_an_edited_chain_keeps_what_it_can(
     loaded, report = after.load_state_dict(params, before.state_dict(state), strict=False)
     assert [sorted(names) for names in report] == [sorted(matched), sorted(missing), sorted(unexpected), []]
     old, new, fresh = before.state_dict(state), after.state_dict(loaded), after.state_dict(after.init(params))
-    assert sorted(new) == sorted(matched + missing)
+    births = [name for name in new if name.startswith("born/")]  # of links whose slots all begin here
+    links = [{name.split("/")[0] for name in names} for names in (missing, matched)]
+    assert {name.split("/")[1] for name in births} == links[0] - links[1]
+    assert sorted(new) == sorted(matched + missing + births)
     chex.assert_trees_all_equal({n: new[n] for n in matched}, {n: old[n] for n in matched})
     chex.assert_trees_all_equal({n: new[n] for n in missing}, {n: fresh[n] for n in missing})
     chex.assert_trees_all_equal((loaded, report), after.adopt(params, state))

@@ -13,8 +13,9 @@ from .numerics import one_minus_power
 class At:
     """The step, as the leaves that share these scalars see it.
 
-    ``step`` counts t = 1, 2, ..., the updates that these leaves have had, as a floating-point scalar
-    of the ``dtype`` that the leaves are computed in. ``extra`` holds the extra arguments of ``update``.
+    ``step`` counts t = 1, 2, ..., the steps since the link's slots for these leaves began, as a
+    floating-point scalar of the ``dtype`` that the leaves are computed in. ``extra`` holds the extra
+    arguments of ``update``.
     """
 
     def __init__(self, step: jax.Array, dtype: Any, norm: Callable[[], jax.Array], extra: dict[str, Any]) -> None:
@@ -28,5 +29,5 @@ class At:
         return 1 / one_minus_power(decay, self.step)
 
     def global_norm(self) -> jax.Array:
-        """The norm of the whole tree of updates as it stands before this link (`Leafwise.reads_updates`)."""
+        """The norm of the whole tree of updates as it stands before this link (`Leafwise.needs_all_updates`)."""
         return self._norm().astype(self.dtype)

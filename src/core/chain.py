@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import warnings
+import keyword
+import operator
 from collections.abc import Iterable, Iterator
 from typing import Any, overload
 
@@ -12,10 +13,10 @@ import numpy as np
 from jax.tree_util import GetAttrKey
 
 from . import order
-from .engine import ChainWarning
 from .link import Link
 from .transformation import Transformation
 from .value import PlainKeyError, code, did_you_mean, fill, is_array, register, same
+from .warning import warn
 
 
 @register
@@ -40,7 +41,7 @@ class chain(Transformation):
     _static = ("names",)
     _leaves = ("values",)
 
-    def __init__(self, *links: Transformation | None, **named: Transformation | None) -> None:
+    def __init__(self, /, *links: Transformation | None, **named: Transformation | None) -> None:
         pairs: list[tuple[str, Link]] = []
         for link in links:
             for name, one in _parts(link):
@@ -54,13 +55,13 @@ class chain(Transformation):
         pairs = list(pairs)
         names = [name for name, _ in pairs]
         for name in names:
-            if not name.isidentifier():
-                raise ValueError(f"a link's name must be an identifier, got {name!r}")
+            if not name.isidentifier() or keyword.iskeyword(name) or name in ("step", "born"):
+                raise ValueError(f"a link's name must be an identifier, and not 'step' or 'born', got {name!r}")
             if names.count(name) > 1:
                 raise ValueError(f"two links of the chain are named {name!r}: give one another name by keyword")
         fill(self, names=tuple(names), values=tuple(link for _, link in pairs))
         for problem in order.problems(self.links):
-            warnings.warn(problem, ChainWarning, stacklevel=4)
+            warn(problem)
 
     def _edited(self, pairs: Iterable[tuple[str, Link]]) -> chain:
         new = object.__new__(chain)
@@ -89,7 +90,7 @@ class chain(Transformation):
     def __getitem__(self, key: str | int | slice) -> Link | chain:
         if isinstance(key, slice):
             return self._edited(list(self.links.items())[key])
-        return self.values[key if isinstance(key, int) else self._index(key)]
+        return self.values[self._index(key) if isinstance(key, str) else operator.index(key)]
 
     def _index(self, name: str) -> int:
         if name not in self.names:
@@ -119,10 +120,11 @@ class chain(Transformation):
             new.append((name or _unused(own, [*self.names, *(n for n, _ in new)]), one))
         return self._edited(self._placed(list(self.links.items()), new, before, after))
 
-    def replace(self, name: str, link: Link | None = None, **fields: Any) -> chain:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def replace(self, name: str, link: Transformation | None = None, /, **fields: Any) -> chain:  # pyright: ignore[reportIncompatibleMethodOverride]
         """The chain with another link in a link's place, or with some of the link's fields changed.
 
-        A link that had its type's name passes on the place but not the name.
+        A link that had its type's name passes on the place but not the name. In the place of one link
+        may come the links of a chain.
 
         >>> import chainax as cx
         >>> cx.adam(1e-3).replace("scale_by_adam", b2=0.95)
@@ -133,10 +135,13 @@ class chain(Transformation):
             raise TypeError("replace takes either another link or fields to change, such as b2=0.95")
         if link is None:
             return self._edited((n, v.replace(**fields) if n == name else v) for n, v in self.links.items())
-        ((own, one),) = _parts(link)
-        automatic = name == type(old).__name__
-        new = _unused(own, [n for n in self.names if n != name]) if automatic else name
-        return self._edited((new, one) if n == name else (n, v) for n, v in self.links.items())
+        parts, taken, new = _parts(link), [n for n in self.names if n != name], []
+        for own, one in parts:
+            keeps = len(parts) == 1 and name != type(old).__name__
+            new.append((name if keeps else _unused(own, taken + [n for n, _ in new]), one))
+        at = self._index(name)
+        pairs = list(self.links.items())
+        return self._edited(pairs[:at] + new + pairs[at + 1 :])
 
     def remove(self, *names: str) -> chain:
         """The chain without these links."""
@@ -185,23 +190,25 @@ class chain(Transformation):
         return new
 
     def diff(self, other: Transformation) -> str:
-        """In words, a line each, what is different in ``other``.
+        """In words, a line each, what is different in ``other``. Links are told apart by their names.
 
         >>> import chainax as cx
         >>> print(cx.adam(1e-3).diff(cx.adamw(1e-4)))
         add_decayed_weights(0.01) is added after scale_by_adam
         scale_by_lr.learning_rate: 0.001 → 0.0001
         """
+        if not isinstance(other, Transformation):
+            raise TypeError(f"diff compares with another chain or link, got {code(other)}")
         return "\n".join(order.differences(self.links, other.links))
 
 
 def stack(chains: Iterable[Transformation]) -> Any:
-    """Chains of one structure as one chain of stacked hyperparameters, to be mapped over by ``jax.vmap``.
+    """Chains of one structure as one chain of stacked hyperparameters, for ``jax.vmap(f, in_axes=(tx.axes(), ...))``.
 
     Hyperparameters that all chains share stay plain numbers, and so compile-time constants; those
     that differ become arrays of shape ``(number of chains,)``.
 
-    Errors: ``ValueError`` unless the chains have the same links and static fields.
+    Errors: ``ValueError`` unless the chains have the same links and static fields, and numbers.
 
     >>> import chainax as cx
     >>> grid = cx.stack([cx.adamw(lr) for lr in (1e-4, 1e-3, 1e-2)])
@@ -219,8 +226,12 @@ def stack(chains: Iterable[Transformation]) -> Any:
                 f"{chains[0]!r} against {tx!r}"
             )
 
+    if not jax.tree.leaves(chains[0]):
+        raise ValueError(f"{chains[0]!r} has no numbers to be stacked")
+    alike = all(tx == chains[0] for tx in chains)  # then something must carry the axis
+
     def join(*numbers: Any) -> Any:
-        if all(same(n, numbers[0]) for n in numbers):
+        if not alike and all(same(n, numbers[0]) for n in numbers):
             return numbers[0]
         if any(is_array(n) for n in numbers):
             return jnp.stack([jnp.asarray(n) for n in numbers])
@@ -233,6 +244,8 @@ def _parts(link: Any) -> list[tuple[str, Link]]:
     """The links of an argument of `chain`, with their names."""
     if link is None:
         return []
+    if isinstance(link, Link) and "__dataclass_fields__" not in vars(type(link)):
+        raise TypeError(f"`{type(link).__name__}` is not a link yet: decorate its class with @transform")
     if isinstance(link, Transformation):
         return list(link.links.items())
     if isinstance(link, type) and issubclass(link, Link):

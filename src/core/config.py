@@ -40,9 +40,12 @@ def from_config(config: Mapping[str, Any]) -> Any:
     """
     if not isinstance(config, Mapping) or "chainax" not in config:
         raise ValueError(f"a chainax configuration is a dict with the key 'chainax', got {code(config)[:80]}")
-    if config["chainax"] != VERSION:
+    if type(config["chainax"]) is not int or config["chainax"] != VERSION:
         raise ValueError(f"this chainax reads configurations of version {VERSION}, got version {config['chainax']!r}")
-    return _decode({k: v for k, v in config.items() if k != "chainax"}, "")
+    try:
+        return _decode({k: v for k, v in config.items() if k != "chainax"}, "")
+    except (TypeError, KeyError, AttributeError) as e:  # parts of another kind than to_config writes
+        raise ValueError(f"the configuration is malformed: {type(e).__name__}: {e}") from e
 
 
 def _encode(x: Any, where: str) -> Any:
@@ -79,9 +82,13 @@ def _decode(x: Any, where: str) -> Any:
     if "type" not in x:
         raise ValueError(f"an entry without 'type'{at}: {dict(x)!r}")
     kind, fields = x["type"], {k: v for k, v in x.items() if k != "type"}
+    if not isinstance(kind, str):
+        raise ValueError(f"'type' must be a name{at}, got {kind!r}")
     if kind == "float":
+        _expect(kind, fields, ("value",), at)
         return float(fields["value"])
     if kind == "array":
+        _expect(kind, fields, ("dtype", "shape", "value"), at)
         return jnp.asarray(fields["value"], fields["dtype"]).reshape(fields["shape"])
     if kind == "chain":
         _expect(kind, fields, ("links",), at)
@@ -92,6 +99,8 @@ def _decode(x: Any, where: str) -> Any:
     if kind == "by_path":
         _expect(kind, fields, ("table", "default"), at)
         table = {pattern: _decode(entry, f"{where}[{pattern!r}]") for pattern, entry in fields["table"]}
+        if len(table) != len(fields["table"]):
+            raise ValueError(f"a pattern stands twice in a table{at}")
         return by_path(table, _decode(fields["default"], f"{where}.default"))
     cls = TYPES.get(kind)
     if cls is None:

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from . import engine, order
 from .hyper import by_path
 from .tree import flatten, is_trainable
-from .value import code, make
+from .value import code, is_array, make
 
 if TYPE_CHECKING:
     from .link import Link
@@ -24,8 +24,7 @@ def describe(links: dict[str, Link], params: Any = None) -> str:
     rows = [(name, link.equation, _settings(link)) for name, link in links.items()]
     widths = [max((_width(row[i]) for row in rows), default=0) for i in range(2)]
     lines = [f"{_pad(row[0], widths[0])}  {_pad(row[1], widths[1])}   {row[2]}".rstrip() for row in rows]
-    lines += [f"weight decay: {order.weight_decay(links)}", f"state: {_size(links, params)}"]
-    return "\n".join(lines)
+    return "\n".join([*lines, *order.penalties(links), f"state: {_size(links, params)}"])
 
 
 def _width(text: str) -> int:
@@ -58,21 +57,28 @@ def _size(links: dict[str, Link], params: Any) -> str:
     like = params
     if params is None:  # a large parameter, and links that need not know its path
         like = jax.ShapeDtypeStruct((1000, 1000), jnp.float32)
-        links = {name: _anywhere(link) for name, link in links.items()}
-    state = jax.eval_shape(lambda p: engine.init(links, p), like)
+        links = {name: _without_tables(link) for name, link in links.items()}
+    try:
+        state = jax.eval_shape(lambda p: engine.init(links, p), like)
+    except Exception:
+        if params is not None:
+            raise
+        return "depends on the parameters: call describe(params)"
     slots = sum(len(link.slots) for link in links.values())
     stored = sum(math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(state.links))
     count = sum(math.prod(jnp.shape(x)) for x in flatten(like).leaves if is_trainable(x))
     each = stored / count if count else 0.0
     total = f", {stored:,} bytes in all" if params is not None else ""
-    return f"{slots} slot{'' if slots == 1 else 's'}, {each:.3g} bytes a parameter{total}"
+    counted = "" if any(link.treewise for link in links.values()) else f"{slots} slot{'' if slots == 1 else 's'}, "
+    return f"{counted}{each:.3g} bytes a parameter{total}"
 
 
-def _anywhere(link: Link) -> Link:
-    """The link with one entry in place of each table by path."""
-    entries = {
-        f: x.pick(-1) if x.default is not None else x.entries[-1]
-        for f, x in vars(link).items()
-        if isinstance(x, by_path)
-    }
-    return make(type(link), **{**vars(link), **entries})
+def _without_tables(link: Link) -> Link:
+    """The link with one entry in place of each table by path, and one number in place of each stack."""
+
+    def one(x: Any) -> Any:
+        if isinstance(x, by_path):
+            x = x.entries[-1] if x.default is None else x.default
+        return x.ravel()[0] if is_array(x) and x.ndim else x
+
+    return make(type(link), **{name: one(x) for name, x in vars(link).items()})

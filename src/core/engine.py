@@ -8,20 +8,21 @@ global norm) begins a run; a `Treewise` link is a run of its own.
 from __future__ import annotations
 
 import functools
-import warnings
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.tree_util import tree_flatten, tree_unflatten
+from jax.core import Tracer
+from jax.tree_util import tree_flatten, tree_leaves, tree_unflatten
 
 from .at import At
 from .hyper import Unmatched, by_path, evaluate
 from .state import State
 from .tree import Flat, compute_dtype, flatten, global_norm, is_trainable, merge, show, slot_dtype, split, widest
 from .value import PlainKeyError, is_array, make
+from .warning import warn
 
 if TYPE_CHECKING:
     from .link import Leafwise, Link
@@ -31,10 +32,6 @@ Links = dict[str, Any]
 Slots = dict[str, dict[str, list[Any]]]
 
 
-class ChainWarning(UserWarning):
-    """A chain that cannot be meant, or a part of it that has no effect."""
-
-
 def init(links: Links, params: Any) -> State:
     """See `Transformation.init`; so with the next three."""
     flat = flatten(params)
@@ -42,7 +39,7 @@ def init(links: Links, params: Any) -> State:
     entries: dict[str, Any] = {}
     for name, link in links.items():
         if link.treewise:
-            entry = resolve(link, name, None, count, jnp.float32).init_tree(params)
+            entry = resolve(link, name, None, count, jnp.float32).init_tree(_widened(params))
             if type(entry) is not tuple or entry:
                 entries[name] = entry
         elif link.slots:
@@ -54,7 +51,7 @@ def init(links: Links, params: Any) -> State:
 def _init_leaf(link: Leafwise, name: str, path: str, p: Any, count: jax.Array) -> dict[str, jax.Array] | None:
     if not is_trainable(p):
         return None
-    p = jnp.asarray(p)
+    p = p if isinstance(p, jax.ShapeDtypeStruct) else jnp.asarray(p)
     slots = resolve(link, name, path, count, compute_dtype(p.dtype)).init_leaf(p)
     if set(slots) != set(link.slots):
         raise TypeError(f"Link {name!r} declares the slots {link.slots} but its init_leaf makes {tuple(slots)}")
@@ -71,10 +68,10 @@ def step(links: Links, params: Any, state: State, grads: Any, extra: dict[str, A
     return _walk(links, grads, state, params, extra, apply=True)
 
 
-def lookahead(links: Links, params: Any, state: State) -> Any:  # noqa: D103
+def lookahead(links: Links, params: Any, state: State, extra: dict[str, Any]) -> Any:  # noqa: D103
     flat = flatten(params)
     zeros = flat.build([jnp.zeros_like(p) if is_trainable(p) else None for p in flat.leaves])
-    return step(links, params, state, zeros, {})[0]
+    return step(links, params, state, zeros, extra)[0]
 
 
 def apply_updates(params: Any, updates: Any) -> Any:
@@ -85,7 +82,7 @@ def apply_updates(params: Any, updates: Any) -> Any:
     """
     flat = flatten(params)
     leaves = flat.line_up("The updates", updates)
-    moves = [_check_leaf(path, u, p) for path, u, p in zip(flat.paths, leaves, flat.leaves)]
+    moves = [_check_leaf(path, u, p, True) for path, u, p in zip(flat.paths, leaves, flat.leaves)]
     return flat.build([_finish(u, p, apply=True) if m else p for m, u, p in zip(moves, leaves, flat.leaves)])
 
 
@@ -111,7 +108,49 @@ def _walk(
     flat = flatten(updates if params is None else params)
     ps = [None] * len(flat.leaves) if params is None else flat.leaves
     us = flat.line_up("The updates", updates)
-    moves = [_check_leaf(path, u, p) for path, u, p in zip(flat.paths, us, ps)]
+    moves = [_check_leaf(path, u, p, params is not None) for path, u, p in zip(flat.paths, us, ps)]
+    if _is_eager(links, us, ps, state, extra):
+        # Outside of jit the walk is compiled as a whole: one dispatch in place of one for each leaf.
+        # A compiled function takes arrays only, so what does not move becomes a hole.
+        def movers(leaves: list[Any]) -> Any:
+            return flat.build([x if m else None for x, m in zip(leaves, moves)])
+
+        frozen, traced = _freeze(tuple(links.values()))
+        whole = None if params is None else movers(ps)
+        new, state = _compiled(frozen, tuple(links), apply, traced, movers(us), state, whole, extra)
+        us = [n if m else u for m, n, u in zip(moves, flat.line_up("The result", new), us)]
+    else:
+        us, state = _through(links, flat, moves, us, ps, state, params, extra, apply=apply)
+    return flat.build([u if m or not apply else p for m, u, p in zip(moves, us, ps)]), state
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def _compiled(
+    frozen: _Frozen, names: tuple[str, ...], apply: bool, traced: list[Any], us: Any, state: State, ps: Any, extra: Any
+) -> tuple[Any, State]:
+    return _walk(dict(zip(names, frozen.thaw(traced))), us, state, ps, extra, apply=apply)
+
+
+def _is_eager(links: Links, us: list[Any], ps: list[Any], state: State, extra: dict[str, Any]) -> bool:
+    """Whether everything is concrete, and nothing needs more of the tree than the leaves that move."""
+    if jax.config.jax_disable_jit or any(link.treewise for link in links.values()):  # pyright: ignore[reportAttributeAccessIssue]
+        return False
+    inputs = tree_leaves((tuple(links.values()), us, ps, state, extra))
+    return not any(isinstance(x, Tracer) for x in inputs) and all(map(is_array, tree_leaves(extra)))
+
+
+def _through(
+    links: Links,
+    flat: Flat,
+    moves: list[bool],
+    us: list[Any],
+    ps: list[Any],
+    state: State,
+    params: Any,
+    extra: dict[str, Any],
+    *,
+    apply: bool,
+) -> tuple[list[Any], State]:
     step = _Step(flat, moves, us, ps, state, extra)
     entries = dict(state.links)
     us = list(us)
@@ -125,16 +164,14 @@ def _walk(
                 us = [_finish(u, p, apply=apply) if m else u for m, u, p in zip(moves, us, ps)]
         else:
             us = step.through_leaves(run, us, entries, last=last, apply=apply)
-    if apply:
-        us = [u if m else p for m, u, p in zip(moves, us, ps)]
-    return flat.build(us), State(step.number, entries, state.born)
+    return us, State(step.number, entries, state.born)
 
 
 def _runs(links: Links) -> Iterator[Links]:
     """Consecutive links that one pass over the leaves can serve; at least one run, if an empty one."""
     run: Links = {}
     for name, link in links.items():
-        if run and (link.treewise or link.reads_updates or next(iter(run.values())).treewise):
+        if run and (link.treewise or link.needs_all_updates or next(iter(run.values())).treewise):
             yield run
             run = {}
         run[name] = link
@@ -167,10 +204,10 @@ class _Step:
         for i, path in enumerate(self.flat.paths):
             if not self.moves[i]:
                 continue
-            dtype, born = self.dtypes[i], self.born.get(path)
-            key = (dtype, path if born is not None else None, _choices(run, path))
+            dtype, late = self.dtypes[i], any(f"{name}/{path}" in self.born for name in run)
+            key = (dtype, path if late else None, _choices(run, path))
             if key not in groups:
-                groups[key] = self._group(run, path, dtype, born, norm)
+                groups[key] = self._group(run, path, dtype, norm)
             plan, traced = groups[key]
             target = self.outs[i] if last else slot_dtype(self.outs[i])
             mine = {name: {s: leaves[i] for s, leaves in of.items()} for name, of in slots.items()}
@@ -188,26 +225,32 @@ class _Step:
         dtype = widest(d for d in self.dtypes if d)
         link = resolve(link, name, None, self.count, dtype)
         wide = [jnp.asarray(u, slot_dtype(_dtype(u))) if m else u for m, u in zip(self.moves, us)]
-        at = At(self._age(None, dtype), dtype, lambda: global_norm(wide), self.extra)
+        at = At(self.number.astype(dtype), dtype, lambda: global_norm(wide), self.extra)
         with jax.named_scope(name):
-            updates, entry = link.update_tree(self.flat.build(wide), entries.get(name, ()), params, at)
+            updates, entry = link.update_tree(self.flat.build(wide), entries.get(name, ()), _widened(params), at)
         if name in entries:
-            entries[name] = entry
-        return self.flat.line_up(f"The updates that link {name!r} returned", updates)
+            entries[name] = jax.tree.map(_like, entry, entries[name])
+        new = self.flat.line_up(f"The updates that link {name!r} returned", updates)
+        for path, moved, u, w in zip(self.flat.paths, self.moves, new, wide):
+            if moved and jnp.shape(u) != jnp.shape(w):
+                raise TypeError(f"Link {name!r} turned the update of {path!r}, {show(w)}, into {show(u)}")
+        return new
 
-    def _group(self, run: Links, path: str, dtype: Any, born: Any, norm: Any) -> tuple[_Plan, list[Any]]:
+    def _group(self, run: Links, path: str, dtype: Any, norm: Any) -> tuple[_Plan, list[Any]]:
         links = [resolve(link, name, path, self.count, dtype) for name, link in run.items()]
-        at = At(self._age(born, dtype), dtype, norm, self.extra)
         scalars = []
         for name, link in zip(run, links):
+            age = self.number - self.born.get(f"{name}/{path}", 0)
+            at = At(
+                age.astype(dtype),
+                dtype,
+                norm if link.needs_all_updates else functools.partial(_no_norm, name),
+                self.extra,
+            )
             with jax.named_scope(name):
                 scalars.append(link.scalars(at))
-        leaves, treedef = tree_flatten((links, scalars))
-        constants = tuple(_TRACED if is_array(x) else x for x in leaves)
-        return _Plan(treedef, constants, tuple(run), dtype), [x for x in leaves if is_array(x)]
-
-    def _age(self, born: Any, dtype: Any) -> jax.Array:
-        return (self.number if born is None else self.number - born).astype(dtype)
+        frozen, traced = _freeze((links, scalars))
+        return _Plan(frozen, tuple(run), dtype), traced
 
     def _slot_leaves(self, name: str, slot: str, tree: Any) -> list[Any]:
         return list(self.flat.line_up(f"The slots {slot!r} of link {name!r}", tree))
@@ -220,41 +263,54 @@ class _Step:
                         f"The state has no slot {slot!r} of link {name!r} for parameter {path!r} ({show(like)}): "
                         "if it has joined since init, call add_param_group(params, state)"
                     )
-                if jnp.ndim(x) and jnp.ndim(x) == jnp.ndim(like) and jnp.shape(x) != jnp.shape(like):
+                if jnp.shape(x) not in ((), jnp.shape(like)):
                     raise TypeError(
                         f"Slot {slot!r} of link {name!r} has shape {list(jnp.shape(x))} at {path!r}, where the "
                         f"parameter has {list(jnp.shape(like))}: the state belongs to other parameters"
                     )
 
 
-class _Plan(NamedTuple):
-    """What is constant in the function that a leaf runs through; equal plans share one trace."""
+class _Frozen(NamedTuple):
+    """A tree with its arrays taken out: hashable, so that ``jit`` holds what is left for constant."""
 
     treedef: Any
     constants: tuple[Any, ...]
+
+    def thaw(self, traced: list[Any]) -> Any:
+        """The tree, with arrays put back."""
+        arrays = iter(traced)
+        return tree_unflatten(self.treedef, [next(arrays) if c is _ARRAY else c for c in self.constants])
+
+
+_ARRAY = "array"  # stands in `_Frozen.constants` for an array
+
+
+def _freeze(tree: Any) -> tuple[_Frozen, list[Any]]:
+    leaves, treedef = tree_flatten(tree)
+    return _Frozen(treedef, tuple(_ARRAY if is_array(x) else x for x in leaves)), [x for x in leaves if is_array(x)]
+
+
+class _Plan(NamedTuple):
+    """What is constant in the function that a leaf runs through; equal plans share one trace."""
+
+    frozen: _Frozen
     names: tuple[str, ...]
     dtype: Any
     out: Any = None
     apply: bool = False
 
 
-_TRACED = "traced"  # stands in `_Plan.constants` for what is passed at run time
-
-
 @functools.partial(jax.jit, static_argnums=0)
 def _fused(plan: _Plan, traced: list[Any], u: Any, p: Any, slots: dict[str, dict[str, Any]]) -> tuple[Any, dict]:
     """Take one leaf through a run of links."""
-    rest = iter(traced)
-    links, scalars = tree_unflatten(plan.treedef, [next(rest) if c is _TRACED else c for c in plan.constants])
+    links, scalars = plan.frozen.thaw(traced)
     w, q = split(u, plan.dtype), None if p is None else split(jnp.asarray(p), plan.dtype)
     done = {}
     for name, link, shared in zip(plan.names, links, scalars):
         old = slots.get(name, {})
         wide = SimpleNamespace(**{s: split(x, plan.dtype) for s, x in old.items()})
         with jax.named_scope(name):
-            result = link.leaf(w, wide, q, shared)
-        new_w, new = result if link.slots else (result, {})
-        _check_result(name, link, w, new_w, new)
+            new_w, new = _check_result(name, link, w, wide, link.leaf(w, wide, q, shared))
         w, done[name] = new_w, {s: merge(x, old[s].dtype) for s, x in new.items()}
     w = w if q is None or not plan.apply else q + w
     return merge(w, plan.out), {name: new for name, new in done.items() if new}
@@ -263,7 +319,7 @@ def _fused(plan: _Plan, traced: list[Any], u: Any, p: Any, slots: dict[str, dict
 def _finish(u: Any, p: Any, *, apply: bool) -> Any:
     """What ends a walk for one leaf: add the update to the parameter if asked, and round."""
     dtype = compute_dtype(_dtype(u if p is None else p))
-    plan = _Plan(jax.tree.structure(([], [])), (), (), dtype, _dtype(u if p is None else p), apply)
+    plan = _Plan(_freeze(([], []))[0], (), dtype, _dtype(u if p is None else p), apply)
     return _fused(plan, [], u, p, {})[0]
 
 
@@ -298,11 +354,13 @@ def _next(count: jax.Array) -> jax.Array:
 
 
 def _dtype(x: Any) -> Any:
-    return x.dtype if hasattr(x, "dtype") else jnp.result_type(x)
+    return jax.dtypes.canonicalize_dtype(x.dtype) if hasattr(x, "dtype") else jnp.result_type(x)
 
 
-def _check_leaf(path: str, u: Any, p: Any) -> bool:
+def _check_leaf(path: str, u: Any, p: Any, has_params: bool) -> bool:
     """Whether the leaf moves; raises if update and parameter do not fit each other."""
+    if has_params and p is None and u is not None:
+        raise TypeError(f"The update at {path!r} is {show(u)}, where the parameters have None")
     if p is not None and not is_trainable(p):
         return False
     if u is None or getattr(u, "dtype", None) == jax.dtypes.float0:
@@ -318,11 +376,43 @@ def _check_leaf(path: str, u: Any, p: Any) -> bool:
     return True
 
 
-def _check_result(name: str, link: Leafwise, u: Any, new_u: Any, new: Any) -> None:
+def _check_result(name: str, link: Leafwise, u: Any, slot: SimpleNamespace, result: Any) -> tuple[Any, dict]:
+    """What a leaf function returned, taken apart."""
+    if not link.slots:
+        new_u, new = result, {}
+    elif isinstance(result, tuple) and len(result) == 2 and isinstance(result[1], dict):
+        new_u, new = result
+    else:
+        raise TypeError(f"The leaf of link {name!r} must return the update and a dict of its slots {link.slots}")
     if getattr(new_u, "shape", None) != u.shape or new_u.dtype != u.dtype:
         raise TypeError(f"Link {name!r} turned an update of {show(u)} into {show(new_u)}: its leaf must keep both")
     if set(new) != set(link.slots):
         raise TypeError(f"Link {name!r} declares the slots {link.slots} but its leaf returned {tuple(new)}")
+    for s, x in new.items():
+        if jnp.shape(x) != jnp.shape(getattr(slot, s)):
+            raise TypeError(f"Link {name!r} turned its slot {s!r} of {show(getattr(slot, s))} into {show(x)}")
+    return new_u, new
+
+
+def _keeps_state(link: Any, params: Any) -> bool:
+    """Whether a whole-tree link has a state, as far as can be known."""
+    if not link.treewise or params is None:
+        return False
+    return bool(jax.tree.leaves(jax.eval_shape(link.init_tree, _widened(params))))
+
+
+def _no_norm(name: str) -> jax.Array:
+    raise TypeError(f"Link {name!r} asks for the global norm: declare needs_all_updates = True in its class")
+
+
+def _widened(tree: Any) -> Any:
+    """The floating-point leaves of a tree in float32 or better, as whole-tree links get them."""
+    return jax.tree.map(lambda x: jnp.asarray(x, slot_dtype(_dtype(x))) if is_trainable(x) else x, tree)
+
+
+def _like(new: Any, old: Any) -> Any:
+    """``new`` in the dtype of ``old``, so that the state's avals stay."""
+    return jnp.asarray(new, old.dtype) if hasattr(old, "dtype") and hasattr(new, "dtype") else new
 
 
 def _check_arguments(links: Links, updates: Any, state: Any, params: Any, extra: dict[str, Any]) -> None:
@@ -340,7 +430,7 @@ def _check_arguments(links: Links, updates: Any, state: Any, params: Any, extra:
                 raise TypeError(f"Link {name!r} reads the parameters: call update(grads, state, params).")
     if not hasattr(state, "links") or not hasattr(state, "step"):
         raise TypeError(f"The state must be what init(params) or the last update returned, got {show(state)}")
-    missing = [n for n, link in links.items() if link.slots and n not in state.links]
+    missing = [n for n, link in links.items() if n not in state.links and (link.slots or _keeps_state(link, params))]
     unknown = [n for n in state.links if n not in links]
     if missing or unknown:
         parts = [f"it lacks {', '.join(missing)}"] * bool(missing) + [f"it holds {', '.join(unknown)}"] * bool(unknown)
@@ -361,9 +451,7 @@ def warn_of_unmatched(links: Links, params: Any) -> None:
             chosen = {_choice(name, field, table, path) for path, p in flat.items() if is_trainable(p)}
             for i, pattern in enumerate(table.patterns):
                 if chosen and i not in chosen:
-                    warnings.warn(
+                    warn(
                         f"`{name}.{field}`: the pattern {pattern!r} decides for no parameter; the paths are like "
-                        f"{', '.join(map(repr, flat.paths[:3]))}",
-                        ChainWarning,
-                        stacklevel=3,
+                        f"{', '.join(map(repr, flat.paths[:3]))}"
                     )

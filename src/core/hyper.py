@@ -12,8 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .schedule import Schedule, as_schedule
-from .value import PlainKeyError, Range, Value, check_number, code, fill, is_array, make, number, register
+from .schedule import Schedule, number_or_schedule
+from .value import PlainKeyError, Range, Value, code, fill, is_array, make, number, register
 
 if TYPE_CHECKING:
     HyperLike: TypeAlias = "float | jax.Array | np.ndarray | Schedule | by_path | Callable[[jax.Array], Any]"
@@ -73,8 +73,10 @@ class by_path(Value):
                 re.compile(pattern)
             except (re.error, TypeError) as e:
                 raise ValueError(f"`by_path`: {pattern!r} is no regular expression: {e}") from None
+            if not isinstance(pattern, str):
+                raise ValueError(f"`by_path`: a pattern must be a string, got {pattern!r}")
         fill(self, patterns=tuple(table), entries=tuple(table.values()), default=default)
-        fill(self, **vars(self.map(as_schedule)))
+        fill(self, **vars(self.map(lambda label, entry: number_or_schedule(label, entry, Range(closed=True)))))
 
     @property
     def table(self) -> dict[str, Any]:
@@ -118,8 +120,7 @@ def check_hyper(where: str, x: Any, limits: Range) -> Any:
         raise ValueError(f"`{where}`: for a number by path write by_path({code(x)}, default=...)")
     if isinstance(x, by_path):
         return x.map(lambda label, entry: check_hyper(f"{where}`: `{label}", entry, limits))
-    x = as_schedule(where, x)
-    return x if isinstance(x, Schedule) else check_number(where, x, limits)
+    return number_or_schedule(where, x, limits)
 
 
 def evaluate(where: str, x: Any, count: Any, dtype: Any) -> Any:

@@ -16,7 +16,7 @@ from .value import child, number, static, value
 
 L = TypeVar("L", bound="Link")
 
-ROLES = ("clip", "decay", "accumulate", "precondition", "scale", "descend", "decay_after", "other")
+ROLES = ("clip", "decay", "penalty", "accumulate", "precondition", "scale", "descend", "decay_after", "other")
 
 
 class Link(Transformation):
@@ -27,10 +27,11 @@ class Link(Transformation):
     equation: ClassVar[str] = ""
     """What the leaf function does to the update ``u`` of a parameter ``θ``, as a line of mathematics."""
     role: ClassVar[str] = "other"
-    """What the link is for, one of `ROLES`; the order of roles gives a chain its meaning."""
+    """What the link is for; the order of roles gives a chain its meaning. One of clip, decay, penalty, accumulate
+    (momentum), precondition, scale, descend, decay_after, other."""
     reads_params: ClassVar[bool] = False
     """Whether the parameters must be passed to ``update``."""
-    reads_updates: ClassVar[bool] = False
+    needs_all_updates: ClassVar[bool] = False
     """Whether the whole tree of updates must be known before the first leaf, as for a global norm."""
     treewise: ClassVar[bool] = False
     extra: ClassVar[tuple[str, ...]] = ()
@@ -75,7 +76,7 @@ class Treewise(Link):
         return ()
 
     def update_tree(self, updates: Any, state: Any, params: Any, at: At) -> tuple[Any, Any]:
-        """Transform a tree of updates, which are float32 or wider; as `Transformation.update`."""
+        """Transform a tree of updates. They and ``params`` (which may be ``None``) are float32 or wider."""
         raise NotImplementedError
 
 
@@ -110,6 +111,8 @@ def transform(cls: type[L]) -> type[L]:
     """
     if not issubclass(cls, (Leafwise, Treewise)):
         raise TypeError(f"`{cls.__name__}` must derive from Leafwise or Treewise to be a link")
-    if cls.role not in ROLES:
+    if isinstance(cls.role, str) and cls.role not in ROLES:
         raise ValueError(f"`{cls.__name__}.role` must be one of {', '.join(ROLES)}, got {cls.role!r}")
+    if not isinstance(cls.slots, tuple):
+        raise TypeError(f"`{cls.__name__}.slots` must be a tuple of names, got {cls.slots!r}")
     return value(cls)

@@ -23,7 +23,7 @@ def sqrt(x: jax.Array) -> jax.Array:
 @sqrt.defjvp
 def _sqrt_jvp(primals: tuple, tangents: tuple) -> tuple:
     (x,), (dx,) = primals, tangents
-    root = jnp.sqrt(x)
+    root = sqrt(x)
     return root, jnp.where(root > 0, 0.5 / jnp.where(root > 0, root, jnp.ones_like(root)), jnp.zeros_like(root)) * dx
 
 
@@ -32,5 +32,8 @@ def one_minus_power(decay: Any, t: jax.Array) -> jax.Array:
 
     A Python ``decay`` has its logarithm taken in double precision.
     """
-    log = jnp.log(decay) if not isinstance(decay, float) else math.log(decay) if decay else -math.inf
-    return -jnp.expm1(t * log)
+    if isinstance(decay, float):
+        return -jnp.expm1(t * math.log(decay)) if decay else jnp.ones_like(t)
+    # The inner `where` keeps log 0 = −∞ out of the derivatives.
+    safe = jnp.where(decay > 0, decay, jnp.ones_like(decay))
+    return jnp.where(decay > 0, -jnp.expm1(t * jnp.log(safe)), jnp.ones_like(t * safe))

@@ -12,60 +12,79 @@ if TYPE_CHECKING:
 
 def problems(links: dict[str, Link]) -> list[str]:
     """What cannot be meant in this order, each with its remedy."""
-    names, roles = list(links), [link.role for link in links.values()]
+    names, roles = list(links), _roles(links)
     descents = [n for n, r in zip(names, roles) if r == "descend"]
     found = []
     if len(descents) > 1:
+        outcome = "climbs" if len(descents) % 2 == 0 else "descends by the product of the rates"
         found.append(
-            f"{' and '.join(map(repr, descents))} each flip the sign, so the chain "
-            f"{'climbs' if len(descents) % 2 == 0 else 'descends by the product of the rates'}: keep one, and write "
-            "scale(factor) or a product of schedules for the other"
+            f"{' and '.join(map(repr, descents))} each flip the sign, so the chain {outcome}: "
+            "keep one; for a rate times a schedule write scale_by_lr(rate * schedule)"
         )
-    first = roles.index("descend") if descents else len(roles)
+    if not descents:
+        return found
+    first = roles.index("descend")
+    anchor = repr(names[first])
     for i, (name, role) in enumerate(zip(names, roles)):
-        if role == "decay" and i > first:
+        if role in ("decay", "penalty") and i > first:
             found.append(
-                f"{name!r} comes after {names[first]!r} has flipped the sign, so it makes weights grow: "
-                f"move it before {names[first]!r}, or use decay_after_step, which the learning rate does not scale"
+                f"{name!r} comes after {anchor} has flipped the sign, so it makes weights grow: "
+                f"move it before {anchor}, or use decay_after_step, which the learning rate does not scale"
             )
         if role == "precondition" and i > first:
             found.append(
-                f"{name!r} comes after {names[first]!r} and normalizes the learning rate away: "
-                f"move it before {names[first]!r}"
+                f"{name!r} comes after {anchor} and normalizes the learning rate away: move it before {anchor}"
             )
-        if role == "decay_after" and i < first and descents:
+        if role == "decay_after" and i < first:
             found.append(
-                f"{name!r} decays the parameters as moved by the step, but stands before {names[first]!r}, "
-                f"where there is no step yet: move it after {names[first]!r}, or use add_decayed_weights"
+                f"{name!r} decays the parameters as moved by the step, but stands before {anchor}, "
+                f"where there is no step yet: move it after {anchor}, or use add_decayed_weights"
             )
     return found
 
 
-def weight_decay(links: dict[str, Link]) -> str:
-    """Which kind of weight decay the order amounts to."""
-    names, roles = list(links), [link.role for link in links.values()]
-    kinds = [_kind(i, names, roles) for i, role in enumerate(roles) if role in ("decay", "decay_after")]
-    return "; ".join(kinds) or "none"
+def penalties(links: dict[str, Link]) -> list[str]:
+    """Which kind of weight decay, and of other penalties, the order amounts to: a line each."""
+    names, roles = list(links), _roles(links)
+    decays = [_kind(i, links) for i, role in enumerate(roles) if role in ("decay", "decay_after")]
+    lines = [f"weight decay: {'; '.join(decays) or 'none'}"]
+    return lines + [f"{names[i]}: {_kind(i, links)}" for i, role in enumerate(roles) if role == "penalty"]
 
 
-def _kind(i: int, names: list[str], roles: list[str]) -> str:
+def _roles(links: dict[str, Link]) -> list[str]:
+    """What each link is for; a scale by a negative number is a descent."""
+
+    def flips(link: Link) -> bool:
+        factor = getattr(link, "step_size", None)
+        return link.role == "scale" and isinstance(factor, float) and factor < 0
+
+    return ["descend" if flips(link) else link.role for link in links.values()]
+
+
+def _kind(i: int, links: dict[str, Link]) -> str:
+    names, roles = list(links), _roles(links)
+    before, after = list(zip(names[:i], roles[:i])), list(zip(names[i + 1 :], roles[i + 1 :]))
+    descents = [n for n, r in zip(names, roles) if r == "descend"]
     if roles[i] == "decay_after":
-        descents = [n for n, r in zip(names, roles) if r == "descend"]
-        unscaled = f", not scaled by {' or '.join(descents)}" if descents else ""
-        return f"independent (a step of its own after the main one){unscaled}"
-    after = [(n, r) for n, r in zip(names[i + 1 :], roles[i + 1 :])]
-    before = [(n, r) for n, r in zip(names[:i], roles[:i])]
+        constant = isinstance(getattr(links[names[i]], "rate", None), float)
+        scaled = f", not scaled by {' or '.join(descents)}" if constant and descents else ", at a rate of its own"
+        return f"independent (a step of its own after the main one){scaled}"
     if "descend" in roles[:i]:
         return "after the sign flip: it makes weights grow"
+    unknown = [n for n, link in links.items() if link.treewise and link.role == "other"]
+    if unknown:
+        return f"unknown, since {unknown[0]} may be a preconditioner: say so by its role"
     for kind in ("precondition", "accumulate"):
         through = [n for n, r in after if r == kind]
         if through:
-            return f"coupled (L2: it passes through {through[0]})"
-    position = (
-        "decoupled (after the preconditioner)" if "precondition" in roles[:i] else "decoupled (after the momentum)"
-    )
-    if not {"precondition", "accumulate"} & {r for _, r in before}:
-        position = "L2 (the same as ½λ‖θ‖² in the loss)"
+            return f"coupled ({'L2: ' if roles[i] == 'decay' else ''}it passes through {through[0]})"
+    passed = {r for _, r in before}
+    if "precondition" in passed:
+        position = "decoupled (after the preconditioner)"
+    elif "accumulate" in passed:
+        position = "decoupled (after the momentum)"
+    else:
+        position = "L2 (the same as ½λ‖θ‖² in the loss)" if roles[i] == "decay" else "the same as in the loss"
     if not any(r == "descend" for _, r in after):
         return position
     rates = [n for n, r in before if r == "scale"]
@@ -74,12 +93,12 @@ def _kind(i: int, names: list[str], roles: list[str]) -> str:
 
 def differences(ours: dict[str, Link], theirs: dict[str, Link]) -> list[str]:
     """What is different in ``theirs``, a line each."""
-    lines = [f"{link!r} is removed" for name, link in ours.items() if name not in theirs]
+    lines = [f"{_shown(name, link)} is removed" for name, link in ours.items() if name not in theirs]
     names = list(theirs)
     for i, (name, link) in enumerate(theirs.items()):
         if name not in ours:
             where = f"after {names[i - 1]}" if i else "at the front"
-            lines.append(f"{link!r} is added {where}")
+            lines.append(f"{_shown(name, link)} is added {where}")
     lines += _moves([n for n in ours if n in theirs], [n for n in theirs if n in ours])
     for name in (n for n in ours if n in theirs):
         a, b = ours[name], theirs[name]
@@ -102,3 +121,7 @@ def _moves(ours: list[str], theirs: list[str]) -> list[str]:
             best[j + 1] = before[j] + [name] if name == other else max(before[j + 1], best[j], key=len)
     moved = [n for n in theirs if n not in best[-1]]
     return [f"{n} is moved {'after ' + theirs[i - 1] if (i := theirs.index(n)) else 'to the front'}" for n in moved]
+
+
+def _shown(name: str, link: Link) -> str:
+    return repr(link) if name == type(link).__name__ else f"{name}={link!r}"

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.tree_util import tree_flatten_with_path, tree_unflatten
+from jax.core import Tracer
 
+from . import engine
 from .state import State
-from .tree import flatten, is_trainable, path_name, show
+from .tree import flatten, show
 from .value import PlainKeyError
 
 if TYPE_CHECKING:
@@ -38,60 +39,74 @@ class Report(NamedTuple):
 
 def state_dict(state: State) -> dict[str, np.ndarray]:
     """See `Transformation.state_dict`; so with the next three."""
-    named = _named(state)
-    if len(dict(named)) != len(named):
-        twice = sorted({name for name, _ in named if [n for n, _ in named].count(name) > 1})
-        raise ValueError(f"two arrays of the state have the name {twice[0]!r}: rename one of the parameters")
-    return {name: np.asarray(x) for name, x in named}
+    return {name: np.asarray(x) for name, x in _named(state).items()}
 
 
 def load_state_dict(  # noqa: D103
     tx: Transformation, params: Any, arrays: Mapping[str, Any], *, strict: bool = True
 ) -> tuple[State, Report]:
-    fresh = tx.init(params)
-    arrays = dict(arrays)
-    born = {n.removeprefix("born/"): arrays.pop(n) for n in list(arrays) if n.startswith("born/")}
-    paths = set(flatten(params).paths)
-    fresh = fresh._replace(born={p: jnp.asarray(x, jnp.int32) for p, x in born.items() if p in paths})
-    keyed, treedef = tree_flatten_with_path(fresh)
-    report, leaves = Report([], [], [f"born/{p}" for p in born if p not in paths], []), []
-    for path, new in keyed:
-        name = path_name(path).removeprefix("links/")
-        given = born.get(name.removeprefix("born/")) if name.startswith("born/") else arrays.pop(name, None)
-        if given is None:
+    fresh = engine.init(tx.links, params)
+    names, places = _named(fresh), jax.tree.leaves(fresh)
+    report, loaded = Report([], [], [], []), {}
+    for name, new in names.items():
+        if name not in arrays:
             report.missing.append(name)
-        elif np.shape(given) != new.shape:
+        elif np.shape(given := arrays[name]) != new.shape:
             report.mismatched.append(f"{name} ({show(given)} for {show(new)})")
         else:
             report.matched.append(name)
-            new = jax.device_put(jnp.asarray(given, new.dtype), new.sharding)
-        leaves.append(new)
-    report.unexpected.extend(arrays)
+            given = jnp.asarray(given, new.dtype)
+            loaded[name] = given if isinstance(new, Tracer) else jax.device_put(given, new.sharding)
+    born = {n: x for n, x in arrays.items() if n.startswith("born/") and _slots_of(n, names)}
+    report.matched.extend(born)
+    report.unexpected.extend(n for n in arrays if n not in names and n not in born)
     if strict and (report.missing or report.unexpected or report.mismatched):
         raise PlainKeyError(
             f"the arrays do not match this chain and these parameters (strict=False loads what does): {report}"
         )
-    return tree_unflatten(treedef, leaves), report
+    state = jax.tree.unflatten(jax.tree.structure(fresh), [loaded.get(n, x) for n, x in zip(names, places)])
+    return state._replace(born=_births(tx, fresh, loaded, born)), report
+
+
+def _births(tx: Transformation, fresh: State, loaded: Mapping[str, Any], born: Mapping[str, Any]) -> dict[str, Any]:
+    """When the slots of each link began, by ``link/path``, for those that did not begin with the run.
+
+    Slots of which none came over begin now. Where some did, they carry on together.
+    """
+    births = {name.removeprefix("born/"): jnp.asarray(x, jnp.int32) for name, x in born.items()}
+    for name, link in tx.links.items():
+        if link.treewise or not link.slots or "step" not in loaded:
+            continue
+        slots = fresh.links[name]
+        for path, x in flatten(slots[link.slots[0]]).items():
+            key = f"{name}/{path}"
+            if x is not None and not any(f"{name}/{slot}/{path}" in loaded for slot in link.slots):
+                births[key] = loaded["step"]
+    return births
 
 
 def adopt(tx: Transformation, params: Any, state: State) -> tuple[State, Report]:  # noqa: D103
-    return load_state_dict(tx, params, dict(_named(state)), strict=False)
+    return load_state_dict(tx, params, _named(state), strict=False)
 
 
 def add_param_group(tx: Transformation, params: Any, state: State) -> State:  # noqa: D103
-    old = {path for entry in state.links.values() for path in _paths(entry)}
-    arrays = dict(_named(state))
-    new = {path for path, p in flatten(params).items() if is_trainable(p)} - old
-    arrays.update({f"born/{path}": state.step for path in new if old})  # without slots nothing tells old from new
-    return load_state_dict(tx, params, arrays, strict=False)[0]
+    return adopt(tx, params, state)[0]
 
 
-def _paths(entry: Any) -> set[str]:
-    if not isinstance(entry, dict):
-        return set()
-    return {path for slot in entry.values() for path, x in flatten(slot).items() if x is not None}
+def _named(state: State) -> dict[str, Any]:
+    """The arrays of the state by name, in the order of its leaves."""
+    named: dict[str, Any] = {}
+    for name, x in flatten(state).items():
+        if x is None:
+            continue
+        name = name.removeprefix("links/")
+        if name in named:
+            raise ValueError(f"two arrays of the state have the name {name!r}: rename one of the parameters")
+        named[name] = x
+    return named
 
 
-def _named(state: State) -> list[tuple[str, jax.Array]]:
-    keyed, _ = tree_flatten_with_path(state)
-    return [(path_name(path).removeprefix("links/"), x) for path, x in keyed]
+def _slots_of(birth: str, names: Mapping[str, Any]) -> bool:
+    """Whether the link and path of a ``born/link/path`` have slots here."""
+    _, link, path = birth.split("/", 2)
+    return any(n.startswith(f"{link}/") and n.split("/", 2)[2:] == [path] for n in names)

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .value import Range, Value, check_number, child, fill, is_array, static, value
+from .value import Range, Value, check_number, each, is_array, number, static, value
 
 
 class Schedule(Value):
@@ -45,10 +45,7 @@ class product(Schedule):
     Errors: ``ValueError`` unless every factor is a schedule, a function of the step or a number.
     """
 
-    factors: tuple = child("schedules or numbers")
-
-    def __post_init__(self) -> None:
-        fill(self, factors=tuple(_factor(f"product.factors[{i}]", f) for i, f in enumerate(self.factors)))
+    factors: tuple[Any, ...] = number("schedules or numbers", check=each(lambda *field: number_or_schedule(*field)))
 
     def at(self, k: jax.Array) -> Any:
         result = jnp.ones_like(k)
@@ -61,7 +58,8 @@ class product(Schedule):
 class from_function(Schedule):
     """A Python function of the step as a schedule. Links wrap bare functions in it themselves.
 
-    The function gets the count of steps taken as a traced int32 scalar, and returns a scalar.
+    The function gets the count of steps taken as a traced int32 scalar, and returns a scalar. It must
+    depend on nothing else that changes: outside of ``jit`` too it is traced once and then reused.
     """
 
     function: Callable = static("from the count of steps to a number")
@@ -71,6 +69,10 @@ class from_function(Schedule):
         remedy = "To choose by parameter, write by_path({pattern: number}, default=...)"
         try:
             result = jax.eval_shape(self.function, jax.ShapeDtypeStruct((), jnp.int32))
+        except jax.errors.ConcretizationTypeError as e:
+            raise ValueError(
+                f"{what} asks for the step's value, which is traced: use jnp.where, join_schedules or step_schedule"
+            ) from e
         except Exception as e:
             raise ValueError(f"{what} raised {type(e).__name__}: {e}. {remedy}") from e
         shape, dtype = getattr(result, "shape", None), getattr(result, "dtype", None)
@@ -101,9 +103,10 @@ def as_schedule(where: str, x: Any) -> Any:
     return x
 
 
-def _factor(where: str, x: Any) -> Any:
+def number_or_schedule(where: str, x: Any, limits: Range) -> Any:
+    """The check of a field that takes a number in range, a schedule, or a function of the step."""
     x = as_schedule(where, x)
-    return x if isinstance(x, Schedule) else check_number(where, x, Range())
+    return x if isinstance(x, Schedule) else check_number(where, x, limits)
 
 
 def _factors(x: Any) -> tuple:

@@ -18,4 +18,4 @@ class State(NamedTuple):
     """How many updates were made; an int32 scalar."""
     links: dict[str, Any]
     born: dict[str, jax.Array]
-    """The step at which a parameter joined, by path, for those that joined after the first step."""
+    """The step at which a link's slots for a parameter began, by ``link/path``, if not with the run."""

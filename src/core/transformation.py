@@ -28,7 +28,8 @@ class Transformation(Value):
     def init(self, params: Any) -> State:
         """The state before the first step, for parameters in any pytree.
 
-        Leaves that are not floating-point or complex arrays get no slots and are never changed.
+        Leaves that are not floating-point or complex arrays get no slots and are never changed. A
+        parameter whose gradient is ``None`` at some step is left alone at that step, slots and all.
 
         Warns (`ChainWarning`) of a `by_path` pattern that no parameter's path matches.
         """
@@ -55,13 +56,13 @@ class Transformation(Value):
         """
         return engine.step(self.links, params, state, grads, extra)
 
-    def lookahead(self, params: Any, state: State) -> Any:
+    def lookahead(self, params: Any, state: State, **extra: Any) -> Any:
         """Where the parameters would coast to if the next gradient were zero.
 
         With momentum this is Nesterov's look-ahead point θ − αμb, at which his gradient is taken:
         ``grads = grad(loss)(tx.lookahead(params, state))`` (Nesterov 1983; Sutskever et al. 2013).
         """
-        return engine.lookahead(self.links, params, state)
+        return engine.lookahead(self.links, params, state, extra)
 
     def describe(self, params: Any = None) -> str:
         """The equations, hyperparameters, kind of weight decay and size of the state, as a table.
@@ -90,15 +91,17 @@ class Transformation(Value):
         return saving.load_state_dict(self, params, arrays, strict=strict)
 
     def adopt(self, params: Any, state: State) -> tuple[State, Report]:
-        """Carry the state of another chain over to this one: what both have is kept, the rest starts afresh."""
+        """Carry the state of another chain over to this one: what both have is kept, the rest begins at this step.
+
+        Bias corrections and first-step rules of fresh slots count from here; schedules count on.
+        """
         return saving.adopt(self, params, state)
 
     def add_param_group(self, params: Any, state: State) -> State:
-        """The state for ``params`` that have gained (or lost) leaves in mid-training.
+        """The state for ``params`` that have gained (or lost) leaves in mid-training, as `adopt` makes it.
 
-        Give the whole new tree. Parameters that were there keep their slots; new ones get fresh slots
-        and are *born* at this step: bias corrections and first-step rules count from here for them,
-        as for a parameter group added to a PyTorch optimizer. Schedules count on.
+        Give the whole new tree. Parameters that were there keep their slots; new ones get fresh slots,
+        which begin at this step, as those of a parameter group added to a PyTorch optimizer.
         """
         return saving.add_param_group(self, params, state)
 

@@ -96,8 +96,10 @@ class Value:
             given = getattr(self, field.name)
             if limits := field.metadata.get("range"):
                 fill(self, **{field.name: field.metadata["check"](where, given, limits)})
-            elif given not in (one_of := field.metadata.get("one_of") or (given,)):
-                raise ValueError(f"`{where}` must be one of {', '.join(map(repr, one_of))}, got {given!r}")
+            elif one_of := field.metadata.get("one_of"):
+                if given not in one_of:
+                    raise ValueError(f"`{where}` must be one of {', '.join(map(repr, one_of))}, got {given!r}")
+                fill(self, **{field.name: one_of[one_of.index(given)]})  # True for 1
         self.check()
 
     def check(self) -> None:
@@ -110,15 +112,18 @@ class Value:
         >>> cx.scale_by_adam().replace(b2=0.95)
         scale_by_adam(b2=0.95)
         """
-        known = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}  # pyright: ignore[reportArgumentType]
+        if not dataclasses.is_dataclass(self):
+            raise TypeError(f"`{type(self).__name__}` has no fields to replace: make a new one")
+        known = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         for name in fields:
             if name not in known:
                 raise TypeError(unknown_field(type(self).__name__, name, known))
         return type(self)(**{**known, **fields})
 
     def __setattr__(self, name: str, value: Any) -> None:
-        remedy = f"use .replace({name}={code(value)}) for a changed copy"
-        raise AttributeError(f"`{type(self).__name__}` is a value and cannot be changed: {remedy}")
+        fields = getattr(type(self), "__dataclass_fields__", ())
+        remedy = f"use .replace({name}={code(value)})" if name in fields else "use its methods"
+        raise AttributeError(f"`{type(self).__name__}` is a value and cannot be changed: {remedy} for a changed copy")
 
     def __delattr__(self, name: str) -> None:
         raise AttributeError(f"`{type(self).__name__}` is a value and cannot be changed: {name!r} stays")
@@ -171,11 +176,12 @@ def value(cls: type[T], **options: Any) -> type[T]:
     Fields declared by `number`, `hyper` or `child` are children of the pytree; all others are part
     of its structure.
     """
-    methods = {name: cls.__dict__.get(name, getattr(Value, name)) for name in ("__setattr__", "__delattr__")}
     cls = dataclasses.dataclass(frozen=True, eq=False, repr=False, **options)(cls)
-    for name, method in methods.items():
-        setattr(cls, name, method)  # clearer errors than the dataclass's own
+    del cls.__setattr__, cls.__delattr__  # those of Value have clearer errors
     fields = dataclasses.fields(cls)  # pyright: ignore[reportArgumentType]
+    for f in fields:
+        if "doc" not in f.metadata:
+            raise TypeError(f"declare the field `{cls.__name__}.{f.name}` by hyper, number, child or static")
     cls._leaves = tuple(f.name for f in fields if f.metadata.get("leaf"))
     cls._static = tuple(f.name for f in fields if not f.metadata.get("leaf"))
     if "__init__" in cls.__dict__ and options.get("init", True):
@@ -226,6 +232,17 @@ def code(x: Any) -> str:
     return repr(x)
 
 
+def each(check: Callable[[str, Any, Range], Any]) -> Callable[[str, Any, Range], tuple]:
+    """The check of a field that holds several of what ``check`` admits."""
+
+    def check_all(where: str, xs: Any, limits: Range) -> tuple:
+        if isinstance(xs, (str, bytes)) or not isinstance(xs, Iterable):
+            raise ValueError(f"`{where}` must be a tuple, got {code(xs)}")
+        return tuple(check(f"{where}[{i}]", x, limits) for i, x in enumerate(xs))
+
+    return check_all
+
+
 def is_array(x: Any) -> bool:
     """Whether ``x`` is a JAX array, traced or not, or a NumPy array."""
     return isinstance(x, (jax.Array, np.ndarray))
@@ -241,9 +258,10 @@ def check_number(where: str, x: Any, limits: Range) -> Any:
             raise ValueError(f"`{where}` must lie in {limits}, got {code(x)}")
         return x
     if is_array(x):  # perhaps traced, or stacked for vmap: its shape is checked where it is used
+        x = jnp.asarray(x)
         if x.ndim == 0 and not isinstance(x, Tracer):
             check_number(where, x.item(), limits)
-        if not jnp.issubdtype(x.dtype, jnp.number):
+        if not (jnp.issubdtype(x.dtype, jnp.floating) or jnp.issubdtype(x.dtype, jnp.integer)):
             raise ValueError(f"`{where}` must be a number, got an array of {x.dtype}")
         return x
     raise ValueError(f"`{where}` must be a number in {limits}, got {x!r}")
@@ -272,8 +290,7 @@ def _explaining_init(cls: type, init: Callable) -> Callable:
         try:
             signature.bind(self, *args, **kwargs)
         except TypeError as e:
-            shown = str(signature).replace("(self, ", "(").replace("(self)", "()")
-            raise TypeError(f"`{cls.__name__}{shown.split(' ->')[0]}`: {e}") from None
+            raise TypeError(f"`{cls.__name__}({', '.join(names)})`: {e}") from None
         init(self, *args, **kwargs)
 
     __init__.__signature__ = signature  # pyright: ignore[reportFunctionMemberAccess]
@@ -298,5 +315,5 @@ def _hashable(x: Any) -> Any:
     if isinstance(x, tuple):
         return tuple(map(_hashable, x))
     if is_array(x) and not isinstance(x, Tracer):
-        return x.shape, str(x.dtype), np.asarray(x).tobytes()
+        return x.shape, str(x.dtype), tuple(np.ravel(x).tolist())  # as numbers: 0.0 and -0.0 are equal
     return id(x) if isinstance(x, Tracer) else x

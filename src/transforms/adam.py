@@ -1,5 +1,9 @@
 """Adam and its relatives: divide the mean gradient by its root mean square."""
 
+from __future__ import annotations
+
+from typing import Any
+
 import jax.numpy as jnp
 
 from ..core.hyper import Hyper, hyper
@@ -19,71 +23,63 @@ class scale_by_adam(Leafwise):
     equation = "m ← β₁m + (1−β₁)u,  v ← β₂v + (1−β₂)u²,  u ← m̂ / (√v̂ + ε)"
     role = "precondition"
 
-    def scalars(self, at):
+    def scalars(self, at) -> Any:
         return at.debias(self.b1), at.debias(self.b2)
 
-    def leaf(self, u, slot, p, debias):
-        m, v = _moments(self, u, slot)
+    def leaf(self, u, slot, p, debias, /):
+        m, v = self.moments(u, slot)
         m_hat, v_hat = m * debias[0], v * debias[1]
         return m_hat / (sqrt(v_hat) + self.eps), {"mu": m, "nu": v}
 
+    def moments(self, u, slot):
+        """The next mean and mean square."""
+        m = self.b1 * slot.mu + (1 - self.b1) * u
+        v = self.b2 * slot.nu + (1 - self.b2) * jnp.square(u)
+        return m, v
+
 
 @transform
-class scale_by_uncorrected_adam(Leafwise):
+class scale_by_uncorrected_adam(scale_by_adam):
     """Adam without its bias correction, as in BERT's AdamWeightDecay and inside MXNet's Adam.
 
     Devlin et al. 2019, arXiv:1810.04805, the published code. Early updates are up to (1−β₁)/√(1−β₂)
     times as large as Adam's, so it wants a warm-up.
     """
 
-    b1: Hyper = hyper("β₁", "decay of the mean", default=0.9, high=1.0)
-    b2: Hyper = hyper("β₂", "decay of the mean square", default=0.999, high=1.0)
-    eps: Hyper = hyper("ε", "floor of the denominator, outside the root", default=1e-8)
-
-    slots = ("mu", "nu")
     equation = "m ← β₁m + (1−β₁)u,  v ← β₂v + (1−β₂)u²,  u ← m / (√v + ε)"
-    role = "precondition"
+
+    def scalars(self, at):
+        return None
 
     def leaf(self, u, slot, p, scalars):
-        m, v = _moments(self, u, slot)
+        m, v = self.moments(u, slot)
         return m / (sqrt(v) + self.eps), {"mu": m, "nu": v}
 
 
 @transform
-class scale_by_amsgrad(Leafwise):
+class scale_by_amsgrad(scale_by_adam):
     """Adam with a mean square that never falls. Reddi et al. 2018, arXiv:1904.09237, Algorithm 2.
 
     Departs from the paper as PyTorch does: the mean and the maximum are corrected for bias. The
     maximum is of the uncorrected mean square.
     """
 
-    b1: Hyper = hyper("β₁", "decay of the mean", default=0.9, high=1.0)
-    b2: Hyper = hyper("β₂", "decay of the mean square", default=0.999, high=1.0)
-    eps: Hyper = hyper("ε", "floor of the denominator, outside the root", default=1e-8)
-
     slots = ("mu", "nu", "nu_max")
     equation = "m ← β₁m + (1−β₁)u,  v ← β₂v + (1−β₂)u²,  w ← max(w, v),  u ← m̂ / (√ŵ + ε)"
-    role = "precondition"
-
-    def scalars(self, at):
-        return at.debias(self.b1), at.debias(self.b2)
 
     def leaf(self, u, slot, p, debias):
-        m, v = _moments(self, u, slot)
+        m, v = self.moments(u, slot)
         w = jnp.maximum(slot.nu_max, v)
         return m * debias[0] / (sqrt(w * debias[1]) + self.eps), {"mu": m, "nu": v, "nu_max": w}
 
 
 @transform
-class scale_by_nadam(Leafwise):
+class scale_by_nadam(scale_by_adam):
     """Adam with Nesterov momentum on a schedule. Dozat 2016, "Incorporating Nesterov momentum into Adam".
 
     μₜ = β₁(1 − ½·0.96^(tψ)), and Π is the product of the μ so far.
     """
 
-    b1: Hyper = hyper("β₁", "limit of the momentum", default=0.9, high=1.0)
-    b2: Hyper = hyper("β₂", "decay of the mean square", default=0.999, high=1.0)
-    eps: Hyper = hyper("ε", "floor of the denominator, outside the root", default=1e-8)
     momentum_decay: Hyper = hyper("ψ", "how fast the momentum rises to its limit", default=4e-3)
 
     slots = ("mu", "nu", "mu_product")
@@ -91,7 +87,6 @@ class scale_by_nadam(Leafwise):
         "m ← β₁m + (1−β₁)u,  v ← β₂v + (1−β₂)u²,  μₜ = β₁(1 − ½·0.96^(tψ)),  Π ← Πμₜ,  "
         "u ← ((1−μₜ)/(1−Π)·u + μₜ₊₁/(1−Πμₜ₊₁)·m) / (√v̂ + ε)"
     )
-    role = "precondition"
 
     def init_leaf(self, p):
         product = jnp.ones((), slot_like(p).real.dtype)
@@ -106,12 +101,6 @@ class scale_by_nadam(Leafwise):
     def leaf(self, u, slot, p, scalars):
         mu, mu_next, debias = scalars
         product = slot.mu_product * mu
-        m, v = _moments(self, u, slot)
+        m, v = self.moments(u, slot)
         mean = (1 - mu) / (1 - product) * u + mu_next / (1 - product * mu_next) * m
         return mean / (sqrt(v * debias) + self.eps), {"mu": m, "nu": v, "mu_product": product}
-
-
-def _moments(self, u, slot):
-    m = self.b1 * slot.mu + (1 - self.b1) * u
-    v = self.b2 * slot.nu + (1 - self.b2) * jnp.square(u)
-    return m, v

@@ -1,5 +1,7 @@
 """Clipping: bounds on the size of the update."""
 
+from __future__ import annotations
+
 import jax.numpy as jnp
 
 from ..core.hyper import Hyper, hyper
@@ -23,18 +25,20 @@ class clip(Leafwise):
 class clip_by_global_norm(Leafwise):
     """Scale all updates down together if their common norm exceeds a bound. Pascanu et al. 2013, arXiv:1211.5063.
 
-    The norm is accumulated in float32 or better. A NaN or infinite gradient makes every update NaN.
+    The norm is accumulated in float32 or better. A NaN gradient makes every update NaN; an infinite
+    norm (a gradient over 1.8e19 in float32) makes finite updates 0 and infinite ones NaN.
     """
 
     max_norm: Hyper = hyper("c", "the largest norm of the whole tree")
 
     equation = "u ← u·min(1, c/‖u‖)"
     role = "clip"
-    reads_updates = True
+    needs_all_updates = True
 
     def scalars(self, at):
         norm = at.global_norm()
-        return jnp.minimum(1.0, self.max_norm / jnp.maximum(norm, jnp.finfo(at.dtype).tiny))
+        within = norm <= self.max_norm  # not so for NaN, which shall spread
+        return jnp.where(within, 1.0, self.max_norm / jnp.where(within, 1.0, norm))
 
     def leaf(self, u, slot, p, factor):
         return u * factor

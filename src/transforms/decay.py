@@ -1,5 +1,7 @@
 """Weight decay and penalties: links that read the parameters."""
 
+from __future__ import annotations
+
 import jax.numpy as jnp
 
 from ..core.hyper import Hyper, hyper
@@ -34,7 +36,7 @@ class add_l1(Leafwise):
     l1: Hyper = hyper("λ", "weight of the penalty")
 
     equation = "u ← u + λ·sign(θ)"
-    role = "decay"
+    role = "penalty"
     reads_params = True
 
     def leaf(self, u, slot, p, scalars):

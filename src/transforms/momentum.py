@@ -1,5 +1,7 @@
 """Momentum: what the update remembers of the gradients before."""
 
+from __future__ import annotations
+
 import jax.numpy as jnp
 
 from ..core.hyper import Hyper, hyper

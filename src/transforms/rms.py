@@ -1,5 +1,7 @@
 """Scaling by the size of past gradients: Adagrad, RMSprop, Adadelta."""
 
+from __future__ import annotations
+
 import jax.numpy as jnp
 
 from ..core.hyper import Hyper, hyper

@@ -1,5 +1,7 @@
 """Multiplying by a number: a constant scale, and the learning rate with the descent's sign."""
 
+from __future__ import annotations
+
 import math
 
 from ..core.hyper import Hyper, hyper

@@ -1,0 +1,21 @@
+"""Warnings that point at the user's line."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from pathlib import Path
+
+PACKAGE = str(Path(__file__).parent.parent)
+
+
+class ChainWarning(UserWarning):
+    """A chain that cannot be meant, or a part of it that has no effect."""
+
+
+def warn(text: str) -> None:
+    """Warn at the nearest line that is not chainax's own."""
+    frame, level = sys._getframe(1), 2
+    while frame.f_code.co_filename.startswith(PACKAGE) and frame.f_back is not None:
+        frame, level = frame.f_back, level + 1
+    warnings.warn(text, ChainWarning, stacklevel=level)

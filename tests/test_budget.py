@@ -1,0 +1,119 @@
+"""Budgets of the compiled step that do not depend on the machine's mood: bytes, temporaries, copies, equations."""
+
+from typing import Any
+
+import chainax as cx
+import jax
+import jax.numpy as jnp
+import optax
+import pytest
+from chainax.core import engine
+from jax.extend.core import ClosedJaxpr
+
+CLIP, OPTAX_CLIP = cx.clip_by_global_norm(1.0), optax.clip_by_global_norm(1.0)
+RECIPES: dict[str, tuple[Any, Any, float, float]] = {  # chainax, Optax, bytes a parameter in float32 and bfloat16
+    "sgd": (cx.sgd(0.1), optax.sgd(0.1), 12, 6),
+    "momentum": (cx.sgd(0.1, momentum=0.9), optax.sgd(0.1, momentum=0.9), 24, 18),
+    "adamw": (cx.adamw(0.1), optax.adamw(0.1), 40, 32),
+    "clip, adamw": (cx.chain(CLIP, cx.adamw(0.1)), optax.chain(OPTAX_CLIP, optax.adamw(0.1)), 44, 34),
+    "clip, adamw, mask": (
+        cx.chain(CLIP, cx.adamw(0.1, weight_decay=cx.by_path({"bias": 0.0}, default=0.01))),
+        optax.chain(OPTAX_CLIP, optax.adamw(0.1, mask={"kernel": True, "bias": False})),
+        44,
+        34,
+    ),
+}
+
+
+def params(dtype: Any) -> dict[str, jax.Array]:
+    """Two leaves that are large enough for the per-leaf scalars not to count, one of them in rows."""
+    return {"kernel": jnp.ones((256, 512), dtype), "bias": jnp.ones(1 << 16, dtype)}
+
+
+def compiled(step: Any, state: Any, params: Any) -> Any:
+    """The step with parameters and state donated, in the order in which JAX reuses their buffers."""
+    return jax.jit(step, donate_argnums=(0, 1)).lower(params, state, params).compile()
+
+
+def optax_step(tx: Any) -> Any:
+    """The same step by Optax."""
+
+    def step(params: Any, state: Any, grads: Any) -> Any:
+        updates, state = tx.update(grads, state, params)
+        return optax.apply_updates(params, updates), state
+
+    return step
+
+
+def bytes_per_parameter(step: Any, params: Any) -> tuple[float, float]:
+    """Accessed, and of temporaries."""
+    n = sum(p.size for p in jax.tree.leaves(params))
+    return step.cost_analysis()["bytes accessed"] / n, step.memory_analysis().temp_size_in_bytes / n
+
+
+@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("dtype", (jnp.float32, jnp.bfloat16))
+def test_traffic(name: str, dtype: Any) -> None:
+    """Bytes within the budget, no temporaries, no copies; in float32 never more than Optax."""
+    ours, theirs, single, half = RECIPES[name]
+    p = params(dtype)
+    step = compiled(ours.step, ours.init(p), p)
+    accessed, temporary = bytes_per_parameter(step, p)
+    assert accessed <= (single if dtype == jnp.float32 else half) * 1.001
+    assert temporary < 0.01
+    assert " copy(" not in step.as_text()
+    if dtype == jnp.float32:
+        with jax.numpy_dtype_promotion("standard"):
+            other = bytes_per_parameter(compiled(optax_step(theirs), theirs.init(p), p), p)
+        assert accessed <= other[0] * 1.001
+        assert temporary <= other[1] + 0.01
+
+
+def test_norm_of_short_leaves_needs_no_temporary() -> None:
+    """A thousand-odd numbers in a row are summed in one kernel on CPU, where XLA would store their squares."""
+    leaves = [jnp.ones(n) for n in (1024, 768, 64)]
+    step = jax.jit(cx.global_norm).lower(leaves).compile()
+    accessed, temporary = bytes_per_parameter(step, leaves)
+    assert accessed < 4.1
+    assert temporary < 0.1
+
+
+def equations(jaxpr: Any, seen: set[int]) -> int:
+    """The equations of a jaxpr and of those within it, each jaxpr counted once."""
+    if id(jaxpr) in seen:
+        return 0
+    seen.add(id(jaxpr))
+    inner = (x for e in jaxpr.eqns for v in e.params.values() for x in (v if isinstance(v, (list, tuple)) else [v]))
+    jaxprs = (x.jaxpr if isinstance(x, ClosedJaxpr) else x for x in inner)
+    return len(jaxpr.eqns) + sum(equations(x, seen) for x in jaxprs if hasattr(x, "eqns"))
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_equal_leaves_are_traced_once(name: str) -> None:
+    """A hundred leaves of two shapes make at most 6 equations a leaf where Optax makes one for each operation."""
+    ours = RECIPES[name][0]
+    p = {f"kernel_{i}": jnp.ones(4 + i % 2) for i in range(98)} | {"bias_0": jnp.ones(4), "bias_1": jnp.ones(4)}
+    jaxpr = jax.make_jaxpr(ours.step)(p, ours.init(p), p)
+    assert equations(jaxpr.jaxpr, set()) <= 6 * 100
+
+
+def test_numbers_of_an_argument_are_not_in_the_executable() -> None:
+    """A chain passed as an argument lowers to the same text for other numbers, so a compilation cache finds it."""
+    p = params(jnp.float32)
+
+    def step(tx: Any, params: Any, state: Any) -> Any:
+        return tx.step(params, state, params)
+
+    texts = {jax.jit(step).lower(cx.adamw(lr), p, cx.adamw(lr).init(p)).as_text() for lr in (0.1, 0.2)}
+    assert len(texts) == 1
+
+
+def test_outside_of_jit_a_step_is_one_dispatch() -> None:
+    """All leaves go into one compiled function, and a second step finds it."""
+    tx = cx.adamw(0.12345)
+    p = [jnp.ones(i % 7 + 1) for i in range(50)]
+    state = tx.init(p)
+    before = engine._compiled._cache_size()
+    for _ in range(3):
+        p, state = tx.step(p, state, p)
+    assert engine._compiled._cache_size() == before + 1
