@@ -7,12 +7,15 @@ WORKERS ?= 2
 # Links every module of src/ into the environment as the package `chainax`, where type checkers see it too.
 INSTALL := -m pip install -q --disable-pip-version-check --config-settings editable_mode=strict -e
 
-.PHONY: demo test lint types pytest newest clean
+.PHONY: demo test bench lint types pytest newest clean
 
 demo: .venv/examples.done  ## The decay-order experiment: a table, and decay_order.png
 	$(BIN)/python examples/decay_order.py
 
 test: lint types pytest newest  ## All checks, on the oldest Python and on the newest at hand
+
+bench: .venv/test.done  ## The step beside Optax and torch: a table a workload, and benchmarks/results/<device>.json
+	$(BIN)/python benchmarks/step.py
 
 lint: .venv/test.done
 	$(BIN)/ruff check .

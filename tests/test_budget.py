@@ -113,7 +113,8 @@ def test_outside_of_jit_a_step_is_one_dispatch() -> None:
     tx = cx.adamw(0.12345)
     p = [jnp.ones(i % 7 + 1) for i in range(50)]
     state = tx.init(p)
-    before = engine._compiled._cache_size()
+    whole: Any = engine._compiled
+    before = whole._cache_size()
     for _ in range(3):
         p, state = tx.step(p, state, p)
-    assert engine._compiled._cache_size() == before + 1
+    assert whole._cache_size() == before + 1

@@ -1,0 +1,143 @@
+"""What was measured, as tables for the terminal and for Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from rich.table import Table
+
+COLUMNS = (
+    "recipe",
+    "library",
+    "step ms",
+    "× base",
+    "(quartiles)",
+    "ns/param",
+    "trace s",
+    "lower s",
+    "× base",
+    "compile s",
+    "× base",
+    "eqns",
+    "kernels",
+    "copies",
+    "B/param",
+    "temp B",
+    "state B",
+    "floor B",
+    "% of copy",
+    "deviation",
+)
+Row = list[str]
+
+
+def rows(table: dict[str, Any]) -> Iterator[Row]:
+    """The cells of one workload's table."""
+    for row in table["rows"]:
+        for i, (library, r) in enumerate(row["libraries"].items()):
+            ratios = r["ratios"]
+            low, high = ratios["step_quartiles"]
+            yield [
+                "" if i else row["title"],
+                library,
+                _cell(1e3 * r["step"]),
+                f"{ratios['step']:.2f}",
+                "" if i == 0 else f"{low:.2f}-{high:.2f}",
+                _cell(r["ns_per_parameter"]),
+                _cell(r.get("trace")),
+                _cell(r.get("lower")),
+                _cell(ratios.get("trace_and_lower")),
+                _cell(r.get("compile")),
+                _cell(ratios.get("compile")),
+                _whole(r.get("equations")),
+                _whole(r.get("kernels")),
+                _whole(r.get("copies")),
+                _cell(r.get("hlo_bytes_per_parameter")),
+                _cell(r.get("temporary_bytes_per_parameter")),
+                _cell(r["state_bytes_per_parameter"]),
+                _cell(r["floor_bytes_per_parameter"]),
+                f"{100 * r['share_of_copy_bandwidth']:.0f}",
+                f"{r['deviation']:.0e}",
+            ]
+
+
+def title(table: dict[str, Any], machine: dict[str, str]) -> str:
+    """What stands over one workload's table."""
+    return (
+        f"{table['title']}, {table['dtype']}: {table['parameters']:,} parameters in {table['leaves']} leaves; "
+        f"{machine['device']}, copying {table['copy_bandwidth'] / 1e9:.1f} GB/s; {versions(machine)}"
+    )
+
+
+def versions(machine: dict[str, str]) -> str:
+    """The libraries' versions in a line."""
+    names = ("chainax", "optax", "torch", "jax", "jaxlib")
+    return ", ".join(f"{name} {machine[name]}" for name in names if name in machine)
+
+
+def rich_table(table: dict[str, Any], machine: dict[str, str]) -> Table:
+    """One workload for the terminal."""
+    base = table["rows"][0]["base"] if table["rows"] else "base"
+    out = Table(title=title(table, machine), caption="\n".join(table["skipped"]), title_justify="left")
+    for i, column in enumerate(COLUMNS):
+        out.add_column(column.replace("base", base), justify="left" if i < 2 else "right")
+    for row in rows(table):
+        out.add_row(*row)
+    return out
+
+
+def rich_settings(found: dict[str, Any]) -> Table:
+    """The sweep for the terminal."""
+    out = Table(
+        title=f"{found['settings']} settings of AdamW, {found['steps']} steps each, end to end with compilation"
+    )
+    for column in ("library", "how", "seconds", "range", f"× {found['base']}"):
+        out.add_column(column)
+    for row in _settings_rows(found):
+        out.add_row(*row)
+    return out
+
+
+def settings_title(found: dict[str, Any]) -> str:
+    """What stands over the sweep."""
+    return f"{found['settings']} settings of AdamW, {found['steps']} steps each, end to end with compilation"
+
+
+def _settings_rows(found: dict[str, Any]) -> Iterator[Row]:
+    for how, r in found["rows"].items():
+        low, high = r["range"]
+        yield [how.split("_")[0], r["way"], _cell(r["seconds"]), f"{low:.3g}-{high:.3g}", f"{r['ratio']:.2f}"]
+
+
+def markdown(results: dict[str, Any]) -> str:
+    """Everything, to be pasted into the README."""
+    machine, parts = results["machine"], [f"### {results['machine']['device']}"]
+    parts.append(f"{versions(machine)}; {machine['cores']} cores, {machine['memory']} of memory.")
+    for table in results["tables"]:
+        parts.append(f"**{title(table, machine)}**")
+        base = table["rows"][0]["base"] if table["rows"] else "base"
+        head = [column.replace("base", base) for column in COLUMNS]
+        parts.append(_markdown_table(head, list(rows(table)), left=2))
+        parts += ["; ".join(table["skipped"]) + "."] * bool(table["skipped"])
+    if found := results.get("settings"):
+        parts.append(f"**{settings_title(found)}**")
+        head = ["library", "how", "seconds", "range", f"× {found['base']}"]
+        parts.append(_markdown_table(head, list(_settings_rows(found)), left=2))
+    return "\n\n".join(parts) + "\n"
+
+
+def _markdown_table(head: Row, body: list[Row], left: int) -> str:
+    rule = ["---" if i < left else "--:" for i in range(len(head))]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in [head, rule, *body])
+
+
+def _cell(x: float | None) -> str:
+    """Three digits, or a dash."""
+    if x is None:
+        return "-"
+    return f"{x:.0f}" if abs(x) >= 100 else f"{x:.3g}"
+
+
+def _whole(x: float | None) -> str:
+    return "-" if x is None else f"{x:.0f}"

@@ -1,0 +1,72 @@
+"""The benchmark measures what it says, and measures nothing unless the libraries agree. No time is tested."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+pytest.importorskip("torch")
+BENCHMARK = pathlib.Path(__file__).parent.parent / "benchmarks" / "step.py"
+ALL = ("step", "step_quartiles", "ns_per_parameter", "share_of_copy_bandwidth", "state_bytes_per_parameter", "ratios")
+COMPILED = (
+    *("trace", "lower", "compile", "equations", "kernels", "copies"),
+    *("hlo_bytes_per_parameter", "temporary_bytes_per_parameter"),
+)
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """The benchmark on 12 tiny leaves."""
+    environment = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"} | {"PYTHONIOENCODING": "utf-8"}
+    return subprocess.run(
+        [sys.executable, str(BENCHMARK), "--quick", "--workloads", "gpt2", *arguments],
+        env=environment,
+        capture_output=True,
+        encoding="utf-8",
+        timeout=300,
+    )
+
+
+def test_every_column_is_there_and_the_libraries_agree(tmp_path: pathlib.Path) -> None:
+    """One table and the sweep, in JSON, on the terminal and as Markdown."""
+    path = tmp_path / "results.json"
+    done = run("--dtypes", "float32", "--recipes", "clip_adamw_groups", "lion", "settings", "--output", str(path))
+    assert done.returncode == 0, done.stderr
+    results = json.loads(path.read_text(encoding="utf-8"))
+    assert {"device", "chainax", "optax", "torch", "jax", "jaxlib", "python"} <= set(results["machine"])
+    (table,) = results["tables"]
+    row = table["rows"][0]
+    assert list(row["libraries"]) == ["chainax", "optax", "torch"]
+    assert row["agreement"]["moved"] > 1e-2  # or agreement would mean nothing
+    for library, found in row["libraries"].items():
+        assert 0 <= found["deviation"] <= row["agreement"]["tolerance"] == 1e-5
+        assert set(ALL) <= set(found)
+        assert found["state_bytes_per_parameter"] == pytest.approx(8, rel=0.01)
+        assert (set(COMPILED) <= set(found)) == (library != "torch")
+        assert found["step"] > 0
+    assert row["libraries"]["chainax"]["ratios"]["step"] == 1
+    assert list(results["settings"]["rows"]) == ["chainax", "optax", "optax_vmap", "torch"]
+    assert "clip + AdamW, groups" in done.stdout
+    shown = subprocess.run(
+        [sys.executable, str(BENCHMARK), "--markdown", str(path)],
+        env=os.environ | {"PYTHONIOENCODING": "utf-8"},
+        capture_output=True,
+        encoding="utf-8",
+        check=True,
+    )
+    assert "| clip + AdamW, groups | chainax |" in shown.stdout
+    assert results["machine"]["device"] in shown.stdout
+
+
+@pytest.mark.parametrize("perturbed", ("chainax", "optax"))
+def test_libraries_that_disagree_are_not_timed(perturbed: str, tmp_path: pathlib.Path) -> None:
+    """A learning rate that is half as large again ends the run before anything is measured."""
+    path = tmp_path / "results.json"
+    options = ("--dtypes", "bfloat16", "--recipes", "adamw", "--libraries", "chainax", "optax")
+    done = run(*options, "--perturb", perturbed, "--output", str(path))
+    assert done.returncode == 1
+    assert "they do not do the same work, so nothing is timed" in done.stderr
+    assert "bfloat16, AdamW" in done.stderr
+    assert not path.exists()
