@@ -18,11 +18,24 @@ from jax.core import Tracer
 from jax.tree_util import tree_flatten, tree_leaves, tree_unflatten
 
 from .at import At
-from .hyper import Unmatched, by_path, evaluate
+from .checks import check_arguments, check_leaf, check_result
+from .hyper import by_path, evaluate, pick
 from .state import State
-from .tree import Flat, compute_dtype, flatten, global_norm, is_trainable, merge, show, slot_dtype, split, widest
-from .value import PlainKeyError, is_array, make
-from .warning import warn
+from .tree import (
+    Flat,
+    compute_dtype,
+    dtype_of,
+    flatten,
+    global_norm,
+    is_trainable,
+    merge,
+    show,
+    slot_dtype,
+    split,
+    widened,
+    widest,
+)
+from .value import is_array, make
 
 if TYPE_CHECKING:
     from .link import Leafwise, Link
@@ -39,7 +52,7 @@ def init(links: Links, params: Any) -> State:
     entries: dict[str, Any] = {}
     for name, link in links.items():
         if link.treewise:
-            entry = resolve(link, name, None, count, jnp.float32).init_tree(_widened(params))
+            entry = resolve(link, name, None, count, jnp.float32).init_tree(widened(params))
             if type(entry) is not tuple or entry:
                 entries[name] = entry
         elif link.slots:
@@ -82,7 +95,7 @@ def apply_updates(params: Any, updates: Any) -> Any:
     """
     flat = flatten(params)
     leaves = flat.line_up("The updates", updates)
-    moves = [_check_leaf(path, u, p, True) for path, u, p in zip(flat.paths, leaves, flat.leaves)]
+    moves = [check_leaf(path, u, p, True) for path, u, p in zip(flat.paths, leaves, flat.leaves)]
     return flat.build([_finish(u, p, apply=True) if m else p for m, u, p in zip(moves, leaves, flat.leaves)])
 
 
@@ -104,11 +117,11 @@ def make_step(tx: Transformation, *, donate: bool = True) -> Any:
 def _walk(
     links: Links, updates: Any, state: State, params: Any, extra: dict[str, Any], *, apply: bool
 ) -> tuple[Any, State]:
-    _check_arguments(links, updates, state, params, extra)
+    check_arguments(links, updates, state, params, extra)
     flat = flatten(updates if params is None else params)
     ps = [None] * len(flat.leaves) if params is None else flat.leaves
     us = flat.line_up("The updates", updates)
-    moves = [_check_leaf(path, u, p, params is not None) for path, u, p in zip(flat.paths, us, ps)]
+    moves = [check_leaf(path, u, p, params is not None) for path, u, p in zip(flat.paths, us, ps)]
     if _is_eager(links, us, ps, state, extra):
         # Outside of jit the walk is compiled as a whole: one dispatch in place of one for each leaf.
         # A compiled function takes arrays only, so what does not move becomes a hole.
@@ -120,7 +133,7 @@ def _walk(
         new, state = _compiled(frozen, tuple(links), apply, traced, movers(us), state, whole, extra)
         us = [n if m else u for m, n, u in zip(moves, flat.line_up("The result", new), us)]
     else:
-        us, state = _through(links, flat, moves, us, ps, state, params, extra, apply=apply)
+        us, state = _Step(flat, moves, ps, us, state, extra).through(links, us, params, apply=apply)
     return flat.build([u if m or not apply else p for m, u, p in zip(moves, us, ps)]), state
 
 
@@ -139,34 +152,6 @@ def _is_eager(links: Links, us: list[Any], ps: list[Any], state: State, extra: d
     return not any(isinstance(x, Tracer) for x in inputs) and all(map(is_array, tree_leaves(extra)))
 
 
-def _through(
-    links: Links,
-    flat: Flat,
-    moves: list[bool],
-    us: list[Any],
-    ps: list[Any],
-    state: State,
-    params: Any,
-    extra: dict[str, Any],
-    *,
-    apply: bool,
-) -> tuple[list[Any], State]:
-    step = _Step(flat, moves, us, ps, state, extra)
-    entries = dict(state.links)
-    us = list(us)
-    runs = list(_runs(links))
-    for run in runs:
-        last = run is runs[-1]
-        first = next(iter(run.values()), None)
-        if first is not None and first.treewise:
-            us = step.through_tree(run, us, params, entries)
-            if last:
-                us = [_finish(u, p, apply=apply) if m else u for m, u, p in zip(moves, us, ps)]
-        else:
-            us = step.through_leaves(run, us, entries, last=last, apply=apply)
-    return us, State(step.number, entries, state.born)
-
-
 def _runs(links: Links) -> Iterator[Links]:
     """Consecutive links that one pass over the leaves can serve; at least one run, if an empty one."""
     run: Links = {}
@@ -182,14 +167,28 @@ class _Step:
     """One walk over the tree: who the leaves are, and the scalars that groups of them share."""
 
     def __init__(
-        self, flat: Flat, moves: list[bool], us: list[Any], ps: list[Any], state: State, extra: dict[str, Any]
+        self, flat: Flat, moves: list[bool], ps: list[Any], us: list[Any], state: State, extra: dict[str, Any]
     ) -> None:
-        self.flat, self.moves, self.ps, self.born, self.extra = flat, moves, ps, state.born, extra
+        self.flat, self.moves, self.ps, self.state, self.extra = flat, moves, ps, state, extra
         # The step counts from the new counter: reading the old one after it would cost XLA a copy.
         self.number = _next(state.step)
         self.count = self.number - 1
-        self.dtypes = [compute_dtype(_dtype(u if p is None else p)) if m else None for m, u, p in zip(moves, us, ps)]
-        self.outs = [_dtype(u if p is None else p) if m else None for m, u, p in zip(moves, us, ps)]
+        self.dtypes = [compute_dtype(dtype_of(u if p is None else p)) if m else None for m, u, p in zip(moves, us, ps)]
+        self.outs = [dtype_of(u if p is None else p) if m else None for m, u, p in zip(moves, us, ps)]
+
+    def through(self, links: Links, us: list[Any], params: Any, *, apply: bool) -> tuple[list[Any], State]:
+        """Take all leaves through all links."""
+        entries = dict(self.state.links)
+        runs = list(_runs(links))
+        for run in runs:
+            last = run is runs[-1]
+            if not any(link.treewise for link in run.values()):
+                us = self.through_leaves(run, us, entries, last=last, apply=apply)
+                continue
+            us = self.through_tree(run, us, params, entries)
+            if last:
+                us = [_finish(u, p, apply=apply) if m else u for m, u, p in zip(self.moves, us, self.ps)]
+        return us, State(self.number, entries, self.state.born)
 
     def through_leaves(self, run: Links, us: list[Any], entries: dict[str, Any], *, last: bool, apply: bool) -> list:
         slots = {
@@ -204,7 +203,7 @@ class _Step:
         for i, path in enumerate(self.flat.paths):
             if not self.moves[i]:
                 continue
-            dtype, late = self.dtypes[i], any(f"{name}/{path}" in self.born for name in run)
+            dtype, late = self.dtypes[i], any(f"{name}/{path}" in self.state.born for name in run)
             key = (dtype, path if late else None, _choices(run, path))
             if key not in groups:
                 groups[key] = self._group(run, path, dtype, norm)
@@ -224,10 +223,10 @@ class _Step:
         ((name, link),) = run.items()
         dtype = widest(d for d in self.dtypes if d)
         link = resolve(link, name, None, self.count, dtype)
-        wide = [jnp.asarray(u, slot_dtype(_dtype(u))) if m else u for m, u in zip(self.moves, us)]
+        wide = [jnp.asarray(u, slot_dtype(dtype_of(u))) if m else u for m, u in zip(self.moves, us)]
         at = At(self.number.astype(dtype), dtype, lambda: global_norm(wide), self.extra)
         with jax.named_scope(name):
-            updates, entry = link.update_tree(self.flat.build(wide), entries.get(name, ()), _widened(params), at)
+            updates, entry = link.update_tree(self.flat.build(wide), entries.get(name, ()), widened(params), at)
         if name in entries:
             entries[name] = jax.tree.map(_like, entry, entries[name])
         new = self.flat.line_up(f"The updates that link {name!r} returned", updates)
@@ -240,7 +239,7 @@ class _Step:
         links = [resolve(link, name, path, self.count, dtype) for name, link in run.items()]
         scalars = []
         for name, link in zip(run, links):
-            age = self.number - self.born.get(f"{name}/{path}", 0)
+            age = self.number - self.state.born.get(f"{name}/{path}", 0)
             at = At(
                 age.astype(dtype),
                 dtype,
@@ -310,7 +309,7 @@ def _fused(plan: _Plan, traced: list[Any], u: Any, p: Any, slots: dict[str, dict
         old = slots.get(name, {})
         wide = SimpleNamespace(**{s: split(x, plan.dtype) for s, x in old.items()})
         with jax.named_scope(name):
-            new_w, new = _check_result(name, link, w, wide, link.leaf(w, wide, q, shared))
+            new_w, new = check_result(name, link, w, wide, link.leaf(w, wide, q, shared))
         w, done[name] = new_w, {s: merge(x, old[s].dtype) for s, x in new.items()}
     w = w if q is None or not plan.apply else q + w
     return merge(w, plan.out), {name: new for name, new in done.items() if new}
@@ -318,8 +317,8 @@ def _fused(plan: _Plan, traced: list[Any], u: Any, p: Any, slots: dict[str, dict
 
 def _finish(u: Any, p: Any, *, apply: bool) -> Any:
     """What ends a walk for one leaf: add the update to the parameter if asked, and round."""
-    dtype = compute_dtype(_dtype(u if p is None else p))
-    plan = _Plan(_freeze(([], []))[0], (), dtype, _dtype(u if p is None else p), apply)
+    dtype = compute_dtype(dtype_of(u if p is None else p))
+    plan = _Plan(_freeze(([], []))[0], (), dtype, dtype_of(u if p is None else p), apply)
     return _fused(plan, [], u, p, {})[0]
 
 
@@ -331,21 +330,14 @@ def resolve(link: Link, name: str, path: str | None, count: Any, dtype: Any) -> 
         if isinstance(given, by_path):
             if path is None:
                 raise ValueError(f"`{name}.{field}` cannot be by_path: the link treats the whole tree at once")
-            given = given.pick(_choice(name, field, given, path))
+            _, given = pick(f"{name}.{field}", given, path)
         numbers[field] = evaluate(f"{name}.{field}", given, count, dtype)
     return make(type(link), **{**vars(link), **numbers})
 
 
 def _choices(run: Links, path: str) -> tuple[int, ...]:
     fields = ((name, field, getattr(link, field)) for name, link in run.items() for field in link._leaves)
-    return tuple(_choice(*field, path) for field in fields if isinstance(field[-1], by_path))
-
-
-def _choice(name: str, field: str, table: by_path, path: str) -> int:
-    try:
-        return table.choice(path)
-    except Unmatched as e:
-        raise Unmatched(f"`{name}.{field}`: {e}") from None
+    return tuple(pick(f"{n}.{f}", table, path)[0] for n, f, table in fields if isinstance(table, by_path))
 
 
 def _next(count: jax.Array) -> jax.Array:
@@ -353,105 +345,10 @@ def _next(count: jax.Array) -> jax.Array:
     return jnp.where(count == jnp.iinfo(jnp.int32).max, count, count + 1).astype(jnp.int32)
 
 
-def _dtype(x: Any) -> Any:
-    return jax.dtypes.canonicalize_dtype(x.dtype) if hasattr(x, "dtype") else jnp.result_type(x)
-
-
-def _check_leaf(path: str, u: Any, p: Any, has_params: bool) -> bool:
-    """Whether the leaf moves; raises if update and parameter do not fit each other."""
-    if has_params and p is None and u is not None:
-        raise TypeError(f"The update at {path!r} is {show(u)}, where the parameters have None")
-    if p is not None and not is_trainable(p):
-        return False
-    if u is None or getattr(u, "dtype", None) == jax.dtypes.float0:
-        return False
-    if not is_trainable(u):
-        if p is None:
-            return False
-        raise TypeError(f"The update at {path!r} is {show(u)}, where the parameter is {show(p)}")
-    if p is not None and jnp.shape(u) != jnp.shape(p):
-        raise TypeError(f"The update at {path!r} has shape {list(jnp.shape(u))}, the parameter {list(jnp.shape(p))}")
-    if p is not None and jnp.iscomplexobj(u) and not jnp.iscomplexobj(p):
-        raise TypeError(f"The update at {path!r} is complex, the parameter is not")
-    return True
-
-
-def _check_result(name: str, link: Leafwise, u: Any, slot: SimpleNamespace, result: Any) -> tuple[Any, dict]:
-    """What a leaf function returned, taken apart."""
-    if not link.slots:
-        new_u, new = result, {}
-    elif isinstance(result, tuple) and len(result) == 2 and isinstance(result[1], dict):
-        new_u, new = result
-    else:
-        raise TypeError(f"The leaf of link {name!r} must return the update and a dict of its slots {link.slots}")
-    if getattr(new_u, "shape", None) != u.shape or new_u.dtype != u.dtype:
-        raise TypeError(f"Link {name!r} turned an update of {show(u)} into {show(new_u)}: its leaf must keep both")
-    if set(new) != set(link.slots):
-        raise TypeError(f"Link {name!r} declares the slots {link.slots} but its leaf returned {tuple(new)}")
-    for s, x in new.items():
-        if jnp.shape(x) != jnp.shape(getattr(slot, s)):
-            raise TypeError(f"Link {name!r} turned its slot {s!r} of {show(getattr(slot, s))} into {show(x)}")
-    return new_u, new
-
-
-def _keeps_state(link: Any, params: Any) -> bool:
-    """Whether a whole-tree link has a state, as far as can be known."""
-    if not link.treewise or params is None:
-        return False
-    return bool(jax.tree.leaves(jax.eval_shape(link.init_tree, _widened(params))))
-
-
 def _no_norm(name: str) -> jax.Array:
     raise TypeError(f"Link {name!r} asks for the global norm: declare needs_all_updates = True in its class")
-
-
-def _widened(tree: Any) -> Any:
-    """The floating-point leaves of a tree in float32 or better, as whole-tree links get them."""
-    return jax.tree.map(lambda x: jnp.asarray(x, slot_dtype(_dtype(x))) if is_trainable(x) else x, tree)
 
 
 def _like(new: Any, old: Any) -> Any:
     """``new`` in the dtype of ``old``, so that the state's avals stay."""
     return jnp.asarray(new, old.dtype) if hasattr(old, "dtype") and hasattr(new, "dtype") else new
-
-
-def _check_arguments(links: Links, updates: Any, state: Any, params: Any, extra: dict[str, Any]) -> None:
-    accepted = {argument: name for name, link in links.items() for argument in link.extra}
-    for argument in extra:
-        if argument not in accepted:
-            takes = f"accepts {', '.join(accepted)}" if accepted else "accepts none"
-            raise TypeError(f"Unknown extra argument {argument!r}: this chain {takes}")
-    for argument, name in accepted.items():
-        if argument not in extra:
-            raise TypeError(f"Link {name!r} reads {argument!r}: call update(grads, state, params, {argument}=...)")
-    if params is None and updates is not None:
-        for name, link in links.items():
-            if link.reads_params:
-                raise TypeError(f"Link {name!r} reads the parameters: call update(grads, state, params).")
-    if not hasattr(state, "links") or not hasattr(state, "step"):
-        raise TypeError(f"The state must be what init(params) or the last update returned, got {show(state)}")
-    missing = [n for n, link in links.items() if n not in state.links and (link.slots or _keeps_state(link, params))]
-    unknown = [n for n in state.links if n not in links]
-    if missing or unknown:
-        parts = [f"it lacks {', '.join(missing)}"] * bool(missing) + [f"it holds {', '.join(unknown)}"] * bool(unknown)
-        raise PlainKeyError(
-            f"The state is not of this chain ({' → '.join(links) or 'no links'}): {' and '.join(parts)}. "
-            "Carry it over with adopt(params, state), or begin anew with init(params)"
-        )
-
-
-def warn_of_unmatched(links: Links, params: Any) -> None:
-    """Warn of patterns that decide for no parameter: most often a mistyped weight-decay mask."""
-    flat = flatten(params)
-    for name, link in links.items():
-        for field in link._leaves:
-            table = getattr(link, field)
-            if not isinstance(table, by_path):
-                continue
-            chosen = {_choice(name, field, table, path) for path, p in flat.items() if is_trainable(p)}
-            for i, pattern in enumerate(table.patterns):
-                if chosen and i not in chosen:
-                    warn(
-                        f"`{name}.{field}`: the pattern {pattern!r} decides for no parameter; the paths are like "
-                        f"{', '.join(map(repr, flat.paths[:3]))}"
-                    )

@@ -83,19 +83,6 @@ class by_path(Value):
         """The entries by pattern, in order."""
         return dict(zip(self.patterns, self.entries))
 
-    def choice(self, path: str) -> int:
-        """The index of the entry for ``path``: that of a pattern, or one past them for the default."""
-        for i, pattern in enumerate(self.patterns):
-            if re.search(pattern, path):
-                return i
-        if self.default is None:
-            raise Unmatched(f"no pattern of {self!r} matches parameter {path!r}: add one, or a default")
-        return len(self.patterns)
-
-    def pick(self, choice: int) -> Any:
-        """The entry of that index."""
-        return (*self.entries, self.default)[choice]
-
     def map(self, change: Callable[[str, Any], Any]) -> by_path:
         """The table with ``change(label, entry)`` in place of every entry."""
         return make(
@@ -110,8 +97,14 @@ class by_path(Value):
         return f"by_path({code(self.table)}{default})"
 
 
-class Unmatched(PlainKeyError):
-    """A path that no pattern of a table matches."""
+def pick(where: str, table: by_path, path: str) -> tuple[int, Any]:
+    """The entry for a parameter's path, and its index: that of the pattern, or one past them for the default."""
+    for i, pattern in enumerate(table.patterns):
+        if re.search(pattern, path):
+            return i, table.entries[i]
+    if table.default is None:
+        raise PlainKeyError(f"`{where}`: no pattern of {table!r} matches parameter {path!r}: add one, or a default")
+    return len(table.patterns), table.default
 
 
 def check_hyper(where: str, x: Any, limits: Range) -> Any:

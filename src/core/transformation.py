@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from . import describe, engine, saving
+from .checks import warn_of_unmatched
 from .saving import Report
 from .state import State
 from .value import Value
@@ -33,7 +34,7 @@ class Transformation(Value):
 
         Warns (`ChainWarning`) of a `by_path` pattern that no parameter's path matches.
         """
-        engine.warn_of_unmatched(self.links, params)
+        warn_of_unmatched(self.links, params)
         return engine.init(self.links, params)
 
     def update(self, updates: Any, state: State, params: Any = None, **extra: Any) -> tuple[Any, State]:

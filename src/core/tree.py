@@ -71,6 +71,16 @@ def slot_dtype(dtype: Any) -> Any:
     return jnp.dtype(dtype) if jnp.issubdtype(dtype, jnp.complexfloating) else compute_dtype(dtype)
 
 
+def dtype_of(x: Any) -> Any:
+    """The dtype that ``x`` has as a JAX array."""
+    return jax.dtypes.canonicalize_dtype(x.dtype) if hasattr(x, "dtype") else jnp.result_type(x)
+
+
+def widened(tree: Any) -> Any:
+    """The floating-point leaves of a tree in float32 or better, as whole-tree links get them."""
+    return jax.tree.map(lambda x: jnp.asarray(x, slot_dtype(dtype_of(x))) if is_trainable(x) else x, tree)
+
+
 def split(x: jax.Array, dtype: Any) -> jax.Array:
     """Widen ``x`` to the real ``dtype``; complex numbers become pairs of reals along a new last axis."""
     if jnp.iscomplexobj(x):
