@@ -39,6 +39,8 @@ class trace(Leafwise):
             )
 
     def scalars(self, at):
+        if isinstance(self.dampening, float) and self.dampening == 0:
+            return 1.0
         return jnp.where(at.step == 1, 1.0, 1 - self.dampening)
 
     def leaf(self, u, slot, p, intake):
