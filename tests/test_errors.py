@@ -238,6 +238,10 @@ ORDERS: dict[str, tuple[Callable[[], Any], str]] = {
         lambda: cx.chain(cx.sgd(0.1), cx.scale_by_lr(0.1)),
         "each flip the sign, so the chain climbs",
     ),
+    "a negative scale and decay": (
+        lambda: cx.chain(cx.scale_by_adam(), cx.scale(-1e-3), cx.add_decayed_weights(0.1)),
+        "'add_decayed_weights' comes after 'scale' has flipped the sign",
+    ),
     "a preconditioner after the descent": (
         lambda: TX.move("scale_by_adam", after="scale_by_lr"),
         "normalizes the learning rate away: move it before 'scale_by_lr'",
