@@ -161,6 +161,22 @@ def test_optax_takes_chains_and_chains_take_optax(jit: bool) -> None:
     chex.assert_trees_all_equal(optax.tree.get(cx.adam(0.1).init(params), "mu"), jax.tree.map(jnp.zeros_like, params))
 
 
+class Boxed(NamedTuple):
+    """A leaf and something beside it, under a name that boxes use."""
+
+    value: Any
+    other: Any
+
+
+def test_a_field_called_value_keeps_its_name_beside_others() -> None:
+    """Only a box's one content goes by the box's name."""
+    params = {"w": Boxed(jnp.ones(2), jnp.ones(2))}
+    tx = cx.sgd(cx.by_path({"w/value$": 1.0, "w/other$": 0.0}))
+    moved, _ = tx.step(params, tx.init(params), params)
+    assert moved["w"].value.tolist() == [0.0, 0.0]
+    assert moved["w"].other.tolist() == [1.0, 1.0]
+
+
 def test_state_dict_refuses_paths_that_collide() -> None:
     """Two parameters of the same path would share a name."""
     with pytest.raises(ValueError, match="two arrays of the state have the name 'scale_by_adam/mu/a/b'"):
