@@ -13,13 +13,14 @@ EXEMPT = "bias|norm|ln_"  # what `clip_adamw_groups` does not decay
 DECAY, MOMENTUM = 0.1, 0.9
 ADAM = {"b1": 0.9, "b2": 0.95, "eps": 1e-8}
 LION = {"b1": 0.9, "b2": 0.99}
+STORED = {"adamw_int8": "int8", "adamw_companded8": "companded8"}  # the formats of the state
 
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
     """One row of every table. ``reads``: how often at the least the gradient is read in a step.
 
-    "groups" in a title: no decay on bias and norm.
+    "groups" in a title: no decay on bias and norm. "state": how both moments are stored, if not in float32.
     """
 
     name: str
@@ -40,6 +41,8 @@ RECIPES = {
         Recipe("sgd", "SGD", 1e-2),
         Recipe("momentum", "momentum", 3e-3),
         Recipe("adamw", "AdamW", 1e-2),
+        Recipe("adamw_int8", "AdamW, int8 state", 1e-2),
+        Recipe("adamw_companded8", "AdamW, companded8 state", 1e-2),
         Recipe("clip_adamw", "clip + AdamW", 1e-2, reads=2),
         Recipe("clip_adamw_groups", "clip + AdamW, groups", 1e-2, reads=2),
         Recipe("lamb", "LAMB", 1e-2),
@@ -68,6 +71,8 @@ def in_chainax(recipe: Recipe, learning_rate: float, max_norm: float) -> Any:
         return factory(rate, **options.get(name, {}))
     clip = cx.clip_by_global_norm(max_norm)
     groups = cx.by_path({EXEMPT: 0.0}, default=DECAY)
+    if name in STORED:
+        return cx.store(cx.adamw(rate, **ADAM, weight_decay=DECAY), getattr(cx, STORED[name])())
     return {
         "sgd": lambda: cx.sgd(rate),
         "momentum": lambda: cx.sgd(rate, momentum=MOMENTUM),
@@ -82,6 +87,8 @@ def in_optax(recipe: Recipe, learning_rate: float, max_norm: float) -> Any:
     import jax.numpy as jnp
     import optax
 
+    if recipe.optimizer in STORED:
+        raise Missing("optax stores no state in 8 bits")
     rate, wide = learning_rate, jnp.float32
 
     def adamw(**more: Any) -> Any:
@@ -107,6 +114,8 @@ def in_torch(recipe: Recipe, learning_rate: float, tensors: dict[str, Any]) -> A
     """The recipe as a fused torch optimizer. Its `clip_grad_norm_` is called before it, by whoever steps it."""
     import torch
 
+    if recipe.optimizer in STORED:
+        raise Missing("torch stores no state in 8 bits")
     rate, everything = learning_rate, list(tensors.values())
     if recipe.optimizer in ("sgd", "momentum"):
         # On the CPU, torch 2.13's fused SGD leaves most of a bfloat16 array as it was: pytorch/pytorch#191763.

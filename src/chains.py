@@ -11,14 +11,58 @@ from typing import Any
 
 from .core.chain import chain
 from .core.hyper import HyperLike, by_path
-from .core.schedule import Schedule
-from .schedules import bias_corrected_schedule, inverse_time_decay_schedule, polynomial_schedule, warmup_schedule
+from .core.schedule import Schedule, as_schedule
+from .schedules import (
+    bias_corrected_schedule,
+    inverse_sqrt_schedule,
+    inverse_time_decay_schedule,
+    linear_schedule,
+    polynomial_schedule,
+    warmup_schedule,
+)
 from .transforms.adam import scale_by_adam, scale_by_amsgrad, scale_by_nadam, scale_by_uncorrected_adam
+from .transforms.adam_momentum import (
+    add_gradient_change,
+    half_life_schedule,
+    scale_by_adan,
+    scale_by_ademamix,
+    scale_by_adopt,
+    scale_by_laprop,
+    scale_by_nesterov_adam,
+    scale_by_simplified_ademamix,
+)
+from .transforms.adaptive import (
+    scale_by_acprop,
+    scale_by_adam_mini,
+    scale_by_adamax,
+    scale_by_belief,
+    scale_by_radam,
+    scale_by_running_norm,
+    scale_by_stable_adam,
+    scale_by_yogi,
+)
+from .transforms.average import swa
+from .transforms.betting import scale_by_cocob
+from .transforms.blocks import clip_by_block_rms, scale_by_param_block_rms
 from .transforms.clip import clip, clip_by_global_norm
+from .transforms.curvature import scale_by_sophia
+from .transforms.dadapt import scale_by_dadapt_adam, scale_by_dadapt_sgd, scale_by_prodigy
 from .transforms.decay import add_decayed_weights, decay_after_step
+from .transforms.distance import scale_by_dog, scale_by_dowg, scale_by_ldog
+from .transforms.dual import scale_by_madgrad, scale_by_optimistic_gradient
+from .transforms.factored import scale_by_factored_rms, scale_by_sm3
+from .transforms.layerwise import scale_by_lars, scale_by_trust_ratio
+from .transforms.lbfgs import scale_by_lbfgs
+from .transforms.linesearch import scale_by_zoom_linesearch
+from .transforms.loss import scale_by_momo, scale_by_momo_adam
+from .transforms.lowrank import scale_by_galore
 from .transforms.momentum import ema, trace
+from .transforms.noise import add_noise
+from .transforms.polyak import scale_by_polyak
 from .transforms.rms import scale_by_adadelta, scale_by_adagrad, scale_by_rms, scale_by_stddev
 from .transforms.scale import scale, scale_by_lr
+from .transforms.schedule_free import scale_by_debiased_rms, schedule_free
+from .transforms.sign import scale_by_lion, scale_by_rprop, scale_by_sign
 
 
 def sgd(
@@ -128,10 +172,14 @@ def amsgrad(
     b1: HyperLike = 0.9,
     b2: HyperLike = 0.999,
     eps: HyperLike = 1e-8,
+    debias: str = "after",
     weight_decay: HyperLike | None = None,
 ) -> chain:
-    """Adam with a mean square that never falls. Reddi et al. 2018, arXiv:1904.09237. ``weight_decay`` is L2."""
-    return chain(_decay(weight_decay), scale_by_amsgrad(b1, b2, eps), scale_by_lr(learning_rate))
+    """Adam with a mean square that never falls. Reddi et al. 2018, arXiv:1904.09237. ``weight_decay`` is L2.
+
+    ``debias`` "after" is PyTorch's, "before" Optax's, "never" the paper's.
+    """
+    return chain(_decay(weight_decay), scale_by_amsgrad(b1, b2, eps, debias), scale_by_lr(learning_rate))
 
 
 def nadam(
@@ -280,10 +328,742 @@ def mxnet07_adam(
     )
 
 
+def adamc(
+    learning_rate: HyperLike,
+    *,
+    max_learning_rate: float,
+    b1: HyperLike = 0.9,
+    b2: HyperLike = 0.999,
+    eps: HyperLike = 1e-8,
+    weight_decay: float = 1e-2,
+    unnormalized: str | None = None,
+) -> chain:
+    """AdamW whose decay falls with the learning rate. Defazio 2025, arXiv:2506.02285.
+
+    λ is multiplied by α/``max_learning_rate``, except where ``unnormalized`` is found in the parameter's
+    path: the paper's correction is for layers that a normalization follows, so not for the last.
+    """
+    corrected = weight_decay * as_schedule("adamc.learning_rate", learning_rate) / max_learning_rate
+    decay = corrected if unnormalized is None else by_path({unnormalized: weight_decay}, default=corrected)
+    return chain(scale_by_adam(b1, b2, eps), add_decayed_weights(decay), scale_by_lr(learning_rate))
+
+
+def adamax(
+    learning_rate: HyperLike = 2e-3,
+    *,
+    b1: HyperLike = 0.9,
+    b2: HyperLike = 0.999,
+    eps: HyperLike = 1e-8,
+    weight_decay: HyperLike | None = None,
+) -> chain:
+    """Adam with a decaying maximum. Kingma & Ba 2015, arXiv:1412.6980, Algorithm 2. ``weight_decay`` is L2."""
+    return chain(_decay(weight_decay), scale_by_adamax(b1, b2, eps), scale_by_lr(learning_rate))
+
+
+def adamaxw(
+    learning_rate: HyperLike = 2e-3,
+    *,
+    b1: HyperLike = 0.9,
+    b2: HyperLike = 0.999,
+    eps: HyperLike = 1e-8,
+    weight_decay: HyperLike = 1e-2,
+) -> chain:
+    """`adamax` with decoupled weight decay."""
+    return chain(scale_by_adamax(b1, b2, eps), add_decayed_weights(weight_decay), scale_by_lr(learning_rate))
+
+
+def nadamw(
+    learning_rate: HyperLike = 1e-3,
+    *,
+    b1: HyperLike = 0.9,
+    b2: HyperLike = 0.999,
+    eps: HyperLike = 1e-8,
+    weight_decay: HyperLike = 1e-2,
+) -> chain:
+    """AdamW with its mean taken one step ahead, on no schedule. Dozat 2016; for his schedule see `nadam`."""
+    return chain(scale_by_nesterov_adam(b1, b2, eps), add_decayed_weights(weight_decay), scale_by_lr(learning_rate))
+
+
+def radam(
+    learning_rate: HyperLike = 1e-3,
+    *,
+    b1: HyperLike = 0.9,
+    b2: HyperLike = 0.999,
+    eps: HyperLike = 1e-8,
+    weight_decay: HyperLike | None = None,
+) -> chain:
+    """Rectified Adam. Liu et al. 2020, arXiv:1908.03265, Algorithm 2. ``weight_decay`` is coupled (L2)."""
+    return chain(_decay(weight_decay), scale_by_radam(b1, b2, eps), scale_by_lr(learning_rate))
+
+
+def radamw(
+    learning_rate: HyperLike = 1e-3,
+    *,
+    b1: HyperLike = 0.9,
+    b2: HyperLike = 0.999,
+    eps: HyperLike = 1e-8,
+    weight_decay: HyperLike = 1e-2,
+) -> chain:
+    """`radam` with decoupled weight decay."""
+    return chain(scale_by_radam(b1, b2, eps), add_decayed_weights(weight_decay), scale_by_lr(learning_rate))
+
+
+def adabelief(
+    learning_rate: HyperLike = 1e-3,
+    *,
+    b1: HyperLike = 0.9,
+    b2: HyperLike = 0.999,
+    eps: HyperLike = 1e-16,
+    weight_decay: HyperLike | None = None,
+) -> chain:
+    """AdaBelief. Zhuang et al. 2020, arXiv:2010.07468, Algorithm 2. ``weight_decay`` is decoupled."""
+    return chain(scale_by_belief(b1, b2, eps), _decay(weight_decay), scale_by_lr(learning_rate))
+
+
+def acprop(
+    learning_rate: HyperLike = 1e-3,
+    *,
+    b1: HyperLike = 0.9,
+    b2: HyperLike = 0.999,
+    eps: HyperLike = 1e-16,
+    weight_decay: HyperLike | None = None,
+) -> chain:
+    """ACProp. Zhuang et al. 2021, arXiv:2110.05454, Algorithm 2. ``weight_decay`` is decoupled."""
+    return chain(scale_by_acprop(b1, b2, eps), _decay(weight_decay), scale_by_lr(learning_rate))
+
+
+def yogi(
+    learning_rate: HyperLike = 1e-2,
+    *,
+    b1: HyperLike = 0.9,
+    b2: HyperLike = 0.999,
+    eps: HyperLike = 1e-3,
+    initial_accumulator_value: HyperLike = 1e-6,
+    weight_decay: HyperLike | None = None,
+) -> chain:
+    """Yogi. Zaheer et al. 2018, Algorithm 2, with bias corrected. ``weight_decay`` is coupled (L2)."""
+    return chain(
+        _decay(weight_decay),
+        scale_by_yogi(b1, b2, eps, initial_accumulator_value),
+        scale_by_lr(learning_rate),
+    )
+
+
+def stable_adamw(
+    learning_rate: HyperLike = 1e-3,
+    *,
+    b1: HyperLike = 0.9,
+    b2: HyperLike = 0.99,
+    eps: HyperLike = 1e-8,
+    weight_decay: HyperLike = 1e-2,
+) -> chain:
+    """AdamW with Adafactor's update clipping. Wortsman et al. 2023, arXiv:2304.13013, Algorithm 2.
+
+    Departs from it in that only Adam's part is clipped, and not the decay.
+    """
+    return chain(scale_by_stable_adam(b1, b2, eps), add_decayed_weights(weight_decay), scale_by_lr(learning_rate))
+
+
+def novograd(
+    learning_rate: HyperLike = 1e-2,
+    *,
+    b1: HyperLike = 0.95,
+    b2: HyperLike = 0.25,
+    eps: HyperLike = 1e-8,
+    weight_decay: HyperLike | None = None,
+) -> chain:
+    """NovoGrad: momentum on gradients normalized leaf by leaf. Ginsburg et al. 2019, arXiv:1905.11286, Algorithm 1."""
+    return chain(
+        scale_by_running_norm(b2, eps),
+        _decay(weight_decay),
+        trace(b1),
+        scale_by_lr(learning_rate),
+    )
+
+
+def adam_mini(
+    learning_rate: HyperLike = 1e-3,
+    *,
+    b1: HyperLike = 0.9,
+    b2: HyperLike = 0.999,
+    eps: HyperLike = 1e-8,
+    block_axes: tuple[int, ...] = (),
+    weight_decay: HyperLike = 1e-2,
+) -> chain:
+    """AdamW with one mean square for each block of a leaf. Zhang et al. 2025, arXiv:2406.16793, Algorithm 1.
+
+    ``block_axes`` number the blocks of a leaf: see `scale_by_adam_mini`.
+    """
+    return chain(
+        scale_by_adam_mini(b1, b2, eps, block_axes),
+        add_decayed_weights(weight_decay),
+        scale_by_lr(learning_rate),
+    )
+
+
+def adan(
+    learning_rate: HyperLike = 1e-3,
+    *,
+    b1: HyperLike = 0.98,
+    b2: HyperLike = 0.92,
+    b3: HyperLike = 0.99,
+    eps: HyperLike = 1e-8,
+    weight_decay: HyperLike | None = None,
+) -> chain:
+    """Adan. Xie et al. 2022, arXiv:2208.06677, Algorithm 1.
+
+    ``weight_decay`` is decoupled; the paper's proximal form is this one at the rate α/(1+αλ).
+    """
+    return chain(scale_by_adan(b1, b2, b3, eps), _decay(weight_decay), scale_by_lr(learning_rate))
+
+
+def laprop(
+    learning_rate: HyperLike = 4e-4,
+    *,
+    b1: HyperLike = 0.9,
+    b2: HyperLike = 0.999,
+    eps: HyperLike = 1e-15,
+    weight_decay: HyperLike | None = None,
+) -> chain:
+    """LaProp. Ziyin et al. 2020, arXiv:2002.04839, Algorithm 1. ``weight_decay`` is decoupled."""
+    return chain(scale_by_laprop(b1, b2, eps), _decay(weight_decay), scale_by_lr(learning_rate))
+
+
+def adopt(
+    learning_rate: HyperLike = 1e-3,
+    *,
+    b1: HyperLike = 0.9,
+    b2: HyperLike = 0.9999,
+    eps: HyperLike = 1e-6,
+    weight_decay: HyperLike | None = None,
+) -> chain:
+    """ADOPT, clipped. Taniguchi et al. 2024, arXiv:2411.02853. ``weight_decay`` is decoupled."""
+    return chain(scale_by_adopt(b1, b2, eps), _decay(weight_decay), scale_by_lr(learning_rate))
+
+
+def ademamix(
+    learning_rate: HyperLike = 1e-3,
+    *,
+    b1: float = 0.9,
+    b2: HyperLike = 0.999,
+    b3: HyperLike = 0.9999,
+    alpha: HyperLike = 5.0,
+    warmup_steps: float = 0.0,
+    eps: HyperLike = 1e-8,
+    weight_decay: HyperLike | None = None,
+) -> chain:
+    """AdEMAMix. Pagliardini et al. 2024, arXiv:2409.03137, Algorithm 1. ``weight_decay`` is decoupled.
+
+    Over ``warmup_steps`` the weight ``alpha`` rises from 0 and ``b3`` from ``b1``; then both are numbers or tables.
+    """
+    if warmup_steps:
+        steps = max(1.0, warmup_steps)  # of which the first is counted as 1
+        alpha = _per_entry(lambda alpha: linear_schedule(alpha / steps, alpha, steps - 1), alpha)
+        b3 = _per_entry(lambda b3: half_life_schedule(b1, b3, warmup_steps, -1), b3)
+    return chain(scale_by_ademamix(b1, b2, eps, b3, alpha), _decay(weight_decay), scale_by_lr(learning_rate))
+
+
+def simplified_ademamix(
+    learning_rate: HyperLike = 1e-4,
+    *,
+    b1: HyperLike = 0.99,
+    b2: HyperLike = 0.95,
+    alpha: HyperLike = 0.0,
+    eps: HyperLike = 1e-8,
+    weight_decay: HyperLike | None = None,
+) -> chain:
+    """Simplified AdEMAMix. Morwani et al. 2025, arXiv:2502.02431. ``weight_decay`` is decoupled."""
+    return chain(
+        scale_by_simplified_ademamix(b1, b2, eps, alpha),
+        _decay(weight_decay),
+        scale_by_lr(learning_rate),
+    )
+
+
+def mars_adamw(
+    learning_rate: HyperLike = 3e-3,
+    *,
+    b1: HyperLike = 0.95,
+    b2: HyperLike = 0.99,
+    gamma: HyperLike = 0.025,
+    eps: HyperLike = 1e-8,
+    weight_decay: HyperLike = 1e-2,
+) -> chain:
+    """MARS-AdamW in its approximate form. Yuan et al. 2024, arXiv:2411.10438, Algorithm 2.
+
+    The published code clips each leaf's corrected gradient to norm 1, the paper and this all of them together.
+    """
+    return chain(
+        add_gradient_change(b1, gamma),
+        clip_by_global_norm(1.0),
+        scale_by_adam(b1, b2, eps),
+        add_decayed_weights(weight_decay),
+        scale_by_lr(learning_rate),
+    )
+
+
+def lbfgs(
+    learning_rate: HyperLike = 1.0,
+    *,
+    memory_size: int = 10,
+    scale_init_precond: bool = True,
+) -> chain:
+    """L-BFGS with a strong-Wolfe line search. Liu & Nocedal 1989; Nocedal & Wright 2006, Algorithms 7.4, 7.5 and 3.5.
+
+    ``step`` must be given ``value``, ``grad`` and ``value_fn``: see `value_and_grad_from_state` and
+    `minimize`. The search begins at ``learning_rate``. For another search replace the last link;
+    for a constant rate remove it, and no extra arguments are read.
+    """
+    return chain(
+        scale_by_lbfgs(memory_size, scale_init_precond),
+        scale_by_lr(learning_rate),
+        scale_by_zoom_linesearch(initial_guess_strategy="one"),
+    )
+
+
+def polyak_sgd(
+    max_learning_rate: HyperLike = 1.0,
+    *,
+    scaling: HyperLike = 1.0,
+    f_min: HyperLike = 0.0,
+    eps: HyperLike = 0.0,
+) -> chain:
+    """Gradient descent with Polyak's step size. Loizou et al. 2021, arXiv:2002.10542.
+
+    ``step`` must be given ``value``, the loss. ``scaling`` is the paper's 1/c, for steps of any length.
+    """
+    return chain(scale_by_polyak(f_min, max_learning_rate, eps), scale_by_lr(scaling))
+
+
+def sign_sgd(learning_rate: HyperLike = 1e-4, *, weight_decay: HyperLike | None = None) -> chain:
+    """Sign SGD. Bernstein et al. 2018, arXiv:1802.04434, Algorithm 1. ``weight_decay`` is decoupled."""
+    return chain(scale_by_sign(), _decay(weight_decay), scale_by_lr(learning_rate))
+
+
+def signum(
+    learning_rate: HyperLike = 1e-4,
+    *,
+    momentum: HyperLike = 0.9,
+    weight_decay: HyperLike | None = None,
+) -> chain:
+    """Sign SGD with momentum. Bernstein et al. 2018, arXiv:1802.04434, Algorithm 2. ``weight_decay`` is decoupled."""
+    return chain(ema(momentum), scale_by_sign(), _decay(weight_decay), scale_by_lr(learning_rate))
+
+
+def lion(
+    learning_rate: HyperLike = 1e-4,
+    *,
+    b1: HyperLike = 0.9,
+    b2: HyperLike = 0.99,
+    weight_decay: HyperLike = 1e-3,
+) -> chain:
+    """Lion. Chen et al. 2023, arXiv:2302.06675, Algorithm 2.
+
+    Its steps are longer than AdamW's: the paper takes a third to a tenth of the rate, and as much more decay.
+    """
+    return chain(scale_by_lion(b1, b2), add_decayed_weights(weight_decay), scale_by_lr(learning_rate))
+
+
+def rprop(
+    learning_rate: HyperLike = 1e-2,
+    *,
+    eta_minus: HyperLike = 0.5,
+    eta_plus: HyperLike = 1.2,
+    min_step_size: HyperLike = 1e-6,
+    max_step_size: HyperLike = 50.0,
+) -> chain:
+    """Rprop, for gradients of all the data. Riedmiller & Braun 1993; see `scale_by_rprop`.
+
+    ``learning_rate`` is the first step size; later ones follow from it.
+    """
+    return chain(
+        scale_by_rprop(learning_rate, eta_minus, eta_plus, min_step_size, max_step_size),
+        scale_by_lr(1.0),
+    )
+
+
+def lars(
+    learning_rate: HyperLike,
+    *,
+    momentum: HyperLike = 0.9,
+    nesterov: bool = False,
+    weight_decay: HyperLike = 0.0,
+    trust_coefficient: HyperLike = 1e-3,
+    eps: HyperLike = 0.0,
+) -> chain:
+    """LARS. You et al. 2017, arXiv:1708.03888, Algorithm 1: the momentum holds steps, at the rates they came with."""
+    return chain(
+        scale_by_lars(trust_coefficient, weight_decay, eps),
+        scale_by_lr(learning_rate),
+        trace(momentum, nesterov=nesterov),
+    )
+
+
+def lamb(
+    learning_rate: HyperLike = 1e-3,
+    *,
+    b1: HyperLike = 0.9,
+    b2: HyperLike = 0.999,
+    eps: HyperLike = 1e-6,
+    weight_decay: HyperLike = 0.0,
+) -> chain:
+    """LAMB. You et al. 2020, arXiv:1904.00962, Algorithm 2, with φ(z) = z. The decay counts in the trust ratio."""
+    return chain(
+        scale_by_adam(b1, b2, eps),
+        add_decayed_weights(weight_decay),
+        scale_by_trust_ratio(),
+        scale_by_lr(learning_rate),
+    )
+
+
+def fromage(learning_rate: HyperLike = 1e-2, *, min_norm: HyperLike = 0.0) -> chain:
+    """Fromage. Bernstein et al. 2020, arXiv:2002.03432, Algorithm 1. Optax has a ``min_norm`` of 1e-6."""
+    return chain(
+        scale_by_trust_ratio(min_norm=min_norm),
+        scale_by_lr(learning_rate),
+        decay_after_step(_per_entry(_back_to_the_sphere, learning_rate)),
+    )
+
+
+def adafactor(
+    learning_rate: HyperLike | None = None,
+    *,
+    decay_rate: HyperLike = 0.8,
+    eps: HyperLike = 1e-30,
+    min_dim_size_to_factor: int = 128,
+    clipping_threshold: HyperLike | None = 1.0,
+    min_scale: HyperLike | None = 1e-3,
+    momentum: HyperLike | None = None,
+    weight_decay: HyperLike | None = None,
+) -> chain:
+    """Adafactor. Shazeer & Stern 2018, arXiv:1804.04235, Algorithm 6.
+
+    By default the rate is the paper's min(10⁻², 1/√t). It counts relative to the RMS of a parameter, or
+    to ``min_scale`` if that is more; with ``None`` it is absolute. ``weight_decay``, which the paper has
+    not, is decoupled. The published code averages steps, ``momentum`` here what the rate multiplies.
+    """
+    return chain(
+        scale_by_factored_rms(decay_rate, eps, min_dim_size_to_factor),
+        None if clipping_threshold is None else clip_by_block_rms(clipping_threshold),
+        None if min_scale is None else scale_by_param_block_rms(min_scale),
+        None if momentum is None else ema(momentum),
+        _decay(weight_decay),
+        scale_by_lr(inverse_sqrt_schedule(1e-2, 1e4, 1e-2, 1.0) if learning_rate is None else learning_rate),
+    )
+
+
+def sm3(learning_rate: HyperLike = 0.1, *, momentum: HyperLike = 0.9, eps: HyperLike = 0.0) -> chain:
+    """SM3. Anil et al. 2019, arXiv:1901.11150, SM3-II, with momentum as in its section 5."""
+    return chain(scale_by_sm3(eps), ema(momentum), scale_by_lr(learning_rate))
+
+
+def galore_adamw(
+    learning_rate: HyperLike = 1e-2,
+    *,
+    rank: int = 128,
+    update_proj_gap: int = 200,
+    scale: HyperLike = 0.25,
+    b1: HyperLike = 0.9,
+    b2: HyperLike = 0.999,
+    eps: HyperLike = 1e-8,
+    weight_decay: HyperLike | None = None,
+) -> chain:
+    """AdamW on low-rank gradients. Zhao et al. 2024, arXiv:2403.03507, Algorithm 2. ``weight_decay`` has full rank."""
+    return chain(
+        scale_by_galore(scale_by_adam(b1, b2, eps), rank, update_proj_gap, scale),
+        _decay(weight_decay),
+        scale_by_lr(learning_rate),
+    )
+
+
+def madgrad(
+    learning_rate: HyperLike = 1e-2,
+    *,
+    momentum: HyperLike = 0.9,
+    eps: HyperLike = 1e-6,
+    weight_decay: HyperLike | None = None,
+) -> chain:
+    """MADGRAD. Defazio & Jelassi 2021, arXiv:2101.11075, Algorithm 1. ``weight_decay`` is coupled (L2)."""
+    return chain(_decay(weight_decay), scale_by_madgrad(learning_rate, momentum, eps))
+
+
+def asgd(
+    learning_rate: HyperLike = 1e-2,
+    *,
+    lambd: float = 1e-4,
+    alpha: float = 0.75,
+    t0: float = 1e6,
+    weight_decay: HyperLike | None = None,
+) -> chain:
+    """Averaged SGD, as in PyTorch. Polyak & Juditsky 1992. `read_average` reads the mean.
+
+    ``lambd`` is a weight decay that the rate knows of: α/(1 + λαk)^alpha after k steps, so that α must be a
+    number or a table. The mean is of the parameters from step ``t0`` + 2 on.
+    """
+    fading = _per_entry(lambda rate: rate * inverse_time_decay_schedule(1.0, lambd * rate) ** alpha, learning_rate)
+    return chain(
+        _decay(weight_decay),
+        add_decayed_weights(lambd),
+        scale_by_lr(fading),
+        swa(t0 + 2),
+    )
+
+
+def optimistic_gradient_descent(learning_rate: HyperLike, *, alpha: HyperLike = 1.0, beta: HyperLike = 1.0) -> chain:
+    """Optimistic mirror descent. Daskalakis et al. 2018, arXiv:1711.00141, equation 7."""
+    return chain(scale_by_optimistic_gradient(alpha, beta), scale_by_lr(learning_rate))
+
+
+def optimistic_adam(
+    learning_rate: HyperLike = 1e-3,
+    *,
+    alpha: HyperLike = 1.0,
+    beta: HyperLike = 1.0,
+    b1: HyperLike = 0.9,
+    b2: HyperLike = 0.999,
+    eps: HyperLike = 1e-8,
+) -> chain:
+    """Optimistic Adam. Daskalakis et al. 2018, arXiv:1711.00141, Algorithm 1.
+
+    Optax has `scale_by_nesterov_adam` in it, and no change at the first step.
+    """
+    return chain(
+        scale_by_adam(b1, b2, eps),
+        scale_by_optimistic_gradient(alpha, beta),
+        scale_by_lr(learning_rate),
+    )
+
+
+def sophia(
+    learning_rate: HyperLike = 1e-3,
+    *,
+    b1: HyperLike = 0.965,
+    b2: HyperLike = 0.99,
+    gamma: HyperLike = 0.01,
+    eps: HyperLike = 1e-12,
+    update_interval: int = 10,
+    weight_decay: HyperLike | None = None,
+) -> chain:
+    """Sophia. Liu et al. 2023, arXiv:2305.14342, Algorithm 3. ``weight_decay`` is decoupled.
+
+    ``step`` must be given ``hessian``, an estimate of the diagonal: see `scale_by_sophia` and `hutchinson`.
+    """
+    return chain(
+        scale_by_sophia(b1, b2, gamma, eps, update_interval),
+        _decay(weight_decay),
+        scale_by_lr(learning_rate),
+    )
+
+
+def noisy_sgd(learning_rate: HyperLike, *, eta: HyperLike = 0.01, gamma: HyperLike = 0.55, seed: int = 0) -> chain:
+    """SGD with Gaussian noise that fades. Neelakantan et al. 2015, arXiv:1511.06807."""
+    return chain(add_noise(eta, gamma, seed), scale_by_lr(learning_rate))
+
+
+def dog(
+    learning_rate: HyperLike = 1.0,
+    *,
+    r_eps: HyperLike = 1e-6,
+    relative: bool = True,
+    eps: HyperLike = 1e-8,
+    weight_decay: HyperLike | None = None,
+) -> chain:
+    """Distance over gradients: SGD that finds its rate. Ivgi et al. 2023, arXiv:2302.12022. ``weight_decay`` is L2.
+
+    ``learning_rate`` multiplies that rate. Evaluate at an average of the parameters, as the paper does.
+    """
+    return chain(_decay(weight_decay), scale_by_dog(r_eps, relative, eps), scale_by_lr(learning_rate))
+
+
+def ldog(
+    learning_rate: HyperLike = 1.0,
+    *,
+    r_eps: HyperLike = 1e-6,
+    relative: bool = True,
+    eps: HyperLike = 1e-8,
+    weight_decay: HyperLike | None = None,
+) -> chain:
+    """`dog` leaf by leaf: L-DoG. Ivgi et al. 2023, arXiv:2302.12022."""
+    return chain(_decay(weight_decay), scale_by_ldog(r_eps, relative, eps), scale_by_lr(learning_rate))
+
+
+def dowg(
+    learning_rate: HyperLike = 1.0,
+    *,
+    r_eps: HyperLike = 1e-2,
+    relative: bool = False,
+    eps: HyperLike = 0.0,
+    weight_decay: HyperLike | None = None,
+) -> chain:
+    """Distance over weighted gradients. Khaled et al. 2023, arXiv:2305.16284, Algorithm 2. ``weight_decay`` is L2."""
+    return chain(_decay(weight_decay), scale_by_dowg(r_eps, relative, eps), scale_by_lr(learning_rate))
+
+
+def dadapt_sgd(
+    learning_rate: HyperLike = 1.0,
+    *,
+    momentum: HyperLike = 0.9,
+    estim_lr0: HyperLike = 1e-6,
+    weight_decay: HyperLike | None = None,
+) -> chain:
+    """SGD with D-Adaptation. Defazio & Mishchenko 2023, arXiv:2301.07733, Algorithm 4. ``weight_decay`` is L2."""
+    return chain(
+        _decay(weight_decay),
+        scale_by_dadapt_sgd(learning_rate, momentum, estim_lr0),
+        scale_by_lr(1.0),
+    )
+
+
+def dadapt_adamw(
+    learning_rate: HyperLike = 1.0,
+    *,
+    b1: HyperLike = 0.9,
+    b2: HyperLike = 0.999,
+    eps: HyperLike = 1e-8,
+    estim_lr0: HyperLike = 1e-6,
+    weight_decay: HyperLike = 0.0,
+    debias: bool = False,
+) -> chain:
+    """AdamW with D-Adaptation. Defazio & Mishchenko 2023, arXiv:2301.07733, Algorithm 5.
+
+    ``weight_decay`` is decoupled and scaled by the estimated rate.
+    """
+    return chain(
+        scale_by_dadapt_adam(learning_rate, b1, b2, eps, estim_lr0, weight_decay, debias),
+        scale_by_lr(1.0),
+    )
+
+
+def prodigy(
+    learning_rate: HyperLike = 1.0,
+    *,
+    b1: HyperLike = 0.9,
+    b2: HyperLike = 0.999,
+    b3: HyperLike | None = None,
+    eps: HyperLike = 1e-8,
+    estim_lr0: HyperLike = 1e-6,
+    estim_lr_coef: HyperLike = 1.0,
+    weight_decay: HyperLike = 0.0,
+    debias: bool = False,
+    safeguard_warmup: bool = False,
+) -> chain:
+    """Prodigy. Mishchenko & Defazio 2024, arXiv:2306.06101, Algorithm 4. ``b3=None`` is the paper's √b2.
+
+    ``weight_decay`` is decoupled and scaled by the estimated rate.
+    """
+    of_sums = as_schedule("prodigy.b2", b2) ** 0.5 if b3 is None else b3
+    return chain(
+        scale_by_prodigy(
+            learning_rate, b1, b2, of_sums, eps, estim_lr0, estim_lr_coef, weight_decay, debias, safeguard_warmup
+        ),
+        scale_by_lr(1.0),
+    )
+
+
+def cocob(*, alpha: HyperLike = 100.0, eps: HyperLike = 1e-8, weight_decay: HyperLike | None = None) -> chain:
+    """COCOB: a bet on every coordinate, without a rate. Orabona & Tommasi 2017, arXiv:1705.07795, Algorithm 2.
+
+    ``weight_decay`` is L2.
+    """
+    return chain(_decay(weight_decay), scale_by_cocob(alpha, eps), scale_by_lr(1.0))
+
+
+def momo(
+    learning_rate: HyperLike = 1.0,
+    *,
+    b1: HyperLike = 0.9,
+    lower_bound: HyperLike = 0.0,
+    weight_decay: HyperLike = 0.0,
+    adapt_lower_bound: bool = False,
+) -> chain:
+    """MoMo: momentum, and steps as long as the loss is high. Schaipp et al. 2023, arXiv:2305.07583, Algorithm 1.
+
+    ``step`` must be given ``value``, the loss. ``learning_rate`` is the longest step, ``weight_decay`` proximal.
+    """
+    return chain(
+        scale_by_momo(learning_rate, b1, lower_bound, weight_decay, adapt_lower_bound),
+        scale_by_lr(1.0),
+    )
+
+
+def momo_adam(
+    learning_rate: HyperLike = 1e-2,
+    *,
+    b1: HyperLike = 0.9,
+    b2: HyperLike = 0.999,
+    eps: HyperLike = 1e-8,
+    lower_bound: HyperLike = 0.0,
+    weight_decay: HyperLike = 0.0,
+    adapt_lower_bound: bool = False,
+) -> chain:
+    """MoMo-Adam: as `momo`, in Adam's metric. Schaipp et al. 2023, arXiv:2305.07583, Algorithm 2."""
+    return chain(
+        scale_by_momo_adam(learning_rate, b1, lower_bound, weight_decay, adapt_lower_bound, b2, eps),
+        scale_by_lr(1.0),
+    )
+
+
+def schedule_free_sgd(
+    learning_rate: HyperLike = 1.0,
+    *,
+    warmup_steps: float = 0.0,
+    b1: float = 0.9,
+    weight_lr_power: float = 2.0,
+    weight_decay: HyperLike | None = None,
+) -> chain:
+    """Schedule-free SGD. Defazio et al. 2024, arXiv:2405.15682. ``weight_decay`` is L2.
+
+    Evaluate at `schedule_free_eval_params`.
+    """
+    base = chain(_decay(weight_decay), scale_by_lr(_warmed_up(learning_rate, warmup_steps)))
+    return chain(schedule_free(base, b1, weight_lr_power))
+
+
+def schedule_free_adamw(
+    learning_rate: HyperLike = 2.5e-3,
+    *,
+    warmup_steps: float = 0.0,
+    b1: float = 0.9,
+    b2: float = 0.999,
+    eps: HyperLike = 1e-8,
+    weight_decay: HyperLike | None = None,
+    weight_lr_power: float = 2.0,
+    debias: str = "rate",
+) -> chain:
+    """Schedule-free AdamW. Defazio et al. 2024, arXiv:2405.15682, Algorithm 1. ``weight_decay`` is decoupled.
+
+    Bias is corrected in the "rate", and so in the weights of the mean, as in the paper; or in the mean
+    "square", as in the published code since then and in Optax. Evaluate at `schedule_free_eval_params`.
+    """
+    if debias not in ("rate", "square"):
+        raise ValueError(f"`schedule_free_adamw.debias` must be 'rate' or 'square', got {debias!r}")
+    rate, square = _warmed_up(learning_rate, warmup_steps), debias == "square"
+    base = chain(
+        scale_by_debiased_rms(b2, eps) if square else scale_by_rms(b2, eps),
+        _decay(weight_decay),
+        scale_by_lr(rate if square else bias_corrected_schedule(rate, 0.0, b2)),
+    )
+    return chain(schedule_free(base, b1, weight_lr_power))
+
+
 def _decay(weight_decay: HyperLike | None) -> add_decayed_weights | None:
     return None if weight_decay is None else add_decayed_weights(weight_decay)
+
+
+def _warmed_up(learning_rate: HyperLike, warmup_steps: float) -> HyperLike:
+    """The rate times t/T in the first T steps; the first is counted as 1."""
+    if not warmup_steps:
+        return learning_rate
+    return as_schedule("learning_rate", learning_rate) * linear_schedule(1 / warmup_steps, 1.0, warmup_steps - 1)
 
 
 def _per_entry(schedule: Callable[[Any], Schedule], x: Any) -> Any:
     """The schedule made of a number, or of each number in a table."""
     return x.map(lambda _, entry: schedule(entry)) if isinstance(x, by_path) else schedule(x)
+
+
+def _back_to_the_sphere(learning_rate: Any) -> Any:
+    """1 − 1/√(1+η²) without the cancellation: what Fromage shrinks parameters by after a step."""
+    rate = as_schedule("fromage.learning_rate", learning_rate)
+    length = (1 + rate * rate) ** 0.5
+    return rate * rate / (length * (1 + length))

@@ -8,31 +8,30 @@ swept and differentiated.
 
 from __future__ import annotations
 
-import math
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import jax.numpy as jnp
 
 from .core.hyper import Hyper
 from .core.numerics import one_minus_power
-from .core.schedule import Schedule, number_or_schedule
-from .core.value import Number, Range, check_number, code, each, is_array, number, static, value
+from .core.schedule import Schedule, raised, to_schedule, value_at
+from .core.value import Number, Range, check_number, code, is_array, number, static, value
+from .curves import half_cosine, left, line, mix
 
 
-def _schedule(where: str, x: Any, limits: Range) -> Schedule:
-    """A field that takes a schedule, a function of the step, or a number."""
-    x = number_or_schedule(where, x, limits)
-    return x if isinstance(x, Schedule) else constant_schedule(x)
+def optional_number(where: str, x: Any, limits: Range) -> Any:
+    """The check of a field that takes a number or ``None``."""
+    return x if x is None else check_number(where, x, limits)
 
 
-@value
-class constant_schedule(Schedule):
-    """The same number at every step."""
-
-    value: Number = number("the number")
-
-    def at(self, k):
-        return jnp.full_like(k, self.value)
+def step_pairs(where: str, x: Any, limits: Range) -> tuple[tuple[Any, Any], ...]:
+    """The check of a field that takes numbers by their step: a dict, or pairs, which are put in order."""
+    pairs = tuple(x.items() if isinstance(x, Mapping) else x) if isinstance(x, Iterable) else None
+    if pairs is None or not all(isinstance(pair, (tuple, list)) and len(pair) == 2 for pair in pairs):
+        raise ValueError(f"`{where}` must be {{step: number}} or pairs of them, got {code(x)}")
+    pairs = tuple((check_number(where, step, limits), check_number(where, x, limits)) for step, x in pairs)
+    return pairs if any(is_array(step) for step, _ in pairs) else tuple(sorted(pairs, key=lambda pair: pair[0]))
 
 
 @value
@@ -49,8 +48,10 @@ class linear_schedule(Schedule):
     transition_steps: Number = number("its length, in steps", low=0.0)
     transition_begin: Number = number("the step at which it begins", default=0.0, low=0.0)
 
+    phrase = "a line from {init_value} to {end_value} over {transition_steps} steps; begun at step {transition_begin}"
+
     def at(self, k):
-        return _line(self.init_value, self.end_value, k - self.transition_begin, self.transition_steps)
+        return line(self.init_value, self.end_value, k - self.transition_begin, self.transition_steps)
 
 
 @value
@@ -63,11 +64,16 @@ class polynomial_schedule(Schedule):
     transition_steps: Number = number("its length T, in steps", low=0.0)
     transition_begin: Number = number("the step at which it begins", default=0.0, low=0.0)
 
+    phrase = (
+        "from {init_value} to {end_value} over {transition_steps} steps as the way left to the power {power}; "
+        "begun at step {transition_begin}"
+    )
+
     def at(self, k):
-        left = _left(k - self.transition_begin, self.transition_steps)
-        # The inner `where` keeps the derivative of 0^power, infinite below power 1, out of gradients.
-        weight = jnp.where(left > 0, jnp.where(left > 0, left, 1) ** self.power, 0)
-        return _mix(self.init_value, self.end_value, weight)
+        to_go = left(k - self.transition_begin, self.transition_steps)
+        # At the end the weight is 0 for power 0 too, where 0^0 would be 1.
+        weight = jnp.where(to_go > 0, raised(to_go, self.power * jnp.ones_like(k)), 0)
+        return mix(self.init_value, self.end_value, weight)
 
 
 @value
@@ -77,11 +83,23 @@ class exponential_decay(Schedule):
     init_value: Number = number("value at step 0")
     transition_steps: Number = number("T, the steps in which the value falls by the rate", low=1.0)
     decay_rate: Number = number("the factor", low=0.0)
+    transition_begin: Number = number("the step at which the decay begins", default=0.0, low=0.0)
     staircase: bool = static("fall at multiples of T only", default=False, one_of=(False, True))
+    end_value: Number = number("where the decay (or growth) stops, if anywhere", default=None, check=optional_number)
+
+    phrase = (
+        "{init_value}·{decay_rate}^(k/{transition_steps}); begun at step {transition_begin}; "
+        "in stairs: {staircase}; no farther than {end_value}"
+    )
 
     def at(self, k):
+        k = jnp.maximum(k - self.transition_begin, 0)
         exponent = k // self.transition_steps if self.staircase else k / self.transition_steps
-        return self.init_value * _power(self.decay_rate, exponent)
+        decayed = self.init_value * raised(self.decay_rate, exponent)
+        if self.end_value is None:
+            return decayed
+        falls = jnp.asarray(self.decay_rate) < 1
+        return jnp.where(falls, jnp.maximum(decayed, self.end_value), jnp.minimum(decayed, self.end_value))
 
 
 @value
@@ -92,8 +110,62 @@ class step_schedule(Schedule):
     step_size: Number = number("steps between the falls", low=1.0)
     gamma: Number = number("the factor", default=0.1, low=0.0)
 
+    phrase = "{init_value}, times {gamma} every {step_size} steps"
+
     def at(self, k):
-        return self.init_value * _power(self.gamma, k // self.step_size)
+        return self.init_value * raised(self.gamma, k // self.step_size)
+
+
+@value
+class piecewise_constant_schedule(Schedule):
+    """Multiplied by a factor at each of some steps.
+
+    PyTorch's ``MultiStepLR``, with ``{step: gamma for step in milestones}``.
+
+    >>> import chainax as cx
+    >>> cx.piecewise_constant_schedule(1.0, {30: 0.1, 80: 0.5})
+    piecewise_constant_schedule(1, ((30, 0.1), (80, 0.5)))
+    """
+
+    init_value: Number = number("value at step 0")
+    boundaries_and_scales: tuple[tuple[Any, Any], ...] = number(
+        "the factors by their step: a dict, or pairs", low=0.0, check=step_pairs
+    )
+
+    phrase = "{init_value}; times the second of each (step, factor) in {boundaries_and_scales}"
+
+    def at(self, k):
+        result = jnp.full_like(k, self.init_value)
+        for boundary, scale in self.boundaries_and_scales:
+            result = jnp.where(k < boundary, result, result * scale)
+        return result
+
+
+@value
+class multiplicative_schedule(Schedule):
+    """init·factor(1)·factor(2)·…·factor(k), where k stops at ``transition_steps``. PyTorch's ``MultiplicativeLR``.
+
+    A step costs ``transition_steps`` multiplications. For a constant factor write `exponential_decay`,
+    for factors at a few steps `piecewise_constant_schedule`.
+    """
+
+    init_value: Number = number("value at step 0")
+    factor: Hyper = number("the factor of each step: a schedule, a function of the step or a number", check=to_schedule)
+    transition_steps: int = static("the last step with a factor of its own")
+
+    phrase = "{init_value}, at each of {transition_steps} steps times: {factor}"
+
+    def check(self):
+        if type(self.transition_steps) is not int or self.transition_steps < 0:
+            raise ValueError(
+                "`multiplicative_schedule.transition_steps` must be a whole number from 0, "
+                f"got {code(self.transition_steps)}"
+            )
+
+    def at(self, k):
+        factors = value_at(self.factor, jnp.arange(1, self.transition_steps + 1, dtype=k.dtype))
+        products = jnp.concatenate([jnp.ones(1, k.dtype), jnp.cumprod(factors)])
+        return self.init_value * products[jnp.clip(k, 0, self.transition_steps).astype(jnp.int32)]
 
 
 @value
@@ -103,55 +175,70 @@ class inverse_time_decay_schedule(Schedule):
     init_value: Number = number("value at step 0")
     decay_rate: Number = number("growth of the denominator in a step", low=0.0)
 
+    phrase = "{init_value} / (1 + {decay_rate}·k)"
+
     def at(self, k):
         return self.init_value / (1 + self.decay_rate * k)
+
+
+@value
+class inverse_sqrt_schedule(Schedule):
+    """A straight line up to ``peak_value``, then peak·√(warmup/t). Vaswani et al. 2017, arXiv:1706.03762, equation 3.
+
+    The paper's rate for a model of width d is ``inverse_sqrt_schedule((d * warmup) ** -0.5, warmup, first_step=1)``.
+    With ``init_value = peak_value`` the warm-up is flat, as in T5: Raffel et al. 2020, arXiv:1910.10683, 3.1.2.
+    """
+
+    peak_value: Number = number("value when the warm-up ends")
+    warmup_steps: Number = number("length of the warm-up, in steps", low=0.0)
+    init_value: Number = number("value at t = 0", default=0.0)
+    first_step: Number = number("t at the first update: the paper counts from 1", default=0.0, low=0.0)
+
+    phrase = (
+        "a line from {init_value} to {peak_value} over {warmup_steps} steps, then {peak_value}·√({warmup_steps}/t); "
+        "where t counts from {first_step}"
+    )
+
+    def at(self, k):
+        t, warmup = k + self.first_step, jnp.maximum(self.warmup_steps, 1)
+        falling = self.peak_value * jnp.sqrt(warmup / jnp.maximum(t, warmup))
+        return jnp.where(t < warmup, line(self.init_value, self.peak_value, t, warmup), falling)
 
 
 @value
 class cosine_decay_schedule(Schedule):
     """Half a cosine from ``init_value`` down to ``alpha·init_value``, which it then keeps.
 
-    Loshchilov & Hutter 2017, arXiv:1608.03983, equation 5. PyTorch's ``CosineAnnealingLR`` up to its
-    ``T_max``, after which PyTorch climbs again.
+    Loshchilov & Hutter 2017, arXiv:1608.03983, equation 5. `cosine_annealing_schedule` climbs again.
     """
 
     init_value: Number = number("value at step 0")
     decay_steps: Number = number("length of the decay, in steps", low=0.0)
     alpha: Number = number("the last value, as a fraction of the first", default=0.0)
+    exponent: Number = number("the power to which the cosine is raised", default=1.0, low=0.0)
+
+    phrase = "half a cosine from {init_value} to {alpha}·{init_value} over {decay_steps} steps; to the power {exponent}"
 
     def at(self, k):
-        return self.init_value * _mix(1, self.alpha, _half_cosine(_left(k, self.decay_steps)))
+        return self.init_value * mix(1, self.alpha, _cosine_power(left(k, self.decay_steps), self.exponent))
 
 
 @value
-class warm_restarts_schedule(Schedule):
-    """SGDR: a cosine decay that restarts, each period ``factor`` times as long as the last.
+class rex_schedule(Schedule):
+    """Nearly level at first, steep at the end. Chen et al. 2021, arXiv:2107.04197.
 
-    Loshchilov & Hutter 2017, arXiv:1608.03983, section 3. PyTorch's ``CosineAnnealingWarmRestarts``.
-    At ``factor`` 1 the derivative by it is given as 0.
+    With z the share of the way left: end + (init − end)·z / (½ + ½z). ``end_value`` is not the paper's.
     """
 
-    init_value: Number = number("value at each restart")
-    period: Number = number("length of the first period, in steps", low=1.0)
-    factor: Number = number("each period's length over the last's", default=1.0, low=1.0)
-    end_value: Number = number("value that each period decays to", default=0.0)
+    init_value: Number = number("value at step 0")
+    decay_steps: Number = number("length of the decay, in steps", low=0.0)
+    end_value: Number = number("the last value", default=0.0)
+
+    phrase = "REX from {init_value} to {end_value} over {decay_steps} steps"
 
     def at(self, k):
-        even = jnp.asarray(self.factor) == 1
-        f = jnp.where(even, 2.0, self.factor)  # keeps the branch that is not taken finite
-        x = k * (f - 1)
-
-        def start(n):  # of period n, times f − 1: exact for whole numbers, as a quotient would not be
-            return self.period * (f**n - 1)
-
-        n = jnp.floor(jnp.log1p(x / self.period) / jnp.log(f))
-        n = jnp.where(x < start(n), n - 1, jnp.where(x < start(n + 1), n, n + 1))  # the logarithm rounds
-        left = jnp.where(
-            even,
-            _left(jnp.mod(k, self.period), self.period),
-            _share(start(n + 1) - x, start(n + 1) - start(n)),
-        )
-        return _mix(self.init_value, self.end_value, _half_cosine(left))
+        z = left(k, self.decay_steps)
+        return mix(self.init_value, self.end_value, z / (0.5 + 0.5 * z))
 
 
 @value
@@ -162,15 +249,17 @@ class warmup_schedule(Schedule):
     from the first step, as BERT's does.
     """
 
-    after: Hyper = number("what follows, a schedule or a number", check=_schedule)
+    after: Hyper = number("what follows, a schedule or a number", check=to_schedule)
     warmup_steps: Number = number("length of the warm-up, in steps", low=0.0)
     init_value: Number = number("value at step 0", default=0.0)
     restart: bool = static("count the other schedule from the end of the warm-up", default=True, one_of=(False, True))
 
+    phrase = "a line from {init_value} over {warmup_steps} steps; restart: {restart}; up to: {after}"
+
     def at(self, k):
-        rising = _line(self.init_value, self.after(jnp.zeros_like(k)), k, self.warmup_steps)
+        rising = line(self.init_value, value_at(self.after, jnp.zeros_like(k)), k, self.warmup_steps)
         start = self.warmup_steps if self.restart else 0
-        return jnp.where(k < self.warmup_steps, rising, self.after(jnp.maximum(k - start, 0)))
+        return jnp.where(k < self.warmup_steps, rising, value_at(self.after, jnp.maximum(k - start, 0)))
 
 
 @value
@@ -187,6 +276,12 @@ class warmup_cosine_decay_schedule(Schedule):
     warmup_steps: Number = number("length of the warm-up, in steps", low=0.0)
     decay_steps: Number = number("length of warm-up and decay together, in steps", low=0.0)
     end_value: Number = number("the last value", default=0.0)
+    exponent: Number = number("the power to which the cosine is raised", default=1.0, low=0.0)
+
+    phrase = (
+        "a line from {init_value} to {peak_value} over {warmup_steps} steps, then half a cosine to {end_value} "
+        "at step {decay_steps}; to the power {exponent}"
+    )
 
     def check(self):
         lengths = self.warmup_steps, self.decay_steps
@@ -197,36 +292,10 @@ class warmup_cosine_decay_schedule(Schedule):
             )
 
     def at(self, k):
-        rising = _line(self.init_value, self.peak_value, k, self.warmup_steps)
-        left = _left(k - self.warmup_steps, self.decay_steps - self.warmup_steps)
-        falling = _mix(self.peak_value, self.end_value, _half_cosine(left))
+        rising = line(self.init_value, self.peak_value, k, self.warmup_steps)
+        to_go = left(k - self.warmup_steps, self.decay_steps - self.warmup_steps)
+        falling = mix(self.peak_value, self.end_value, _cosine_power(to_go, self.exponent))
         return jnp.where(k < self.warmup_steps, rising, falling)
-
-
-@value
-class join_schedules(Schedule):
-    """One schedule after another, each counting from its boundary. PyTorch's ``SequentialLR``."""
-
-    schedules: tuple[Any, ...] = number("the schedules or numbers, in order", check=each(_schedule))
-    boundaries: tuple[Any, ...] = number(
-        doc="the steps at which the second, third, ... begins", low=0.0, check=each(check_number)
-    )
-
-    def check(self):
-        if len(self.boundaries) != len(self.schedules) - 1:
-            raise ValueError(
-                "`join_schedules.boundaries` must be one fewer than the schedules, "
-                f"got {len(self.boundaries)} for {len(self.schedules)} schedules"
-            )
-        plain = [b for b in self.boundaries if not is_array(b)]
-        if plain != sorted(plain):
-            raise ValueError(f"`join_schedules.boundaries` must not fall, got {code(self.boundaries)}")
-
-    def at(self, k):
-        result = self.schedules[0](k)
-        for boundary, schedule in zip(self.boundaries, self.schedules[1:], strict=True):
-            result = jnp.where(k < boundary, result, schedule(jnp.maximum(k - boundary, 0)))
-        return result
 
 
 @value
@@ -236,44 +305,36 @@ class bias_corrected_schedule(Schedule):
     Kingma & Ba 2015, arXiv:1412.6980, end of section 2.
     """
 
-    learning_rate: Hyper = number("α, a schedule or a number", check=_schedule)
+    learning_rate: Hyper = number("α, a schedule or a number", check=to_schedule)
     b1: Number = number("β₁, decay of the mean", default=0.9, low=0.0, high=1.0)
     b2: Number = number("β₂, decay of the mean square", default=0.999, low=0.0, high=1.0)
 
+    phrase = "√(1−{b2}^t) / (1−{b1}^t), t = k + 1, times: {learning_rate}"
+
     def at(self, k):
-        return self.learning_rate(k) * jnp.sqrt(one_minus_power(self.b2, k + 1)) / one_minus_power(self.b1, k + 1)
+        rate, t = value_at(self.learning_rate, k), k + 1
+        return rate * jnp.sqrt(one_minus_power(self.b2, t)) / one_minus_power(self.b1, t)
 
 
-def _share(part, whole):
-    """part / whole within [0, 1]. Both ends are exact: XLA may multiply by a rounded 1 / whole."""
-    part = jnp.clip(part, 0, whole)
-    return jnp.where(part < whole, part / whole, 1)
+def warmup_constant_schedule(init_value: Any, peak_value: Any, warmup_steps: Any) -> warmup_schedule:
+    """A straight line up to a constant."""
+    return warmup_schedule(peak_value, warmup_steps, init_value)
 
 
-def _left(done, length):
-    """The share of a transition that is still to go. Steps are subtracted first, while they are whole numbers."""
-    length = jnp.maximum(length, 1)
-    return _share(length - done, length)
+def warmup_exponential_decay_schedule(
+    init_value: Any,
+    peak_value: Any,
+    warmup_steps: Any,
+    transition_steps: Any,
+    decay_rate: Any,
+    transition_begin: Any = 0.0,
+    staircase: bool = False,
+    end_value: Any = None,
+) -> warmup_schedule:
+    """A straight line up to an `exponential_decay` from ``peak_value``, which counts from the end of the warm-up."""
+    decay = exponential_decay(peak_value, transition_steps, decay_rate, transition_begin, staircase, end_value)
+    return warmup_schedule(decay, warmup_steps, init_value)
 
 
-def _line(start, end, done, length):
-    return start * _left(done, length) + end * _share(done, jnp.maximum(length, 1))
-
-
-def _mix(a, b, weight):
-    """``a`` at weight 1, ``b`` at weight 0, without the rounding of b + (a − b) where b is small."""
-    return a * weight + b * (1 - weight)
-
-
-def _half_cosine(left):
-    """½(1 + cos π(1 − left)), as a square that is accurate near 0 too."""
-    return jnp.square(jnp.sin(0.5 * jnp.pi * left))
-
-
-def _power(base, exponent):
-    """base^exponent. A Python ``base`` has its logarithm taken in double precision: float32 holds 1 − base badly."""
-    if isinstance(base, float) and base > 0:
-        return jnp.exp(exponent * math.log(base))
-    # The inner `where` keeps the derivative of 0^0 out of gradients.
-    safe = jnp.where(jnp.asarray(base) > 0, base, jnp.ones_like(exponent))
-    return jnp.where(jnp.asarray(base) > 0, safe**exponent, jnp.where(exponent == 0, 1.0, 0.0))
+def _cosine_power(to_go: Any, exponent: Any) -> Any:
+    return raised(half_cosine(to_go), exponent * jnp.ones_like(to_go))

@@ -1,11 +1,13 @@
 """The values that every law is tried on: each link and prebuilt chain, and the forms that hyperparameters take."""
 
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import chainax as cx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from chainax.core.transformation import Transformation
 
 
 @cx.transform
@@ -30,26 +32,176 @@ class recenter(cx.Treewise):
         }
 
 
+@cx.value
+class given(Transformation):
+    """A chain with the extra arguments that it reads: those of 1 + gᵀ(x − θ) + 2‖x − θ‖², whose gradient at θ is g."""
+
+    tx: Any = cx.child("the chain")
+
+    @property
+    def links(self) -> dict[str, cx.Link]:
+        """Those of the chain."""
+        return self.tx.links
+
+    def init(self, params: Any) -> cx.State:
+        """As the chain does."""
+        return self.tx.init(params)
+
+    def update(self, updates: Any, state: cx.State, params: Any = None, **extra: Any) -> tuple[Any, cx.State]:
+        """As the chain does."""
+        return self.tx.update(updates, state, params, **self.extra(params, updates), **extra)
+
+    def step(self, params: Any, state: cx.State, grads: Any, **extra: Any) -> tuple[Any, cx.State]:
+        """As the chain does."""
+        return self.tx.step(params, state, grads, **self.extra(params, grads), **extra)
+
+    def extra(self, params: Any, grads: Any) -> dict[str, Any]:
+        """The extra arguments that the links read."""
+
+        def each(f: Any, there: Any) -> Any:
+            def one(g: Any, x: Any, y: Any) -> Any:
+                return None if g is None else f(jnp.asarray(g, y.dtype), y - jnp.asarray(x, y.dtype))
+
+            return jax.tree.map(one, grads, params, there, is_leaf=lambda g: g is None)
+
+        def rise(g: jax.Array, d: jax.Array) -> jax.Array:
+            return jnp.sum((jnp.conj(g) * d).real + 2 * (jnp.conj(d) * d).real)
+
+        known = {
+            "value": 1.0,
+            "weight": 2.0,
+            "grad": jax.tree.map(jnp.conj, grads),
+            "value_fn": lambda there: sum(jax.tree.leaves(each(rise, there)), jnp.ones(())),
+            "grad_fn": lambda there: each(lambda g, d: g + 4 * d, there),
+            "hessian": each(lambda g, d: jnp.full_like(g, 4 + 4j if jnp.iscomplexobj(g) else 4), params),
+        }
+        return {name: known[name] for link in self.links.values() for name in link.extra}
+
+
+@cx.value
+class in_pairs(given):
+    """A chain that reduces an axis of examples, with two examples of each gradient."""
+
+    def update(self, updates: Any, state: cx.State, params: Any = None, **extra: Any) -> tuple[Any, cx.State]:
+        """As the chain does."""
+        return self.tx.update(self.examples(updates), state, params, **extra)
+
+    def step(self, params: Any, state: cx.State, grads: Any, **extra: Any) -> tuple[Any, cx.State]:
+        """As the chain does."""
+        return self.tx.step(params, state, self.examples(grads), **extra)
+
+    def examples(self, grads: Any) -> Any:
+        """Each gradient, and its half."""
+        return jax.tree.map(lambda g: jnp.stack([g, g / 2]), grads)
+
+
 LINKS = (
+    cx.mechanize(cx.adamw(1.0), s_init=0.1),
+    cx.scale_by_cocob(),
+    cx.scale_by_dadapt_adam(estim_lr0=0.1, weight_decay=0.1),
+    cx.scale_by_dadapt_sgd(estim_lr0=0.1),
+    cx.scale_by_debiased_rms(),
+    cx.scale_by_dog(0.1),
+    cx.scale_by_dowg(),
+    cx.scale_by_ldog(0.1),
+    cx.scale_by_prodigy(estim_lr0=0.1, weight_decay=0.1, debias=True),
+    cx.schedule_free(cx.chain(cx.scale_by_rms(), cx.scale_by_lr(cx.linear_schedule(0.0, 0.1, 2)))),
+    given(cx.scale_by_momo(adapt_lower_bound=True, weight_decay=0.1)),
+    given(cx.scale_by_momo_adam(weight_decay=0.1)),
     recenter(),
+    cx.accumulate(cx.chain(cx.clip_by_global_norm(1.0), cx.sgd(0.1, momentum=0.9)), 2),
+    cx.adaptive_grad_clip(0.1),
+    cx.add_cautious_decay(0.1),
     cx.add_decayed_weights(0.1),
+    cx.add_gradient_change(),
     cx.add_l1(0.1),
+    cx.add_noise(),
+    cx.apply_every(2.0),
+    cx.cautious(),
+    cx.centralize(),
     cx.clip(0.5),
+    cx.clip_by_block_rms(0.5),
     cx.clip_by_global_norm(1.0),
+    cx.conditionally_mask(cx.adam(0.1), cx.step_schedule(1.0, 2, 0.0)),
+    cx.conditionally_transform(cx.ema(0.9), cx.step_schedule(1.0, 2, 0.0)),
+    cx.counted_clip_by_global_norm(1.0),
+    cx.debiased_ema(0.9),
+    cx.decay_to_init(0.1),
+    cx.dynamic_loss_scale(2.0, growth_interval=2),
     cx.decay_after_step(0.01),
     cx.ema(0.9),
+    cx.ema_params(0.9),
+    cx.ema_params(0.9, debias=False),
+    cx.flatten(cx.sgd(0.1, momentum=0.9)),
+    cx.freeze(),
+    cx.partition(cx.by_path({"bias": cx.sgd(0.1, momentum=0.9)}, default=cx.scale(2.0))),
+    cx.restart(cx.sgd(0.1, momentum=0.9), 2.0),
+    cx.slow_weights(2.0),
+    cx.split_complex(cx.sgd(0.1, momentum=0.9)),
+    cx.swa(1.0, 2.0),
+    cx.normalize_by_block_norm(),
+    cx.grams(),
+    cx.grokfast(),
+    cx.keep_params_nonnegative(),
+    cx.normalize_by_update_norm(),
+    cx.orthogonal_grad(),
+    cx.record("norm", "rms", "max", "param_norm", "ratio"),
     cx.scale(2.0),
+    cx.scale_by_acprop(),
     cx.scale_by_adadelta(),
     cx.scale_by_adagrad(0.1),
     cx.scale_by_adam(),
+    cx.scale_by_adam_mini(block_axes=(1,)),
+    cx.scale_by_adamax(),
+    cx.scale_by_adan(),
+    cx.scale_by_ademamix(),
+    cx.scale_by_adopt(),
     cx.scale_by_amsgrad(),
+    cx.scale_by_amsgrad(debias="before"),
+    cx.scale_by_amsgrad(debias="never"),
+    cx.scale_by_belief(),
+    cx.scale_by_factored_rms(min_dim_size_to_factor=2),
+    cx.scale_by_galore(cx.scale_by_adam(), rank=2, update_proj_gap=2),
+    cx.scale_by_laprop(),
+    cx.scale_by_lars(weight_decay=0.1),
+    cx.scale_by_lbfgs(),
+    cx.scale_by_lion(),
     cx.scale_by_lr(0.1),
+    cx.scale_by_madgrad(0.1),
     cx.scale_by_nadam(),
+    cx.scale_by_nesterov_adam(),
+    cx.scale_by_optimistic_gradient(),
+    cx.scale_by_optimistic_gradient(before="itself"),
+    cx.scale_by_param_block_norm(),
+    cx.scale_by_param_block_rms(),
+    cx.scale_by_radam(),
     cx.scale_by_rms(),
+    cx.scale_by_rprop(),
+    cx.scale_by_running_norm(),
+    cx.scale_by_sign(),
+    cx.scale_by_simplified_ademamix(alpha=0.5),
+    cx.scale_by_sm3(),
+    cx.scale_by_stable_adam(),
     cx.scale_by_stddev(),
+    cx.scale_by_trust_ratio(),
     cx.scale_by_uncorrected_adam(),
+    cx.scale_by_yogi(),
+    cx.skip_large_updates(25.0),
+    cx.skip_nonfinite(),
+    cx.skip_nonfinite(max_consecutive=2),
     cx.trace(0.9, 0.1),
     cx.trace(0.9, nesterov=True),
+    cx.zero_nans(),
+    given(cx.accumulate_weighted(cx.sgd(0.1, momentum=0.9), 2)),
+    given(cx.adaptive_sharpness_aware()),
+    given(cx.reduce_on_plateau(patience=0, cooldown=1)),
+    given(cx.scale_by_polyak()),
+    given(cx.scale_by_sophia(update_interval=2)),
+    given(cx.sharpness_aware()),
+    given(cx.skip_loss_spikes(warmup=1)),
+    in_pairs(cx.clip_blocks_per_example(1.0, uniform=False)),
+    in_pairs(cx.clip_per_example(1.0)),
+    in_pairs(cx.differentially_private_aggregate(1.0, 0.1)),
 )
 
 CHAINS = (
@@ -69,12 +221,54 @@ CHAINS = (
     cx.bert_adamw(1e-3, total_steps=100, warmup_steps=2),
     cx.mxnet_adam(1e-3, weight_decay=0.01, rescale_grad=0.5, clip_gradient=1.0),
     cx.mxnet07_adam(1e-3, weight_decay=0.01),
+    cx.novograd(0.1, weight_decay=0.01),
+    cx.mars_adamw(),
+    cx.adafactor(momentum=0.9, min_dim_size_to_factor=2, weight_decay=0.01),
+    cx.asgd(0.1, lambd=0.01, t0=0.0),
+    cx.fromage(cx.cosine_decay_schedule(0.1, 100)),
+    cx.ademamix(warmup_steps=2.0),
     cx.chain(cx.scale_by_rms(), recenter(), cx.scale_by_lr(0.1)),
     cx.chain(z=cx.scale_by_rms(), y=cx.scale(2.0), x=cx.scale_by_lr(0.1)),
     cx.chain(cx.scale(2.0), cx.clip_by_global_norm(0.5), cx.scale_by_rms(), cx.clip(0.3), cx.scale_by_lr(0.1)),
 )
 
 REGISTRY = LINKS + CHAINS
+
+
+def links_of(tx: Any) -> Iterator[Any]:
+    """The links of a chain, and those of the chains inside them."""
+    for link in tx.links.values():
+        yield link
+        for inner in getattr(link, "chains", ()):
+            yield from links_of(inner)
+
+
+def kind(link: Any) -> tuple[bool, ...]:
+    """Which parts of the engine a link makes use of."""
+    memory = not link.treewise and link.init_memory()
+    flags = ("treewise", "needs_all_updates", "reads_params", "reads_grads", "random", "judges", "scaling", "slots")
+    flags += ("extra", "per_example", "moves_params")
+    return (bool(memory), *(bool(getattr(link, flag, False)) for flag in flags))
+
+
+def firsts(values: tuple, what: Callable[[Any], Any]) -> tuple:
+    """The values one of whose links shows something that no link before it did."""
+    seen, found = set(), []
+    for tx in values:
+        new = {what(link) for link in links_of(tx)} - seen
+        seen |= new
+        found += [tx] if new else []
+    return tuple(found)
+
+
+LINK_CLASSES = firsts(REGISTRY, type)
+KINDS = firsts(LINK_CLASSES, kind)
+
+
+def appended(tx: Any, link: cx.Link) -> Any:
+    """A chain with one link more at its end."""
+    return tx.replace(tx=appended(tx.tx, link)) if isinstance(tx, given) else cx.chain(tx, link)
+
 
 Tree = dict[str, Any]
 

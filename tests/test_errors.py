@@ -16,6 +16,9 @@ TX = cx.chain(cx.clip_by_global_norm(1.0), cx.scale_by_adam(), cx.add_decayed_we
 STATE = TX.init(PARAMS)
 NARROW = jax.tree.map(lambda p: p[..., :2], PARAMS)
 CONFIG = cx.to_config(TX)
+AVERAGED = cx.chain(cx.ema_params(0.9), slow=cx.ema_params(0.99))
+EMPTY = cx.chain().init(PARAMS)
+SKIPPING = cx.chain(cx.skip_large_updates(1.0)).init(PARAMS)
 
 
 def mask(params: Any) -> Any:
@@ -73,6 +76,57 @@ MISTAKES: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
         lambda: cx.sgd(0.1, momentum=0.9, dampening=0.5, nesterov=True),
         ValueError,
         "`trace.nesterov` needs momentum > 0 and dampening = 0, got momentum=0.9 and dampening=0.5",
+    ),
+    "no share of the mean": (
+        lambda: cx.schedule_free(cx.sgd(0.1), b1=0.0),
+        ValueError,
+        "`schedule_free.b1` must be above 0: without a share of x, x could not be found again",
+    ),
+    "a mean weighed by several rates": (
+        lambda: cx.schedule_free(cx.adam(cx.by_path({"bias": 0.1}, default=0.2))),
+        ValueError,
+        "`schedule_free` weighs steps by one learning rate, got by_path({'bias': 0.1}, default=0.2) in 'scale_by_lr': "
+        "put scale(by_path(...)) before it for the ratios",
+    ),
+    "no mean to evaluate at": (
+        lambda: cx.schedule_free_eval_params(TX, PARAMS, STATE),
+        ValueError,
+        "one link of the chain must be a schedule_free, got chain(clip_by_global_norm(1)",
+    ),
+    "no bets": (
+        lambda: cx.mechanize(cx.sgd(1.0), betas=()),
+        ValueError,
+        "`mechanize.betas` must have a number for each bet, got none",
+    ),
+    "one bet out of range": (
+        lambda: cx.mechanize(cx.sgd(1.0), betas=(0.9, 1.5)),
+        ValueError,
+        "`mechanize.betas[1]` must lie in [0, 1], got 1.5",
+    ),
+    "a way to correct bias that is none": (
+        lambda: cx.schedule_free_adamw(debias="mean"),
+        ValueError,
+        "`schedule_free_adamw.debias` must be 'rate' or 'square', got 'mean'",
+    ),
+    "a loss that is not given": (
+        lambda: cx.momo().step(PARAMS, cx.momo().init(PARAMS), PARAMS),
+        TypeError,
+        "Link 'scale_by_momo' reads 'value': call update(grads, state, params, value=...)",
+    ),
+    "a word that is none of several": (
+        lambda: cx.amsgrad(debias="later"),
+        ValueError,
+        "`scale_by_amsgrad.debias` must be one of 'after', 'before', 'never', got 'later'",
+    ),
+    "axes from the back": (
+        lambda: cx.adam_mini(block_axes=(-1,)),
+        ValueError,
+        "`scale_by_adam_mini.block_axes` must be a tuple of axes, counted from the front, got (-1,)",
+    ),
+    "a negative warm-up": (
+        lambda: cx.ademamix(warmup_steps=-5),
+        ValueError,
+        "`half_life_schedule.transition_steps` must lie in [0, ∞), got -5",
     ),
     "nesterov alone": (lambda: cx.sgd(0.1, nesterov=True), ValueError, "need momentum"),
     "a class in a chain": (lambda: cx.chain(cx.scale_by_adam), TypeError, "call it, scale_by_adam(...)"),
@@ -170,6 +224,114 @@ MISTAKES: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "a complex rate": (lambda: cx.sgd(jnp.array([1j, 2])), ValueError, "got an array of complex64"),
     "a keyword for a name": (lambda: cx.chain(**{"lambda": cx.scale(1.0)}), ValueError, "got 'lambda'"),
     "a comparison with no chain": (lambda: TX.diff("adam"), TypeError, "diff compares with another chain or link"),
+    "part of a micro-batch": (
+        lambda: cx.accumulate(cx.sgd(0.1), 2.5),
+        ValueError,
+        "`accumulate.every` must be a whole number, 1 or more, or a schedule, got 2.5",
+    ),
+    "no micro-batch": (lambda: cx.accumulate(cx.sgd(0.1), 0), ValueError, "`accumulate.every` must be a whole number"),
+    "a step for every": (lambda: cx.accumulate(cx.sgd(0.1), True), ValueError, "or a schedule, got True"),
+    "no chain to wrap": (lambda: cx.flatten(None), TypeError, "`flatten.tx` must be a link or a chain, got None"),
+    "a function to wrap": (
+        lambda: cx.flatten(cx.sgd),
+        TypeError,
+        "`flatten.tx`: a chain is made of links and chains, got sgd",
+    ),
+    "a class to wrap": (lambda: cx.flatten(cx.scale_by_adam), TypeError, "`flatten.tx`: a chain is made of links, got"),
+    "an axis of examples inside": (
+        lambda: cx.accumulate(cx.chain(cx.clip_per_example(1.0), cx.sgd(0.1)), 2),
+        ValueError,
+        "`accumulate.tx`: 'clip_per_example' reduces an axis of examples, so it must come before the link that holds "
+        "the chain: chain(clip_per_example(1), accumulate(...))",
+    ),
+    "a dict for a partition": (
+        lambda: cx.partition({"bias": cx.freeze()}),
+        ValueError,
+        "`partition.table` must be by_path({pattern: chain}, default=chain), got {'bias': freeze()}",
+    ),
+    "an unknown statistic": (
+        lambda: cx.record("norm", "mean"),
+        ValueError,
+        "`record` keeps norm, rms, max, param_norm, ratio, got 'mean'",
+    ),
+    "a statistic twice": (lambda: cx.record("max", "max"), ValueError, "`record` was given 'max' twice"),
+    "a list of groups": (
+        lambda: cx.recorded(TX, STATE, by=["kernel"]),  # pyright: ignore[reportArgumentType]
+        ValueError,
+        "`recorded` takes by='path', a table {pattern: group} or None, got ['kernel']",
+    ),
+    "a group without its part of the path": (
+        lambda: cx.recorded(cx.record(), cx.record().init(PARAMS), by={"kernel": r"\1"}),
+        ValueError,
+        "`recorded`: 'kernel': '\\\\1' is no pattern and its group: invalid group reference 1",
+    ),
+    "hyperparameters of what is no state": (
+        lambda: TX.hyperparams({"step": 0}),  # pyright: ignore[reportArgumentType]
+        TypeError,
+        "The state must be what init(params) or the last update returned, got dict",
+    ),
+    "hyperparameters of another chain's state": (
+        lambda: cx.accumulate(cx.sgd(0.1), 2).hyperparams(STATE),
+        KeyError,
+        "The state is not of this chain: it lacks accumulate. Carry it over with adopt(params, state)",
+    ),
+    "a number in a partition": (
+        lambda: cx.partition(cx.by_path({"bias": 0.1})),
+        TypeError,
+        "`partition.table`: `by_path['bias']`: a chain is made of links and chains, got 0.1",
+    ),
+    "a group that is named like the default": (
+        lambda: cx.partition(cx.by_path({"default": cx.freeze()}, default=cx.sgd(0.1))),
+        ValueError,
+        "'default' names the default's state: write the pattern as '(default)'",
+    ),
+    "a parameter without a chain": (
+        lambda: cx.partition(cx.by_path({"bias": cx.freeze()})).init(PARAMS),
+        KeyError,
+        "`partition.table`: no pattern of by_path({'bias': freeze()}) matches parameter 'dense/kernel': add one, or",
+    ),
+    "a vector with a hole": (
+        lambda: cx.flatten(cx.sgd(0.1)).step(
+            PARAMS, cx.flatten(cx.sgd(0.1)).init(PARAMS), {"dense": {"kernel": None, "bias": jnp.ones(3)}}
+        ),
+        TypeError,
+        "Link 'flatten' has no update at 'dense/kernel', float32[2, 3], and a vector has no holes: leave the parameter",
+    ),
+    "a condition that asks for the step": (
+        lambda: cx.conditionally_mask(cx.sgd(0.1), lambda k: bool(k > 3)),
+        ValueError,
+        "asks for the step's value, which is traced",
+    ),
+    "a condition that is no number": (
+        lambda: cx.conditionally_transform(cx.sgd(0.1), lambda k: [k]),
+        ValueError,
+        "returns a list, not a number",
+    ),
+    "a condition by path": (
+        lambda: cx.conditionally_mask(cx.sgd(0.1), cx.by_path({"bias": 0.0}, default=1.0)).init(PARAMS),
+        ValueError,
+        "`conditionally_mask.condition` cannot be by_path: the link treats the whole tree at once",
+    ),
+    "a function for an argument's name": (
+        lambda: cx.conditionally_mask(cx.sgd(0.1), argument=mask),
+        ValueError,
+        "`conditionally_mask.argument` must be the name of an argument, got",
+    ),
+    "no average": (
+        lambda: cx.read_average(TX, PARAMS, STATE),
+        KeyError,
+        "the chain keeps no average of the parameters: append ema_params(0.999) to it",
+    ),
+    "one of two averages": (
+        lambda: cx.read_average(AVERAGED, PARAMS, AVERAGED.init(PARAMS)),
+        KeyError,
+        "several links keep an average: say which by name= one of ema_params, slow",
+    ),
+    "an unknown average": (
+        lambda: cx.read_average(AVERAGED, PARAMS, AVERAGED.init(PARAMS), "slo"),
+        KeyError,
+        "no link 'slo' keeps an average (did you mean 'slow'?); those that do are ema_params, slow",
+    ),
     "config: malformed links": (
         lambda: cx.from_config({"chainax": 1, "type": "chain", "links": 5}),
         ValueError,
@@ -209,6 +371,33 @@ MISTAKES: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
         lambda: cx.to_config(cx.sgd(lambda k: 0.1)),
         TypeError,
         "scale_by_lr.learning_rate: the function",
+    ),
+    "a table by path for the whole tree": (
+        lambda: cx.skip_large_updates(cx.by_path({"bias": 1.0}, default=2.0)).step(PARAMS, SKIPPING, PARAMS),
+        ValueError,
+        "`skip_large_updates.max_norm` cannot be by_path: the link treats the whole tree at once",
+    ),
+    "an axis that a leaf has not": (
+        lambda: cx.chain(cx.centralize(axis=2)).update(PARAMS, EMPTY),
+        ValueError,
+        "`centralize.axis` is 2, which an update of shape [2, 3] has not",
+    ),
+    "no loss scale": (lambda: cx.loss_scale(STATE), KeyError, "no loss scales: put one dynamic_loss_scale() first"),
+    "a loss scale of 0": (lambda: cx.dynamic_loss_scale(0), ValueError, "init_scale` must be positive, got 0"),
+    "half a refusal": (
+        lambda: cx.skip_nonfinite(2.5),
+        ValueError,
+        "`skip_nonfinite.max_consecutive` must be a whole number or None, got 2.5",
+    ),
+    "examples of different number": (
+        lambda: cx.chain(cx.clip_per_example(1.0)).update({"a": jnp.ones((4, 3)), "b": jnp.ones((5, 2))}, EMPTY),
+        TypeError,
+        "The updates have 4 and 5 examples: give all the same number",
+    ),
+    "no axis of examples": (
+        lambda: cx.chain(cx.clip_per_example(1.0)).update({"a": jnp.ones(())}, EMPTY),
+        TypeError,
+        "The update at 'a' is a scalar, where a first axis of examples is expected",
     ),
     "loading what does not match": (
         lambda: TX.load_state_dict(PARAMS, cx.adam(1e-3).init(PARAMS)._asdict()),

@@ -1,6 +1,6 @@
 """The examples run, strictly and with warnings as errors, and what they say follows from what they measure."""
 
-import importlib.util
+import importlib
 import os
 import pathlib
 import re
@@ -33,15 +33,23 @@ def held_out_errors(output: str) -> list[float]:
     return [float(x) for x in re.findall(r"held-out error: ([\d.]+)%", output)]
 
 
+def load(name: str) -> ModuleType:
+    """An example as a module. Examples may import each other, as they lie in one directory."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(EXAMPLES))
+        return importlib.import_module(name)
+
+
 @pytest.fixture(scope="module")
 def decay_order() -> ModuleType:
     """The example as a module."""
-    spec = importlib.util.spec_from_file_location("decay_order", EXAMPLES / "decay_order.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load("decay_order")
+
+
+@pytest.fixture(scope="module")
+def low_precision() -> ModuleType:
+    """The example as a module."""
+    return load("low_precision")
 
 
 # The loops
@@ -166,3 +174,84 @@ def test_help_explains_the_options(decay_order, capsys):
     out = capsys.readouterr().out
     for option in ("--grid", "--seeds", "--epochs", "--output"):
         assert re.search(rf"{option} \w+ .*\(default: ", " ".join(out.split("options:")[1].split())), option
+
+
+# Fewer bytes a parameter
+
+WAYS = {  # and the bytes of each, counted by hand for one layer of width 64 whose norms, 0.3 %, stay in float32
+    "": 12.0,
+    "bfloat16, nearest": 10.0,
+    "bfloat16, stochastic": 10.0,
+    "bfloat16, Kahan": 12.0,
+    "bfloat16, ECC": 11.0,
+    "state in int8": 4 + 2 * (1 + 4 / 256),
+    "state in companded8": 4 + 2 * (1 + 4 / 256),
+    "state in int4": 4 + 2 * (1 / 2 + 4 / 128),
+}
+
+
+def test_low_precision_trains_in_every_way(tmp_path):
+    """A tiny network comes out as a table, in words and as a picture, and nothing else is written."""
+    done = run(
+        "low_precision.py",
+        *["--steps", "10", "--seeds", "2", "--layers", "1", "--width", "64", "--output", "picture.png"],
+        directory=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    assert [p.name for p in tmp_path.iterdir()] == ["picture.png"]
+    assert (tmp_path / "picture.png").read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
+    rows = re.findall(r"^ (.*?) +│ +([\d.]+) │ +([\d.]+) ± [\d.]+ │(.*)", done.stdout, flags=re.MULTILINE)
+    assert [name for name, *_ in rows] == list(WAYS)
+    for name, held, loss, change in rows:
+        assert float(held) == pytest.approx(WAYS[name], abs=0.06)
+        assert 2.5 < float(loss) < 3.6  # nats; chance is 4.6
+        assert bool(re.search(r"[+-][\d.]+ ± [\d.]+", change)) == bool(name)
+        assert f"\n{name}: " in done.stdout or not name
+    assert len({loss for _, _, loss, _ in rows}) > 4  # the ways differ
+    assert "16 runs in" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    (
+        ((0.001, 0.002, 0.003), "+0.0020, worse with every seed; within"),
+        ((-0.2, -0.1, -0.3), "-0.2000, better with every seed; beyond"),
+        ((0.5, 0.2, -0.1), "+0.2000, better or worse, depending on the seed; beyond"),
+    ),
+)
+def test_the_words_follow_from_the_losses(low_precision, changes, words):
+    """The change is taken seed by seed, and measured by the spread of the seeds."""
+    losses = np.array([[5.0, 2.0], [5.0, 2.1], [5.0, 2.2]])
+    base = low_precision.Result("float32", np.array([0, 9]), losses, 12.0)
+    other = low_precision.Result("other", base.steps, losses + np.array([[0, c] for c in changes]), 10.0)
+    said = low_precision.in_words(other, base)
+    assert said == f"other: {words} the ±0.1000 by which float32 differs between seeds."
+
+
+def test_nothing_that_is_held_out_is_trained_on(low_precision):
+    """No held-out window is part of the training text, in which paragraphs are not repeated."""
+    text = low_precision.language_reference()
+    trained = text.train.astype(np.uint8).tobytes()
+    assert text.size < 256
+    assert len(trained) > 200_000
+    seen = [window.astype(np.uint8).tobytes() in trained for window in text.held_out]
+    assert np.mean(seen) < 0.05  # lines of grammar and tables stand in several paragraphs
+    assert text.held_out.shape == (low_precision.HELD_OUT, low_precision.CONTEXT + 1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    (
+        ("--seeds 1", "argument --seeds: must be an integer of at least 2, got '1'"),
+        ("--width 30", "argument --width: must be a multiple of 4, got 30"),
+        ("--output nowhere/a.png", "argument --output: cannot write to 'nowhere/a.png'"),
+    ),
+)
+def test_bad_options_of_low_precision(low_precision, monkeypatch, capsys, arguments, message):
+    """As those of the other."""
+    monkeypatch.setattr(low_precision, "train", lambda *_: pytest.fail("trained"))
+    with pytest.raises(SystemExit) as ended:
+        low_precision.main(arguments.split())
+    assert ended.value.code == 2
+    assert message in capsys.readouterr().err.splitlines()[-1]

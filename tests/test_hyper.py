@@ -1,5 +1,6 @@
 """Hyperparameters: in every numeric field of every link, a number, a schedule or a table by path."""
 
+import dataclasses
 import functools
 import json
 import pickle
@@ -24,7 +25,7 @@ every_field = pytest.mark.parametrize(("cls", "field"), FIELDS, ids=lambda x: ge
 
 def build(cls, field, value):
     """A link with one hyperparameter as given, and the others at `W` where they have no default."""
-    required = {f: W for f, spec in cls.__dataclass_fields__.items() if not isinstance(spec.default, (float, bool))}
+    required = {f: W for f, spec in cls.__dataclass_fields__.items() if spec.default is dataclasses.MISSING}
     return cls(**{**required, field: value})
 
 

@@ -35,7 +35,25 @@ SCHEDULES = (
     cx.warmup_cosine_decay_schedule(0.01, 1.0, 10, 60, end_value=0.1),
     cx.join_schedules((0.5, cx.linear_schedule(1.0, 0.0, 7), cx.step_schedule(0.3, 4)), (4, 16)),
     cx.bias_corrected_schedule(cx.linear_schedule(1.0, 0.0, 30), b2=0.99),
+    cx.exponential_decay(1.0, 10, 0.9, 3.5, end_value=0.8),
+    cx.piecewise_constant_schedule(1.0, {5: 0.5, 16: 3.0}),
+    cx.piecewise_interpolate_schedule("cosine", 1.0, ((5, 0.5), (16, 3.0))),
+    cx.multiplicative_schedule(1.0, cx.linear_schedule(0.9, 1.0, 9.5), 20),
+    cx.inverse_sqrt_schedule(1.0, 10, 0.1, first_step=1),
+    cx.cosine_decay_schedule(0.5, 30, 0.1, exponent=0.5),
+    cx.rex_schedule(1.0, 30, 0.1),
+    cx.linear_onecycle_schedule(40, 1.0, 0.31, 0.86),
+    cx.cosine_onecycle_schedule(40, 1.0, 0.31),
+    cx.onecycle_schedule(40, 1.0, interpolate_type="linear", three_phase=True),
+    cx.onecycle_momentum_schedule(40),
+    cx.warmup_stable_decay_schedule(1.0, 5, 10, 21, 0.1, 0.01, decay="1-sqrt"),
+    cx.cyclic_schedule(0.1, 1.0, 5, 7, scale=cx.exponential_decay(1.0, 1, 0.5)),
+    cx.cosine_annealing_schedule(1.0, 10, 0.1),
     2.0 * cx.linear_schedule(1.0, 0.1, 7) * cx.cosine_decay_schedule(0.5, 50),
+    1.5 - cx.cosine_decay_schedule(0.5, 50),
+    cx.linear_schedule(1.0, 0.1, 20) / (cx.cosine_decay_schedule(0.5, 50) + 0.5),
+    cx.linear_schedule(1.0, 0.2, 20) ** 0.5,
+    2.0 ** cx.linear_schedule(-3.0, 1.0, 20),
 )
 # From one step to the next a value may jump, so comparisons of two computations avoid no step.
 STEPS = np.arange(45)
@@ -69,10 +87,44 @@ def mxnet(k):
     return 1e-3 * np.sqrt(-np.expm1(t * np.log(0.999))) / -np.expm1(t * np.log(0.9))
 
 
+def transformer(k):
+    """Vaswani et al. 2017, equation 3, d = 512 and 100 steps of warm-up."""
+    t = k + 1
+    return 512**-0.5 * np.minimum(t**-0.5, t * 100**-1.5)
+
+
+def rex(k):
+    """p(x) = (1 − x) / (½ + ½(1 − x)), x = k / 900, times 0.3."""
+    rest = np.maximum(900 - k, 0) / 900
+    return 0.3 * rest / (1 / 2 + rest / 2)
+
+
+def stable(weight):
+    """A warm-up of 100 steps to 0.3, which is kept to step 400; then by weight(x) down to 0.01 at step 900."""
+
+    def reference(k):
+        x = np.clip(k - 400, 0, 500) / 500
+        return np.where(k < 100, 0.3 * k / 100, 0.01 + (0.3 - 0.01) * weight(x))
+
+    return reference
+
+
 @both_precisions
 @pytest.mark.parametrize(
     ("schedule", "reference"),
     (
+        (cx.inverse_sqrt_schedule((512 * 100) ** -0.5, 100, first_step=1), transformer),
+        (cx.inverse_sqrt_schedule(0.1, 100, 0.1), lambda k: 1 / np.sqrt(np.maximum(k, 100))),
+        (cx.rex_schedule(0.3, 900), rex),
+        (cx.warmup_stable_decay_schedule(0.3, 100, 300, 500, end_value=0.01), stable(lambda x: 1 - x)),
+        (
+            cx.warmup_stable_decay_schedule(0.3, 100, 300, 500, end_value=0.01, decay="cosine"),
+            stable(lambda x: (1 + np.cos(np.pi * x)) / 2),
+        ),
+        (
+            cx.warmup_stable_decay_schedule(0.3, 100, 300, 500, end_value=0.01, decay="1-sqrt"),
+            stable(lambda x: 1 - np.sqrt(x)),
+        ),
         (cx.inverse_time_decay_schedule(0.3, 0.01), inverse_time),
         (cx.warmup_schedule(cx.polynomial_schedule(0.1, 0.0, 1.0, 900), 100, restart=False), bert),
         (cx.bias_corrected_schedule(1e-3), mxnet),
@@ -81,7 +133,10 @@ def mxnet(k):
             lambda k: mxnet(k) * inverse_time(k) * 1e3,
         ),
     ),
-    ids=("inverse time", "BERT", "MXNet", "MXNet, decaying"),
+    ids=(
+        *("Transformer", "T5", "REX", "WSD, linear", "WSD, cosine", "WSD, 1 − √"),
+        *("inverse time", "BERT", "MXNet", "MXNet, decaying"),
+    ),
 )
 def test_schedule_is_its_formula(schedule, reference, x64, rtol):
     """Where PyTorch has no counterpart: NumPy in float64, over 1000 steps."""
@@ -143,6 +198,21 @@ def test_restarts_come_at_their_step(period, factor):
         (cx.step_schedule(1.0, 1, 0.0), [1, 0, 0]),
         (cx.exponential_decay(1.0, 1, 0.0), [1, 0, 0]),
         (cx.polynomial_schedule(1.0, 0.0, 0.0, 2), [1, 1, 0]),
+        (cx.piecewise_constant_schedule(1.0, {}), [1, 1, 1]),
+        (cx.piecewise_constant_schedule(1.0, {1: 0.0}), [1, 0, 0]),
+        (cx.piecewise_interpolate_schedule("linear", 1.0, ((1, 2.0), (1, 2.0))), [1, 4, 4]),
+        (cx.multiplicative_schedule(2.0, 0.5, 0), [2, 2, 2]),
+        (cx.multiplicative_schedule(2.0, 0.5, 1), [2, 1, 1]),
+        (cx.inverse_sqrt_schedule(1.0, 0), [0, 1, 0.5**0.5]),
+        (cx.rex_schedule(1.0, 0), [1, 0, 0]),
+        (cx.cosine_decay_schedule(1.0, 1, exponent=0.0), [1, 1, 1]),
+        (cx.onecycle_schedule(2, 0.5, 0.5, 5.0, 1.0), [0.5, 0.1, 0.1]),
+        (cx.onecycle_schedule(1, 0.5, 0.3, 5.0, 1.0), [0.1, 0.1, 0.1]),
+        (cx.warmup_stable_decay_schedule(1.0, 0, 0, 0), [1, 0, 0]),
+        (cx.warmup_stable_decay_schedule(1.0, 0, 1, 0), [1, 1, 0]),
+        (cx.cyclic_schedule(1.0, 2.0, 1), [1, 2, 1]),
+        (cx.cosine_annealing_schedule(1.0, 1), [1, 0, 1]),
+        (cx.sgdr_schedule([{"init_value": 0, "peak_value": 1, "warmup_steps": 1, "decay_steps": 2}] * 2), [0, 1, 0]),
     ),
     ids=repr,
 )
@@ -162,6 +232,12 @@ def test_degenerate_lengths(schedule, expected):
         (cx.cosine_decay_schedule(0.1, 41), 0.1, 0.0),
         (cx.warmup_schedule(cx.linear_schedule(0.1, 1e-5, 41), 41), 0.0, 1e-5),
         (cx.warmup_cosine_decay_schedule(1e-5, 0.1, 41, 82, end_value=1e-6), 1e-5, 1e-6),
+        (cx.cosine_decay_schedule(0.1, 41, exponent=0.3), 0.1, 0.0),
+        (cx.rex_schedule(0.1, 41, 1e-6), 0.1, 1e-6),
+        (cx.warmup_stable_decay_schedule(0.1, 3, 7, 41, 1e-5, 1e-6, decay="1-sqrt"), 1e-5, 1e-6),
+        (cx.warmup_stable_decay_schedule(0.1, 3, 7, 41, 1e-5, 1e-6, decay="cosine"), 1e-5, 1e-6),
+        (cx.onecycle_momentum_schedule(83, pct_start=0.31), 0.95, 0.95),
+        (cx.onecycle_schedule(83, 0.5, 0.31, 2.0, 4.0), 0.25, 0.0625),
     ),
     ids=repr,
 )
@@ -208,32 +284,21 @@ def test_double_precision(schedule, x64):
         np.testing.assert_allclose(jax.jit(schedule)(STEPS), values, rtol=3e-6, atol=1e-9)
 
 
-def test_bare_function():
-    """A function of the step takes part wherever a schedule does, and gets the step as an int32."""
-    expected = np.where(STEPS < 3, STEPS / 3, 0.5 ** np.maximum(STEPS - 3.0, 0))
-    np.testing.assert_allclose(cx.warmup_schedule(halving, 3)(STEPS), expected, rtol=1e-6)
-    np.testing.assert_allclose(
-        cx.join_schedules((1.0, halving), (3,))(STEPS), np.where(STEPS < 3, 1.0, expected), rtol=1e-6
-    )
-    np.testing.assert_allclose(
-        cx.bias_corrected_schedule(halving, b1=0.0, b2=0.0)(STEPS), 0.5 ** STEPS.astype(np.float64), rtol=1e-6
-    )
+@pytest.mark.parametrize("x64", (False, True), ids=("x32", "x64"))
+def test_bare_function(x64):
+    """A function of the step takes part wherever a schedule does, and gets the step as an int32.
 
-
-def test_products():
-    """Schedules multiply with numbers, functions and each other, from both sides, into one flat product."""
-    a, b = cx.linear_schedule(1.0, 0.0, 40), cx.cosine_decay_schedule(0.5, 30)
-    for product, expected in (
-        (2 * a, 2 * a(STEPS)),
-        (a * 2.0, 2 * a(STEPS)),
-        (a * b, a(STEPS) * b(STEPS)),
-        (0.5 * a * b * 3.0, 1.5 * a(STEPS) * b(STEPS)),
-        (a * halving, a(STEPS) * 0.5 ** STEPS.astype(np.float32)),
-        (jnp.float32(2.0) * a, 2 * a(STEPS)),
-    ):
-        assert isinstance(product, cx.product)
-        assert not any(isinstance(factor, cx.product) for factor in product.factors)
-        np.testing.assert_allclose(product(STEPS), expected, rtol=1e-6)
+    This one returns float32 under x64 too.
+    """
+    with jax.enable_x64(x64):
+        expected = np.where(STEPS < 3, STEPS / 3, 0.5 ** np.maximum(STEPS - 3.0, 0))
+        np.testing.assert_allclose(cx.warmup_schedule(halving, 3)(STEPS), expected, rtol=1e-6)
+        np.testing.assert_allclose(
+            cx.join_schedules((1.0, halving), (3,))(STEPS), np.where(STEPS < 3, 1.0, expected), rtol=1e-6
+        )
+        np.testing.assert_allclose(
+            cx.bias_corrected_schedule(halving, b1=0.0, b2=0.0)(STEPS), 0.5 ** STEPS.astype(np.float64), rtol=1e-6
+        )
 
 
 # Values
@@ -311,9 +376,9 @@ def test_changed_numbers_compile_once(schedule):
 LINE = cx.linear_schedule(1.0, 0.0, 4)
 NUMERIC = [
     (type(s), field)
-    for s in {type(s): s for s in SCHEDULES if not isinstance(s, cx.product)}.values()
+    for s in {type(s): s for s in SCHEDULES}.values()
     for field in type(s)._leaves
-    if field not in ("schedules", "boundaries")
+    if field not in ("schedules", "boundaries", "factors", "terms", "boundaries_and_scales")
 ]
 
 
@@ -321,6 +386,8 @@ NUMERIC = [
 @pytest.mark.parametrize(("cls", "field"), NUMERIC, ids=lambda x: getattr(x, "__name__", x))
 def test_what_is_no_number(cls, field, bad):
     """The error names the schedule and the field."""
+    if bad is None and field in ("end_value", "step_size_down") and cls in (cx.exponential_decay, cx.cyclic_schedule):
+        return  # means that there is none
     good = next(s for s in SCHEDULES if type(s) is cls)
     with pytest.raises(ValueError, match=f"`{cls.__name__}.{field}` must"):
         good.replace(**{field: bad})
@@ -361,6 +428,25 @@ def test_what_is_no_number(cls, field, bad):
         (lambda: cx.join_schedules(LINE, (3,)), "`join_schedules.schedules` must be a tuple"),
         (lambda: cx.join_schedules((1.0, "2"), (3,)), r"`join_schedules.schedules\[1\]` must be a number"),
         (lambda: LINE * "2", r"`product.factors\[1\]` must be a number"),
+        (lambda: LINE + "2", r"`total.terms\[1\]` must be a number"),
+        (lambda: LINE - "2", r"`product.factors\[1\]` must be a number"),
+        (lambda: LINE - True, r"`product.factors\[1\]` must be a number"),
+        (lambda: LINE / cx.scale(1.0), "`quotient.divisor` must be a number or a schedule"),
+        (lambda: LINE ** (lambda k: {"w": k}), "`power.exponent`: .* returns a dict"),
+        (lambda: LINE.then("2", at=3), r"`join_schedules.schedules\[1\]` must be a number"),
+        (lambda: LINE.then(2.0, at=4).then(3.0, at=3), r"boundaries` must not fall, got \(4, 3\)"),
+        (lambda: cx.piecewise_constant_schedule(1.0, 0.1), "_and_scales` must be {step: number} or pairs .* got 0.1"),
+        (lambda: cx.piecewise_constant_schedule(1.0, "ab"), "must be {step: number} or pairs of them, got 'ab'"),
+        (lambda: cx.piecewise_constant_schedule(1.0, ((1, 2, 3),)), "must be {step: number} or pairs of them"),
+        (lambda: cx.piecewise_constant_schedule(1.0, {1: "2"}), "_and_scales` must be a number"),
+        (lambda: cx.piecewise_constant_schedule(1.0, {-1: 2.0}), r"_and_scales` must lie in \[0, ∞\), got -1"),
+        (lambda: cx.piecewise_interpolate_schedule("cubic", 1.0, {}), "type` must be one of 'linear', 'cosine', got"),
+        (lambda: cx.multiplicative_schedule(1.0, 0.5, 3.0), "steps` must be a whole number from 0, got 3"),
+        (lambda: cx.multiplicative_schedule(1.0, 0.5, -1), "steps` must be a whole number from 0, got -1"),
+        (lambda: cx.onecycle_schedule(90, 1.0, 1.1), r"`onecycle_schedule.pct_start` must lie in \[0, 1\], got 1.1"),
+        (lambda: cx.cyclic_schedule(0.1, 1.0, 5, 0), r"`cyclic_schedule.step_size_down` must lie in \[1, ∞\)"),
+        (lambda: cx.cyclic_schedule(0.1, 1.0, scale_by="epoch"), "`cyclic_schedule.scale_by` must be one of"),
+        (lambda: cx.warmup_stable_decay_schedule(1.0, 1, 1, 1, decay="sqrt"), "decay` must be one of .*'1-sqrt'"),
         (lambda: cx.bias_corrected_schedule(1e-3, b1=1.0), "`bias_corrected_schedule.b1` must lie in"),
     ),
 )

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 
 from .numerics import one_minus_power
+
+
+class Updates(Protocol):
+    """The whole tree of updates as it stands before a link."""
+
+    def norm(self) -> jax.Array: ...
+    def finite(self) -> jax.Array: ...
 
 
 class At:
@@ -15,14 +21,17 @@ class At:
 
     ``step`` counts t = 1, 2, ..., the steps since the link's slots for these leaves began, as a
     floating-point scalar of the ``dtype`` that the leaves are computed in. ``extra`` holds the extra
-    arguments of ``update``.
+    arguments of ``update``, and ``memory`` the scalars that the link remembered at the last step.
     """
 
-    def __init__(self, step: jax.Array, dtype: Any, norm: Callable[[], jax.Array], extra: dict[str, Any]) -> None:
+    def __init__(
+        self, step: jax.Array, dtype: Any, updates: Updates, extra: dict[str, Any], memory: dict[str, Any]
+    ) -> None:
         self.step = step
         self.dtype = dtype
         self.extra = extra
-        self._norm = norm
+        self.memory = memory
+        self._updates = updates
 
     def debias(self, decay: Any) -> jax.Array:
         """1 / (1 − decayᵗ): the correction of a moving average that started at zero."""
@@ -30,4 +39,8 @@ class At:
 
     def global_norm(self) -> jax.Array:
         """The norm of the whole tree of updates as it stands before this link (`Leafwise.needs_all_updates`)."""
-        return self._norm().astype(self.dtype)
+        return self._updates.norm().astype(self.dtype)
+
+    def all_finite(self) -> jax.Array:
+        """Whether no update of the whole tree is infinite or NaN (`Leafwise.needs_all_updates`)."""
+        return self._updates.finite()

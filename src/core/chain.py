@@ -5,7 +5,7 @@ from __future__ import annotations
 import keyword
 import operator
 from collections.abc import Iterable, Iterator
-from typing import Any, overload
+from typing import Any, TypeVar, overload
 
 import jax
 import jax.numpy as jnp
@@ -13,10 +13,14 @@ import numpy as np
 from jax.tree_util import GetAttrKey
 
 from . import order
-from .link import Link
+from .hyper import by_path
+from .link import Leafwise, Link
+from .storage import storage
 from .transformation import Transformation
 from .value import PlainKeyError, code, did_you_mean, fill, is_array, register, same
 from .warning import warn
+
+T = TypeVar("T", bound=Transformation)
 
 
 @register
@@ -59,6 +63,9 @@ class chain(Transformation):
                 raise ValueError(f"a link's name must be an identifier, and not 'step' or 'born', got {name!r}")
             if names.count(name) > 1:
                 raise ValueError(f"two links of the chain are named {name!r}: give one another name by keyword")
+        ends = [name for name, link in pairs if link.role == "apply"]
+        if ends and ends != names[-1:]:
+            raise ValueError(f"{ends[0]!r} says how the chain ends: it must be the last link, and there is one at most")
         fill(self, names=tuple(names), values=tuple(link for _, link in pairs))
         for problem in order.problems(self.links):
             warn(problem)
@@ -238,6 +245,55 @@ def stack(chains: Iterable[Transformation]) -> Any:
         return jnp.asarray(np.array(numbers), jax.dtypes.canonicalize_dtype(np.float64))
 
     return jax.tree.map(join, *chains)
+
+
+def store(tx: T, /, default: Any = None, **slots: Any) -> T:
+    """The same link or chain with its slots stored in other formats between steps.
+
+    A format is a dtype's name, `int8`, `int4`, `float8`, `companded8`, or `by_path` of these. ``default`` is
+    that of the slots that are not named. All arithmetic stays in float32.
+
+    Errors: ``ValueError`` for a slot that no link has, and for what is no format.
+
+    >>> import chainax as cx
+    >>> cx.store(cx.adam(1e-3), mu="bfloat16", nu=cx.int8(block=128))
+    chain(store(scale_by_adam(), mu='bfloat16', nu=int8(block=128)), scale_by_lr(0.001))
+    """
+    if not isinstance(tx, Transformation):
+        raise TypeError(f"store takes a link or a chain, got {code(tx)}")
+    wanted, links = storage(**slots), _stored_links(tx)
+    known = sorted({slot for link in links for slot in link.slots})
+    for slot in wanted.slots:
+        if slot not in known:
+            raise ValueError(
+                f"no link has a slot {slot!r}{did_you_mean(slot, known)}; those of {code(tx)} are "
+                f"{', '.join(known) or 'none'}"
+            )
+    return _stored(tx, wanted, default)
+
+
+def _stored(tx: Any, wanted: storage, default: Any) -> Any:
+    if isinstance(tx, chain):
+        return tx._edited((name, _stored(link, wanted, default)) for name, link in tx.links.items())
+    if isinstance(tx, by_path):
+        return tx if tx.of_numbers else tx.map(lambda _, entry: _stored(entry, wanted, default))
+    if isinstance(tx, Leafwise):
+        if "storage" not in type(tx)._static:
+            return tx
+        old = tx.formats.table if tx.formats else {}
+        new = {slot: wanted.table.get(slot, default) for slot in tx.slots}
+        new = {**old, **{slot: form for slot, form in new.items() if form is not None}}
+        return tx.replace(storage=storage(**new)) if new else tx
+    inner = {f: x for f in tx._leaves if isinstance(x := getattr(tx, f), (Transformation, by_path))}
+    return tx.replace(**{f: _stored(x, wanted, default) for f, x in inner.items()}) if tx.inner else tx
+
+
+def _stored_links(tx: Any) -> list[Any]:
+    """The links in ``tx``, those within other links too, that have slots to be stored."""
+    if isinstance(tx, chain):
+        return [one for link in tx for one in _stored_links(link)]
+    inner = [one for x in tx.inner.values() for one in _stored_links(x)]
+    return inner + ([tx] if "storage" in type(tx)._static else [])
 
 
 def _parts(link: Any) -> list[tuple[str, Link]]:

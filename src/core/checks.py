@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -17,7 +16,9 @@ if TYPE_CHECKING:
     from .link import Leafwise
 
 
-def check_arguments(links: dict[str, Any], updates: Any, state: Any, params: Any, extra: dict[str, Any]) -> None:
+def check_arguments(
+    links: dict[str, Any], updates: Any, state: Any, params: Any, extra: dict[str, Any], *, apply: bool
+) -> None:
     """Raise unless these links can work with these arguments."""
     accepted = {argument: name for name, link in links.items() for argument in link.extra}
     for argument in extra:
@@ -27,6 +28,9 @@ def check_arguments(links: dict[str, Any], updates: Any, state: Any, params: Any
     for argument, name in accepted.items():
         if argument not in extra:
             raise TypeError(f"Link {name!r} reads {argument!r}: call update(grads, state, params, {argument}=...)")
+    for name, link in links.items():
+        if link.role == "apply" and not apply:
+            raise TypeError(f"Link {name!r} rounds the parameters itself: call step(params, state, grads), not update")
     if params is None and updates is not None:
         for name, link in links.items():
             if link.reads_params:
@@ -43,8 +47,11 @@ def check_arguments(links: dict[str, Any], updates: Any, state: Any, params: Any
         )
 
 
-def check_leaf(path: str, u: Any, p: Any, has_params: bool) -> bool:
-    """Whether the leaf moves; raises if update and parameter do not fit each other."""
+def check_leaf(path: str, u: Any, p: Any, has_params: bool, examples: bool = False) -> bool:
+    """Whether the leaf moves; raises if update and parameter do not fit each other.
+
+    With ``examples`` the update has a first axis more.
+    """
     if has_params and p is None and u is not None:
         raise TypeError(f"The update at {path!r} is {show(u)}, where the parameters have None")
     if p is not None and not is_trainable(p):
@@ -55,14 +62,18 @@ def check_leaf(path: str, u: Any, p: Any, has_params: bool) -> bool:
         if p is None:
             return False
         raise TypeError(f"The update at {path!r} is {show(u)}, where the parameter is {show(p)}")
-    if p is not None and jnp.shape(u) != jnp.shape(p):
-        raise TypeError(f"The update at {path!r} has shape {list(jnp.shape(u))}, the parameter {list(jnp.shape(p))}")
+    shape = jnp.shape(u)
+    if examples and not shape:
+        raise TypeError(f"The update at {path!r} is a scalar, where a first axis of examples is expected")
+    if p is not None and shape[examples:] != jnp.shape(p):
+        more = " after the axis of examples" if examples else ""
+        raise TypeError(f"The update at {path!r} has shape {list(shape)}, the parameter {list(jnp.shape(p))}{more}")
     if p is not None and jnp.iscomplexobj(u) and not jnp.iscomplexobj(p):
         raise TypeError(f"The update at {path!r} is complex, the parameter is not")
     return True
 
 
-def check_result(name: str, link: Leafwise, u: Any, slot: SimpleNamespace, result: Any) -> tuple[Any, dict]:
+def check_result(name: str, link: Leafwise, u: Any, slots: dict[str, Any], result: Any) -> tuple[Any, dict]:
     """What a leaf function returned, taken apart."""
     if not link.slots:
         new_u, new = result, {}
@@ -75,8 +86,8 @@ def check_result(name: str, link: Leafwise, u: Any, slot: SimpleNamespace, resul
     if set(new) != set(link.slots):
         raise TypeError(f"Link {name!r} declares the slots {link.slots} but its leaf returned {tuple(new)}")
     for s, x in new.items():
-        if jnp.shape(x) != jnp.shape(getattr(slot, s)):
-            raise TypeError(f"Link {name!r} turned its slot {s!r} of {show(getattr(slot, s))} into {show(x)}")
+        if jnp.shape(x) != jnp.shape(slots[s]):
+            raise TypeError(f"Link {name!r} turned its slot {s!r} of {show(slots[s])} into {show(x)}")
     return new_u, new
 
 
@@ -98,7 +109,10 @@ def warn_of_unmatched(links: dict[str, Any], params: Any) -> None:
 
 
 def _keeps_state(link: Any, params: Any) -> bool:
-    """Whether a whole-tree link has a state, as far as can be known."""
-    if not link.treewise or params is None:
+    """Whether a link has a state beside its slots, as far as can be known."""
+    if not link.treewise:
+        return bool(link.init_memory())
+    if params is None:
         return False
-    return bool(jax.tree.leaves(jax.eval_shape(link.init_tree, widened(params))))
+    like = params if link.moves_params else widened(params)
+    return bool(jax.tree.leaves(jax.eval_shape(link.init_tree, like)))

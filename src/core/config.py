@@ -14,6 +14,7 @@ from jax.core import Tracer
 from .chain import chain
 from .hyper import by_path
 from .schedule import from_function
+from .storage import storage
 from .value import TYPES, Value, code, did_you_mean, is_array, unknown_field
 
 VERSION = 1
@@ -59,8 +60,11 @@ def _encode(x: Any, where: str) -> Any:
     if isinstance(x, by_path):
         table = [[p, _encode(e, f"{where}[{p!r}]")] for p, e in zip(x.patterns, x.entries)]
         return {"type": "by_path", "table": table, "default": _encode(x.default, f"{where}.default")}
+    if isinstance(x, storage):
+        return {"type": "storage", "formats": {slot: _encode(f, f"{where}.{slot}") for slot, f in x.table.items()}}
     if isinstance(x, Value):
-        fields = [f.name for f in dataclasses.fields(x)]  # pyright: ignore[reportArgumentType]
+        given = [f for f in dataclasses.fields(x) if f.repr or getattr(x, f.name) is not None]  # pyright: ignore[reportArgumentType]
+        fields = [f.name for f in given]
         return {"type": type(x).__name__, **{n: _encode(getattr(x, n), f"{where}.{n}") for n in fields}}
     if isinstance(x, float) and not math.isfinite(x):
         return {"type": "float", "value": str(x)}
@@ -102,6 +106,9 @@ def _decode(x: Any, where: str) -> Any:
         if len(table) != len(fields["table"]):
             raise ValueError(f"a pattern stands twice in a table{at}")
         return by_path(table, _decode(fields["default"], f"{where}.default"))
+    if kind == "storage":
+        _expect(kind, fields, ("formats",), at)
+        return storage(**{slot: _decode(f, f"{where}.{slot}") for slot, f in fields["formats"].items()})
     cls = TYPES.get(kind)
     if cls is None:
         raise ValueError(

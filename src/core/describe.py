@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import unicodedata
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -12,8 +13,10 @@ import jax.numpy as jnp
 
 from . import engine, order
 from .hyper import by_path
+from .schedule import Schedule
+from .storage import storage
 from .tree import flatten, is_trainable
-from .value import code, is_array, make
+from .value import Value, code, is_array, make
 
 if TYPE_CHECKING:
     from .link import Link
@@ -21,10 +24,42 @@ if TYPE_CHECKING:
 
 def describe(links: dict[str, Link], params: Any = None) -> str:
     """The table of equations and settings, the kind of weight decay, and the size of the state."""
-    rows = [(name, link.equation, _settings(link)) for name, link in links.items()]
+    rows = list(_rows(links))
     widths = [max((_width(row[i]) for row in rows), default=0) for i in range(2)]
     lines = [f"{_pad(row[0], widths[0])}  {_pad(row[1], widths[1])}   {row[2]}".rstrip() for row in rows]
-    return "\n".join([*lines, *order.penalties(links), f"state: {_size(links, params)}"])
+    return "\n".join([*lines, *_schedules(links), *_penalties(links), f"state: {_size(links, params)}"])
+
+
+def _rows(links: dict[str, Link], indent: str = "") -> Iterator[tuple[str, str, str]]:
+    """Name, equation and settings of each link; below a link that holds chains, theirs."""
+    for name, link in links.items():
+        yield indent + name, link.equation, _settings(link)
+        for label, tx in link.inner.items():
+            in_table = label not in link._leaves
+            if in_table:
+                yield f"{indent}  {label!r}", "", ""
+            yield from _rows(tx.links, indent + ("    " if in_table else "  "))
+
+
+def _schedules(links: dict[str, Link]) -> Iterator[str]:
+    """What each schedule among the settings is, in words."""
+    for name, link in links.items():
+        for field in link._leaves:
+            given = getattr(link, field)
+            if isinstance(given, Schedule):
+                yield f"{name}.{field}: {given.describe()}"
+        for tx in link.inner.values():
+            yield from _schedules(tx.links)
+
+
+def _penalties(links: dict[str, Link]) -> Iterator[str]:
+    """The kinds of weight decay: of this chain, unless it only holds others, and of those it holds."""
+    inner = [(name, label, tx) for name, link in links.items() for label, tx in link.inner.items()]
+    if not inner or any(not link.inner and link.role in ("decay", "decay_after", "penalty") for link in links.values()):
+        yield from order.penalties(links)
+    for name, label, tx in inner:
+        where = name if label in links[name]._leaves else f"{name} {label!r}"
+        yield from (f"{where}: {line}" for line in _penalties(tx.links))
 
 
 def _width(text: str) -> int:
@@ -43,9 +78,16 @@ def _settings(link: Link) -> str:
         given, limits = getattr(link, field.name), field.metadata.get("range")
         if limits:
             shown.append(f"{limits.symbol or field.name}={_short(given)}")
-        elif given != field.default:
+        elif isinstance(given, storage):
+            shown.append(", ".join(f"{slot} in {code(form)}" for slot, form in given.table.items()))
+        elif given != field.default and not _holds_chains(given):
             shown.append(f"{field.name}={code(given)}")
     return "  ".join(shown)
+
+
+def _holds_chains(x: Any) -> bool:
+    """Whether the rows below show what this field holds."""
+    return (isinstance(x, Value) and hasattr(x, "links")) or (isinstance(x, by_path) and not x.of_numbers)
 
 
 def _short(x: Any) -> str:
@@ -78,7 +120,9 @@ def _without_tables(link: Link) -> Link:
 
     def one(x: Any) -> Any:
         if isinstance(x, by_path):
-            x = x.entries[-1] if x.default is None else x.default
+            if not x.of_numbers:
+                return x
+            return one(x.entries[-1] if x.default is None else x.default)
         return x.ravel()[0] if is_array(x) and x.ndim else x
 
     return make(type(link), **{name: one(x) for name, x in vars(link).items()})

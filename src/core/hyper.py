@@ -15,6 +15,9 @@ import numpy as np
 from .schedule import Schedule, number_or_schedule
 from .value import PlainKeyError, Range, Value, code, fill, is_array, make, number, register
 
+DTYPES = ("float32", "bfloat16", "float16")
+"""The names of dtypes that slots can be stored in."""
+
 if TYPE_CHECKING:
     HyperLike: TypeAlias = "float | jax.Array | np.ndarray | Schedule | by_path | Callable[[jax.Array], Any]"
     """What may be given for a hyperparameter."""
@@ -50,8 +53,8 @@ class by_path(Value):
     """A hyperparameter that depends on the parameter's path: the first pattern found in the path decides.
 
     Paths are like ``"encoder/layer_0/kernel"``; patterns are regular expressions, matched by
-    `re.search`. Each entry, and ``default``, is a number or a schedule. Without a default, a path
-    that no pattern matches is an error.
+    `re.search`. Each entry, and ``default``, is a number or a schedule; `store` takes tables of formats,
+    and `partition` one of chains. Without a default, a path that no pattern matches is an error.
 
     >>> import chainax as cx
     >>> cx.add_decayed_weights(cx.by_path({"bias|norm": 0.0}, default=0.1))
@@ -76,12 +79,18 @@ class by_path(Value):
             if not isinstance(pattern, str):
                 raise ValueError(f"`by_path`: a pattern must be a string, got {pattern!r}")
         fill(self, patterns=tuple(table), entries=tuple(table.values()), default=default)
-        fill(self, **vars(self.map(lambda label, entry: number_or_schedule(label, entry, Range(closed=True)))))
+        fill(self, **vars(self.map(_entry)))
 
     @property
     def table(self) -> dict[str, Any]:
         """The entries by pattern, in order."""
         return dict(zip(self.patterns, self.entries))
+
+    @property
+    def of_numbers(self) -> bool:
+        """Whether the entries are numbers and schedules, as in a hyperparameter."""
+        entries = self.entries if self.default is None else (*self.entries, self.default)
+        return not any(isinstance(x, str) or (isinstance(x, Value) and not isinstance(x, Schedule)) for x in entries)
 
     def map(self, change: Callable[[str, Any], Any]) -> by_path:
         """The table with ``change(label, entry)`` in place of every entry."""
@@ -95,6 +104,12 @@ class by_path(Value):
     def __repr__(self) -> str:
         default = "" if self.default is None else f", default={code(self.default)}"
         return f"by_path({code(self.table)}{default})"
+
+
+def _entry(label: str, x: Any) -> Any:
+    """An entry as a table holds it: its field knows what else than numbers and schedules it may be."""
+    other = isinstance(x, Value) and not isinstance(x, by_path)
+    return x if other or (isinstance(x, str) and x in DTYPES) else number_or_schedule(label, x, Range(closed=True))
 
 
 def pick(where: str, table: by_path, path: str) -> tuple[int, Any]:

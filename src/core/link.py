@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import inspect
 from types import SimpleNamespace
 from typing import Any, ClassVar, TypeVar, dataclass_transform
 
@@ -10,13 +12,14 @@ import jax.numpy as jnp
 
 from . import tree
 from .at import At
-from .hyper import hyper
+from .hyper import by_path, hyper
+from .storage import storage
 from .transformation import Transformation
 from .value import child, number, static, value
 
 L = TypeVar("L", bound="Link")
 
-ROLES = ("clip", "decay", "penalty", "accumulate", "precondition", "scale", "descend", "decay_after", "other")
+ROLES = ("clip", "decay", "penalty", "accumulate", "precondition", "scale", "descend", "decay_after", "apply", "other")
 
 
 class Link(Transformation):
@@ -28,7 +31,7 @@ class Link(Transformation):
     """What the leaf function does to the update ``u`` of a parameter ``θ``, as a line of mathematics."""
     role: ClassVar[str] = "other"
     """What the link is for; the order of roles gives a chain its meaning. One of clip, decay, penalty, accumulate
-    (momentum), precondition, scale, descend, decay_after, other."""
+    (momentum), precondition, scale, descend, decay_after, apply (the end of a chain), other."""
     reads_params: ClassVar[bool] = False
     """Whether the parameters must be passed to ``update``."""
     needs_all_updates: ClassVar[bool] = False
@@ -36,10 +39,24 @@ class Link(Transformation):
     treewise: ClassVar[bool] = False
     extra: ClassVar[tuple[str, ...]] = ()
     """Names of the extra arguments of ``update`` that the link reads, as ``at.extra[name]``."""
+    per_example: ClassVar[bool] = False
+    """Whether the updates come with a leading axis of examples, which this link, the first, reduces."""
 
     @property
     def links(self) -> dict[str, Link]:
         return {type(self).__name__: self}
+
+    @property
+    def inner(self) -> dict[str, Transformation]:
+        """The chains that the link holds, by field, or by pattern where they stand in a table."""
+        found: dict[str, Transformation] = {}
+        for field in self._leaves:
+            given = getattr(self, field)
+            if isinstance(given, Transformation):
+                found[field] = given
+            elif isinstance(given, by_path) and not given.of_numbers:
+                found |= given.table | ({} if given.default is None else {"default": given.default})
+        return found
 
 
 class Leafwise(Link):
@@ -49,9 +66,46 @@ class Leafwise(Link):
     In all three a hyperparameter such as ``self.b1`` is already the number for this step and path.
     """
 
-    def init_leaf(self, p: jax.Array) -> dict[str, jax.Array]:
-        """The slots' first values for the parameter ``p``."""
+    scaling: ClassVar[bool] = False
+    """Whether the link multiplies all updates by one number: see `Scaling`."""
+    judges: ClassVar[bool] = False
+    """Whether `accepts` may refuse the step."""
+    nonnegative: ClassVar[tuple[str, ...]] = ()
+    """The slots that hold no negative numbers, for which `int8` and its like have finer codes."""
+    reads_grads: ClassVar[bool] = False
+    """Whether the leaf function reads ``slot.grad``, the gradient as it came into the chain (or out of its
+    `per_example` link)."""
+    random: ClassVar[bool] = False
+    """Whether the leaf function reads ``slot.key``, a PRNG key of this step and leaf. Needs a static field ``seed``."""
+
+    def init_leaf(self, p: jax.Array) -> dict[str, jax.Array] | None:
+        """The slots' first values for the parameter ``p``; ``None`` if it needs none.
+
+        A slot has the shape of ``p``, or any other that depends on that shape alone; for complex ``p``
+        count a last axis of 2 more.
+        """
         return {name: slot_like(p) for name in self.slots}
+
+    def init_memory(self) -> dict[str, jax.Array]:
+        """Scalars that the link remembers for the whole tree, by name; none by default."""
+        return {}
+
+    def remember(self, at: At) -> dict[str, jax.Array]:
+        """The next ``at.memory``. Called once a step, also when the step is not taken."""
+        return at.memory
+
+    def accepts(self, at: At) -> jax.Array:
+        """Whether the step may be taken; where not, parameters and state stay as they are, memories excepted."""
+        raise NotImplementedError
+
+    @property
+    def formats(self) -> storage | None:
+        """How the slots are stored, if not as they are."""
+        return vars(self).get("storage")
+
+    def __repr__(self) -> str:
+        plain = super().__repr__()
+        return f"store({plain}, {self.formats.arguments()})" if self.formats else plain
 
     def scalars(self, at: At) -> Any:
         """Numbers that all leaves share, computed once a step."""
@@ -66,10 +120,31 @@ class Leafwise(Link):
         raise NotImplementedError
 
 
+class Scaling(Leafwise):
+    """A link that multiplies all updates by one number.
+
+    The engine knows what that does to a norm, so links that need one may follow in the same pass.
+    """
+
+    scaling = True
+
+    def factor(self, at: At) -> Any:
+        """The number, for this step."""
+        raise NotImplementedError
+
+    def scalars(self, at):
+        return self.factor(at)
+
+    def leaf(self, u, slot, p, scalars):
+        return scalars * u
+
+
 class Treewise(Link):
     """A link that needs whole matrices or whole trees. Its state is any tree of arrays."""
 
     treewise = True
+    moves_params: ClassVar[bool] = False
+    """Whether the link, where it ends a chain, moves the parameters itself, by `step_tree`."""
 
     def init_tree(self, params: Any) -> Any:
         """The first state; an empty tree for none."""
@@ -77,6 +152,10 @@ class Treewise(Link):
 
     def update_tree(self, updates: Any, state: Any, params: Any, at: At) -> tuple[Any, Any]:
         """Transform a tree of updates. They and ``params`` (which may be ``None``) are float32 or wider."""
+        raise NotImplementedError
+
+    def step_tree(self, params: Any, state: Any, updates: Any, at: At) -> tuple[Any, Any]:
+        """Move the parameters, which come as they are: returns them and the next state."""
         raise NotImplementedError
 
 
@@ -93,6 +172,15 @@ def slot_like(p: jax.Array, fill: Any = 0.0) -> jax.Array:
     return zeros + (jax.lax.complex(real, real) if jnp.issubdtype(dtype, jnp.complexfloating) else real)
 
 
+def _check_storage(where: str, x: Any, limits: Any) -> Any:
+    if not (x is None or isinstance(x, storage)):
+        raise ValueError(f"`{where}` is set by store(link, slot=format), got {x!r}")
+    return x
+
+
+_STORED = {"doc": "how the slots are stored: see `store`", "check": _check_storage}
+
+
 @dataclass_transform(frozen_default=True, field_specifiers=(hyper, number, static, child))
 def transform(cls: type[L]) -> type[L]:
     """Turn a subclass of `Leafwise` or `Treewise` into a link: a frozen dataclass that is a pytree.
@@ -101,18 +189,24 @@ def transform(cls: type[L]) -> type[L]:
 
     >>> import chainax as cx
     >>> @cx.transform
-    ... class scale_by_sign(cx.Leafwise):
-    ...     '''Keep only the sign.'''
-    ...     equation = "u ← sign(u)"
+    ... class squash(cx.Leafwise):
+    ...     '''Bound every coordinate softly.'''
+    ...     equation = "u ← tanh(u)"
     ...     def leaf(self, u, slot, p, scalars):
-    ...         return jax.numpy.sign(u)
-    >>> cx.chain(scale_by_sign(), cx.scale_by_lr(0.1))
-    chain(scale_by_sign(), scale_by_lr(0.1))
+    ...         return jax.numpy.tanh(u)
+    >>> cx.chain(squash(), cx.scale_by_lr(0.1))
+    chain(squash(), scale_by_lr(0.1))
     """
     if not issubclass(cls, (Leafwise, Treewise)):
         raise TypeError(f"`{cls.__name__}` must derive from Leafwise or Treewise to be a link")
     if isinstance(cls.role, str) and cls.role not in ROLES:
         raise ValueError(f"`{cls.__name__}.role` must be one of {', '.join(ROLES)}, got {cls.role!r}")
-    if not isinstance(cls.slots, tuple):
+    for name in inspect.get_annotations(cls):
+        if callable(getattr(Transformation, name, None)):
+            raise TypeError(f"`{cls.__name__}.{name}` would hide the method {name!r} of all links: rename the field")
+    if not isinstance(cls.slots, (tuple, property)):
         raise TypeError(f"`{cls.__name__}.slots` must be a tuple of names, got {cls.slots!r}")
+    if issubclass(cls, Leafwise) and isinstance(cls.slots, tuple) and cls.slots and not hasattr(cls, "storage"):
+        cls.__annotations__ = {**inspect.get_annotations(cls), "storage": Any}
+        cls.storage = dataclasses.field(default=None, kw_only=True, repr=False, metadata=_STORED)  # pyright: ignore[reportAttributeAccessIssue]
     return value(cls)

@@ -47,8 +47,16 @@ def penalties(links: dict[str, Link]) -> list[str]:
     """Which kind of weight decay, and of other penalties, the order amounts to: a line each."""
     names, roles = list(links), _roles(links)
     decays = [_kind(i, links) for i, role in enumerate(roles) if role in ("decay", "decay_after")]
+    others = [n for n, r in zip(names, roles) if r not in ("decay", "decay_after", "penalty")]
+    decays += [f"inside {n}, as its equation says" for n in others if _decays(links[n])]
     lines = [f"weight decay: {'; '.join(decays) or 'none'}"]
     return lines + [f"{names[i]}: {_kind(i, links)}" for i, role in enumerate(roles) if role == "penalty"]
+
+
+def _decays(link: Link) -> bool:
+    """Whether a link of another role has a weight decay of its own."""
+    given = getattr(link, "weight_decay", None)
+    return given is not None and not (isinstance(given, float) and given == 0)
 
 
 def _roles(links: dict[str, Link]) -> list[str]:

@@ -1,27 +1,39 @@
-"""What a schedule is: a value that maps the number of steps already taken to a number."""
+"""What a schedule is: a value that maps the number of steps already taken to a number. And its arithmetic."""
 
 from __future__ import annotations
 
+import dataclasses
+import functools
+import math
+import numbers
+import operator
 from collections.abc import Callable
-from typing import Any
+from string import Formatter
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .value import Range, Value, check_number, each, is_array, number, static, value
+from .value import Number, Range, Value, check_number, code, each, is_array, number, same, static, value
 
 
 class Schedule(Value):
     """A number that depends on the step. Call it on a count of the steps taken: 0 at the first update.
 
     Steps may be a Python number or an array of any shape; the result has that shape.
-    Multiply schedules with each other or with numbers to scale them.
+    Schedules, numbers and functions of the step add, subtract, multiply, divide and raise to powers.
 
     >>> import chainax as cx
     >>> (2 * cx.linear_schedule(0.0, 1.0, 4))(jax.numpy.arange(6)).tolist()
     [0.0, 0.5, 1.0, 1.5, 2.0, 2.0]
     """
+
+    phrase: ClassVar[str] = ""
+    """What `describe` says: clauses parted by semicolons, with the fields in braces. A clause whose
+    fields all have their default is left out."""
+
+    __array_ufunc__: ClassVar[None] = None  # or NumPy's numbers would take a schedule for an array of objects
 
     def __call__(self, step: Any) -> jax.Array:
         dtype = jax.dtypes.canonicalize_dtype(np.float64)
@@ -32,32 +44,73 @@ class Schedule(Value):
         """The value after ``k`` steps, where ``k`` is an array of floating-point numbers."""
         raise NotImplementedError
 
+    def describe(self) -> str:
+        """What the schedule is, in a line.
+
+        >>> import chainax as cx
+        >>> (2 * cx.linear_schedule(0.0, 1.0, 4)).describe()
+        '2 × (a line from 0 to 1 over 4 steps)'
+        """
+        defaults = {f.name: f.default for f in dataclasses.fields(self)}  # pyright: ignore[reportArgumentType]
+        clauses = []
+        for clause in self.phrase.split("; "):
+            fields = {name: getattr(self, name) for _, name, _, _ in Formatter().parse(clause) if name}
+            if not fields or not all(same(given, defaults[name]) for name, given in fields.items()):
+                clauses.append(clause.format(**{name: _say(given) for name, given in fields.items()}))
+        return ", ".join(clauses) or repr(self)
+
+    def then(self, after: Any, *, at: Any) -> join_schedules:
+        """This schedule up to step ``at``, then another (or a number), which counts from there.
+
+        >>> import chainax as cx
+        >>> cx.linear_schedule(0.0, 1.0, 4).then(1.0, at=4).then(cx.cosine_decay_schedule(1.0, 10), at=90)
+        join_schedules((linear_schedule(0, 1, 4), constant_schedule(1), cosine_decay_schedule(1, 10)), (4, 90))
+        """
+        schedules, boundaries = (self,), ()
+        if isinstance(self, join_schedules):
+            schedules, boundaries = self.schedules, self.boundaries
+        return join_schedules((*schedules, after), (*boundaries, at))
+
     def __mul__(self, other: Any) -> product:
         return product((*_factors(self), *_factors(other)))
 
-    __rmul__ = __mul__
+    def __rmul__(self, other: Any) -> product:
+        return product((*_factors(other), *_factors(self)))
 
+    def __neg__(self) -> product:
+        return -1.0 * self
 
-@value
-class product(Schedule):
-    """The product of schedules and numbers.
+    def __add__(self, other: Any) -> total:
+        return total((*_terms(self), *_terms(other)))
 
-    Errors: ``ValueError`` unless every factor is a schedule, a function of the step or a number.
-    """
+    def __radd__(self, other: Any) -> total:
+        return total((*_terms(other), *_terms(self)))
 
-    factors: tuple[Any, ...] = number("schedules or numbers", check=each(lambda *field: number_or_schedule(*field)))
+    def __sub__(self, other: Any) -> total:
+        plain = is_array(other) or (isinstance(other, numbers.Real) and not isinstance(other, bool))
+        return self + (-other if plain else product((-1.0, *_factors(other))))
 
-    def at(self, k: jax.Array) -> Any:
-        result = jnp.ones_like(k)
-        for factor in self.factors:
-            result = result * (factor(k) if isinstance(factor, Schedule) else factor)
-        return result
+    def __rsub__(self, other: Any) -> total:
+        return other + -self
+
+    def __truediv__(self, other: Any) -> quotient:
+        return quotient(self, other)
+
+    def __rtruediv__(self, other: Any) -> quotient:
+        return quotient(other, self)
+
+    def __pow__(self, other: Any) -> power:
+        return power(self, other)
+
+    def __rpow__(self, other: Any) -> power:
+        return power(other, self)
 
 
 @value
 class from_function(Schedule):
-    """A Python function of the step as a schedule. Links wrap bare functions in it themselves.
+    """A Python function of the step as a schedule. PyTorch's ``LambdaLR`` is ``rate * from_function(f)``.
 
+    Links and schedules wrap bare functions in it themselves.
     The function gets the count of steps taken as a traced int32 scalar, and returns a scalar. It must
     depend on nothing else that changes: outside of ``jit`` too it is traced once and then reused.
     """
@@ -80,6 +133,10 @@ class from_function(Schedule):
             got = f"a {type(result).__name__}" if shape is None else f"{dtype}{list(shape)}"
             raise ValueError(f"{what} returns {got}, not a number. {remedy}")
 
+    def describe(self) -> str:
+        """What the schedule is, in a line."""
+        return f"the function {self!r}"
+
     def __call__(self, step: Any) -> jax.Array:
         step = jnp.asarray(step)
         call = jnp.vectorize(self.function) if step.ndim else self.function
@@ -87,6 +144,18 @@ class from_function(Schedule):
 
     def __repr__(self) -> str:
         return getattr(self.function, "__qualname__", repr(self.function))
+
+
+@value
+class constant_schedule(Schedule):
+    """The same number at every step."""
+
+    value: Number = number("the number")
+
+    phrase = "{value}"
+
+    def at(self, k):
+        return jnp.full_like(k, self.value)
 
 
 def as_schedule(where: str, x: Any) -> Any:
@@ -109,5 +178,144 @@ def number_or_schedule(where: str, x: Any, limits: Range) -> Any:
     return x if isinstance(x, Schedule) else check_number(where, x, limits)
 
 
+def to_schedule(where: str, x: Any, limits: Range) -> Schedule:
+    """The check of a field that takes a schedule, a function of the step or a number, and holds a schedule."""
+    x = number_or_schedule(where, x, limits)
+    return x if isinstance(x, Schedule) else constant_schedule(x)
+
+
+@value
+class product(Schedule):
+    """The product of schedules and numbers. PyTorch's ``ChainedScheduler``.
+
+    Errors: ``ValueError`` unless every factor is a schedule, a function of the step or a number.
+    """
+
+    factors: tuple[Any, ...] = number("schedules or numbers", check=each(number_or_schedule))
+
+    def at(self, k):
+        return functools.reduce(operator.mul, (value_at(x, k) for x in self.factors), jnp.ones_like(k))
+
+    def describe(self) -> str:
+        """What the schedule is, in a line."""
+        return " × ".join(map(_operand, self.factors))
+
+
+@value
+class total(Schedule):
+    """The sum of schedules and numbers.
+
+    Errors: ``ValueError`` unless every term is a schedule, a function of the step or a number.
+    """
+
+    terms: tuple[Any, ...] = number("schedules or numbers", check=each(number_or_schedule))
+
+    def at(self, k):
+        return functools.reduce(operator.add, (value_at(x, k) for x in self.terms), jnp.zeros_like(k))
+
+    def describe(self) -> str:
+        """What the schedule is, in a line."""
+        return " + ".join(map(_operand, self.terms))
+
+
+@value
+class quotient(Schedule):
+    """One schedule or number divided by another."""
+
+    dividend: Any = number("a schedule or a number", check=number_or_schedule)
+    divisor: Any = number("a schedule or a number", check=number_or_schedule)
+
+    def at(self, k):
+        return jnp.ones_like(k) * value_at(self.dividend, k) / value_at(self.divisor, k)
+
+    def describe(self) -> str:
+        """What the schedule is, in a line."""
+        return f"{_operand(self.dividend)} / {_operand(self.divisor)}"
+
+
+@value
+class power(Schedule):
+    """One schedule or number to the power of another. Where the base is 0, its derivatives are given as 0.
+
+    A learning-rate range test (Smith 2017, arXiv:1506.01186, section 3.3) over five decades:
+
+    >>> import chainax as cx
+    >>> 10 ** cx.linear_schedule(-5.0, 0.0, 1000)
+    power(10, linear_schedule(-5, 0, 1000))
+    """
+
+    base: Any = number("a schedule or a number", check=number_or_schedule)
+    exponent: Any = number("a schedule or a number", check=number_or_schedule)
+
+    def at(self, k):
+        return raised(value_at(self.base, k), value_at(self.exponent, k) * jnp.ones_like(k))
+
+    def describe(self) -> str:
+        """What the schedule is, in a line."""
+        return f"{_operand(self.base)} ^ {_operand(self.exponent)}"
+
+
+@value
+class join_schedules(Schedule):
+    """One schedule after another, each counting from its boundary. PyTorch's ``SequentialLR``."""
+
+    schedules: tuple[Any, ...] = number("the schedules or numbers, in order", check=each(to_schedule))
+    boundaries: tuple[Any, ...] = number(
+        doc="the steps at which the second, third, ... begins", low=0.0, check=each(check_number)
+    )
+
+    def check(self):
+        if len(self.boundaries) != len(self.schedules) - 1:
+            raise ValueError(
+                "`join_schedules.boundaries` must be one fewer than the schedules, "
+                f"got {len(self.boundaries)} for {len(self.schedules)} schedules"
+            )
+        plain = [b for b in self.boundaries if not is_array(b)]
+        if plain != sorted(plain):
+            raise ValueError(f"`join_schedules.boundaries` must not fall, got {code(self.boundaries)}")
+
+    def at(self, k):
+        result = value_at(self.schedules[0], k)
+        for boundary, schedule in zip(self.boundaries, self.schedules[1:], strict=True):
+            result = jnp.where(k < boundary, result, value_at(schedule, jnp.maximum(k - boundary, 0)))
+        return result
+
+    def describe(self) -> str:
+        """What the schedule is, in a line."""
+        later = (f"; from step {_say(b)}: {s.describe()}" for b, s in zip(self.boundaries, self.schedules[1:]))
+        return self.schedules[0].describe() + "".join(later)
+
+
+def raised(base: Any, exponent: jax.Array) -> jax.Array:
+    """base^exponent. A Python ``base`` has its logarithm taken in double precision: float32 holds 1 − base badly."""
+    if isinstance(base, float) and base > 0:
+        return jnp.exp(exponent * math.log(base))
+    # The inner `where` keeps the derivatives of 0^0 and 0^½ out of gradients.
+    some = jnp.asarray(base) != 0
+    safe = jnp.where(some, base, jnp.ones_like(exponent))
+    none = jnp.where(exponent == 0, 1.0, jnp.where(exponent > 0, 0.0, jnp.inf))
+    return jnp.where(some, safe**exponent, none)
+
+
+def value_at(x: Any, k: jax.Array) -> Any:
+    """What a schedule or number comes to after ``k`` steps. A bare function may return any dtype."""
+    return x(k).astype(k.dtype) if isinstance(x, Schedule) else x
+
+
 def _factors(x: Any) -> tuple:
     return x.factors if isinstance(x, product) else (x,)
+
+
+def _terms(x: Any) -> tuple:
+    return x.terms if isinstance(x, total) else (x,)
+
+
+def _say(x: Any) -> str:
+    """A field as `Schedule.describe` shows it."""
+    if isinstance(x, Schedule):
+        return x.describe()
+    return f"{x:.6g}" if isinstance(x, float) else code(x)
+
+
+def _operand(x: Any) -> str:
+    return f"({_say(x)})" if isinstance(x, Schedule) else _say(x)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
-from . import describe, engine, saving
+from . import describe, engine, saving, telemetry
 from .checks import warn_of_unmatched
 from .saving import Report
 from .state import State
@@ -71,6 +71,22 @@ class Transformation(Value):
         With ``params``, the state's size is that for these parameters; else for float32.
         """
         return describe.describe(self.links, params)
+
+    def hyperparams(self, state: State, params: Any = None) -> dict[str, Any]:
+        """The numbers that the next step will use, by link and field: schedules and tables resolved.
+
+        Of a `by_path` table, the number of each path; without ``params`` that of each pattern, and
+        ``"default"``. Constants stay Python numbers. The chains in other links follow by the keys of
+        their states, and count their own steps. Links without hyperparameters are left out.
+
+        >>> import chainax as cx
+        >>> tx = cx.adamw(cx.linear_schedule(0.0, 1.0, 4), weight_decay=cx.by_path({"bias": 0.0}, default=0.1))
+        >>> state = tx.init({"bias": jax.numpy.ones(3)})
+        >>> numbers = tx.hyperparams(state._replace(step=jax.numpy.array(3)))
+        >>> numbers["add_decayed_weights"], numbers["scale_by_lr"]["learning_rate"].item()
+        ({'weight_decay': {'bias': 0.0, 'default': 0.1}}, 0.75)
+        """
+        return telemetry.hyperparams(self.links, state, params)
 
     # State that follows checkpoints, edited chains and growing models
 

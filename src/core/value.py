@@ -94,8 +94,8 @@ class Value:
         for field in dataclasses.fields(self):  # pyright: ignore[reportArgumentType]
             where = f"{type(self).__name__}.{field.name}"
             given = getattr(self, field.name)
-            if limits := field.metadata.get("range"):
-                fill(self, **{field.name: field.metadata["check"](where, given, limits)})
+            if check := field.metadata.get("check"):
+                fill(self, **{field.name: check(where, given, field.metadata.get("range"))})
             elif one_of := field.metadata.get("one_of"):
                 if given not in one_of:
                     raise ValueError(f"`{where}` must be one of {', '.join(map(repr, one_of))}, got {given!r}")
@@ -132,6 +132,8 @@ class Value:
         arguments = []
         for field in dataclasses.fields(self):  # pyright: ignore[reportArgumentType]
             given = getattr(self, field.name)
+            if not field.repr:
+                continue
             if field.default is dataclasses.MISSING:
                 arguments.append(code(given))
             elif not same(given, field.default):

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from ..core.hyper import Hyper, hyper
 from ..core.link import Leafwise, slot_like, transform
 from ..core.numerics import sqrt
+from ..core.value import static
 
 
 @transform
@@ -20,6 +21,7 @@ class scale_by_adam(Leafwise):
     eps: Hyper = hyper("ε", "floor of the denominator, outside the root", default=1e-8)
 
     slots = ("mu", "nu")  # E[u], E[u²]
+    nonnegative = ("nu",)
     equation = "m ← β₁m + (1−β₁)u,  v ← β₂v + (1−β₂)u²,  u ← m̂ / (√v̂ + ε)"
     role = "precondition"
 
@@ -60,17 +62,32 @@ class scale_by_uncorrected_adam(scale_by_adam):
 class scale_by_amsgrad(scale_by_adam):
     """Adam with a mean square that never falls. Reddi et al. 2018, arXiv:1904.09237, Algorithm 2.
 
-    Departs from the paper as PyTorch does: the mean and the maximum are corrected for bias. The
-    maximum is of the uncorrected mean square.
+    Bias is corrected "after" the maximum is taken as in PyTorch, "before" it as in Optax, or "never"
+    as in the paper.
     """
 
-    slots = ("mu", "nu", "nu_max")
-    equation = "m ← β₁m + (1−β₁)u,  v ← β₂v + (1−β₂)u²,  w ← max(w, v),  u ← m̂ / (√ŵ + ε)"
+    debias: str = static("when bias is corrected", default="after", one_of=("after", "before", "never"))
 
-    def leaf(self, u, slot, p, debias):
+    slots = ("mu", "nu", "nu_max")
+    nonnegative = ("nu", "nu_max")
+
+    @property
+    def equation(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
+        larger = "w ← max(w, v̂)" if self.debias == "before" else "w ← max(w, v)"
+        ratio = {"after": "m̂ / (√ŵ + ε)", "before": "m̂ / (√w + ε)", "never": "m / (√w + ε)"}[self.debias]
+        return f"m ← β₁m + (1−β₁)u,  v ← β₂v + (1−β₂)u²,  {larger},  u ← {ratio}"
+
+    def scalars(self, at) -> Any:
+        if self.debias == "never":
+            return 1.0, 1.0, 1.0
+        mean, square = super().scalars(at)
+        return (mean, square, 1.0) if self.debias == "before" else (mean, 1.0, square)
+
+    def leaf(self, u, slot, p, scalars):
+        of_mean, before, after = scalars
         m, v = self.moments(u, slot)
-        w = jnp.maximum(slot.nu_max, v)
-        return m * debias[0] / (sqrt(w * debias[1]) + self.eps), {"mu": m, "nu": v, "nu_max": w}
+        w = jnp.maximum(slot.nu_max, v * before)
+        return m * of_mean / (sqrt(w * after) + self.eps), {"mu": m, "nu": v, "nu_max": w}
 
 
 @transform

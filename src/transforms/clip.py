@@ -5,7 +5,10 @@ from __future__ import annotations
 import jax.numpy as jnp
 
 from ..core.hyper import Hyper, hyper
-from ..core.link import Leafwise, transform
+from ..core.link import Leafwise, Scaling, transform
+from ..core.numerics import sqrt
+from ..core.value import static
+from .blocks import bounding
 
 
 @transform
@@ -22,7 +25,7 @@ class clip(Leafwise):
 
 
 @transform
-class clip_by_global_norm(Leafwise):
+class clip_by_global_norm(Scaling):
     """Scale all updates down together if their common norm exceeds a bound. Pascanu et al. 2013, arXiv:1211.5063.
 
     The norm is accumulated in float32 or better. A NaN gradient makes every update NaN; an infinite
@@ -35,10 +38,39 @@ class clip_by_global_norm(Leafwise):
     role = "clip"
     needs_all_updates = True
 
-    def scalars(self, at):
-        norm = at.global_norm()
-        within = norm <= self.max_norm  # not so for NaN, which shall spread
-        return jnp.where(within, 1.0, self.max_norm / jnp.where(within, 1.0, norm))
+    def factor(self, at):
+        return bounding(at.global_norm(), self.max_norm)
 
-    def leaf(self, u, slot, p, factor):
-        return u * factor
+
+@transform
+class adaptive_grad_clip(Leafwise):
+    """Clip each unit's gradient in proportion to its weights. Brock et al. 2021, arXiv:2102.06171, equation 3.
+
+    A unit's weights lie along all axes but the last: along the first alone in a leaf of three axes
+    [in, heads, size], and along all where at most one axis is longer than 1. ``axis`` says otherwise.
+    A complex leaf counts a last axis of 2 more.
+    """
+
+    clipping: Hyper = hyper("λ", "the largest norm, in norms of the weights")
+    eps: Hyper = hyper("ε", "floor of the norm of the weights", default=1e-3)
+    axis: int | tuple[int, ...] | None = static("axes that a unit's weights lie along", default=None)
+
+    equation = "u ← u·min(1, λ·max(‖θ‖, ε)/‖u‖) for each unit"
+    role = "clip"
+    reads_params = True
+
+    def check(self) -> None:
+        axes = self.axis if isinstance(self.axis, tuple) else (self.axis,)
+        if self.axis is not None and not all(type(axis) is int for axis in axes):
+            raise ValueError(f"`adaptive_grad_clip.axis` must be an axis, a tuple of axes or None, got {self.axis!r}")
+
+    def leaf(self, u, slot, p, scalars):
+        axes = _axes_of_unit(u.shape) if self.axis is None else self.axis
+        size, weights = (sqrt(jnp.sum(jnp.square(x), axes, keepdims=True)) for x in (u, p))
+        return u * bounding(size, self.clipping * jnp.maximum(weights, self.eps))
+
+
+def _axes_of_unit(shape: tuple[int, ...]) -> tuple[int, ...]:
+    if sum(n > 1 for n in shape) <= 1:
+        return tuple(range(len(shape)))
+    return (0,) if len(shape) == 3 else tuple(range(len(shape) - 1))

@@ -61,3 +61,17 @@ class ema(Leafwise):
     def leaf(self, u, slot, p, scalars):
         m = self.decay * slot.ema + (1 - self.decay) * u
         return m, {"ema": m}
+
+
+@transform
+class debiased_ema(ema):
+    """Average updates exponentially, corrected for the start at zero: the numerator of Adam."""
+
+    equation = "m ← βm + (1−β)u,  u ← m̂"
+
+    def scalars(self, at):
+        return at.debias(self.decay)
+
+    def leaf(self, u, slot, p, scalars):
+        m, slots = super().leaf(u, slot, p, None)
+        return m * scalars, slots

@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 
 from ..core.hyper import Hyper, hyper
-from ..core.link import Leafwise, transform
+from ..core.link import Scaling, transform
 
 
 @transform
-class scale(Leafwise):
+class scale(Scaling):
     """Multiply the update by a number."""
 
     step_size: Hyper = hyper("γ", "the factor", low=-math.inf)
@@ -17,12 +17,12 @@ class scale(Leafwise):
     equation = "u ← γu"
     role = "scale"
 
-    def leaf(self, u, slot, p, scalars):
-        return self.step_size * u
+    def factor(self, at):
+        return self.step_size
 
 
 @transform
-class scale_by_lr(Leafwise):
+class scale_by_lr(Scaling):
     """Multiply by the learning rate and turn the update downhill. The chain's last link, as a rule."""
 
     learning_rate: Hyper = hyper("α", "length of the step")
@@ -30,5 +30,5 @@ class scale_by_lr(Leafwise):
     equation = "u ← −αu"
     role = "descend"
 
-    def leaf(self, u, slot, p, scalars):
-        return -self.learning_rate * u
+    def factor(self, at):
+        return -self.learning_rate

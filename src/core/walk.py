@@ -1,0 +1,408 @@
+"""One walk over the tree, run by run.
+
+A chain is cut into *runs*. Within a run each leaf passes through all links in one compiled function:
+widened to float32 once, transformed, and rounded once. A link that must see the whole tree first (a
+global norm) begins a run; a `Treewise` link is a run of its own.
+"""
+
+from __future__ import annotations
+
+import functools
+import zlib
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+
+from .at import At
+from .hyper import by_path, evaluate, pick
+from .leaf import NOTHING, Plan, freeze, fused, key_of_leaf
+from .rounding import precise
+from .state import State
+from .tree import Flat, compute_dtype, dtype_of, global_norm, is_trainable, show, slot_dtype, split, widest
+from .value import make
+
+if TYPE_CHECKING:
+    from .link import Leafwise, Link
+
+Links = dict[str, Any]
+
+
+def runs_of(links: Links) -> Iterator[Links]:
+    """Consecutive links that one pass over the leaves can serve; at least one run, if an empty one."""
+    run: Links = {}
+    for name, link in links.items():
+        # What scales all leaves alike scales their norm too, so it need not end a run.
+        unknown = link.needs_all_updates and not all(_is_uniform(before) for before in run.values())
+        if run and (link.treewise or unknown or next(iter(run.values())).treewise):
+            yield run
+            run = {}
+        run[name] = link
+    yield run
+
+
+def _is_uniform(link: Any) -> bool:
+    return link.scaling and not any(isinstance(getattr(link, field), by_path) for field in link._leaves)
+
+
+class _Updates:
+    """The whole tree of updates before a link: the leaves at the start of its run, times a number."""
+
+    def __init__(self, leaves: list[Any]) -> None:
+        self.leaves = leaves
+        self.factor: Any = 1.0
+        self._cache: dict[str, jax.Array] = {}
+
+    def norm(self) -> jax.Array:
+        if "norm" not in self._cache:
+            self._cache["norm"] = global_norm(self.leaves)
+        whole = self._cache["norm"]
+        return whole if isinstance(self.factor, float) and self.factor == 1 else whole * jnp.abs(self.factor)
+
+    def finite(self) -> jax.Array:
+        if "finite" not in self._cache:
+            # Squares of finite numbers may overflow, which is rare enough to look again then.
+            self.norm()
+            self._cache["finite"] = jax.lax.cond(
+                jnp.isfinite(self._cache["norm"]),
+                lambda leaves: jnp.array(True),
+                lambda leaves: functools.reduce(jnp.logical_and, [jnp.all(jnp.isfinite(x)) for x in leaves]),
+                self.leaves,
+            )
+        return self._cache["finite"]
+
+    def scaled(self, factor: Any) -> _Updates:
+        new = _Updates(self.leaves)
+        new._cache, new.factor = self._cache, self.factor * factor
+        return new
+
+
+class _Unseen:
+    """In place of `_Updates`, for a link that did not ask for them."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def norm(self) -> jax.Array:
+        raise TypeError(f"Link {self.name!r} asks for the global norm: declare needs_all_updates = True in its class")
+
+    finite = norm
+
+
+class Walk:
+    """One walk over the tree: who the leaves are, and the scalars that groups of them share."""
+
+    def __init__(
+        self,
+        flat: Flat,
+        moves: list[bool],
+        ps: list[Any],
+        us: list[Any],
+        state: State,
+        extra: dict[str, Any],
+        links: Links,
+        has_params: bool,
+    ) -> None:
+        self.flat, self.moves, self.ps, self.us, self.state, self.extra = flat, moves, ps, us, state, extra
+        self.has_params = has_params
+        # The step counts from the new counter: reading the old one after it would cost XLA a copy.
+        self.number = _next(state.step)
+        self.count = self.number - 1
+        self.dtypes = [compute_dtype(dtype_of(u if p is None else p)) if m else None for m, u, p in zip(moves, us, ps)]
+        self.outs = [dtype_of(u if p is None else p) if m else None for m, u, p in zip(moves, us, ps)]
+        self.links = {n: link for n, link in links.items() if link.role != "apply"}
+        self.ending = next(((n, link) for n, link in links.items() if link.role == "apply"), None)
+        self.rests = self._rests()
+        self.verdicts: list[jax.Array] = []
+        self.fresh: dict[tuple, Any] = {}
+        self.entries = dict(state.links)
+
+    def through(self, params: Any, *, apply: bool) -> tuple[list[Any], State]:
+        """Take all leaves through all links."""
+        us = self.us
+        runs = list(runs_of(self.links))
+        for run in runs:
+            last = run is runs[-1]
+            name, link = next(iter(run.items()), ("", None))
+            if link is None or not link.treewise:
+                us = self.through_leaves(run, us, last=last, apply=apply)
+            elif last and apply and link.moves_params:
+                us = self.move_tree(name, link, us, params)
+            else:
+                us = self.through_tree(name, link, us)
+                if link.per_example:
+                    self.us = us
+                if last:
+                    us = [self._finished(i, u, apply) if m else u for i, (m, u) in enumerate(zip(self.moves, us))]
+        if self.ending and apply:
+            self._keep_rests()
+        state = State(self.number, self.entries, self.state.born)
+        return self.judged(us, state, apply=apply) if self.verdicts else (us, state)
+
+    def judged(self, us: list[Any], state: State, *, apply: bool) -> tuple[list[Any], State]:
+        """The step as it was made if every link accepts it; else no step, but new memories."""
+        ok = functools.reduce(jnp.logical_and, self.verdicts)
+
+        def choose(new: Any, old: Any) -> Any:
+            return jnp.where(ok, new, old) if hasattr(new, "dtype") else new
+
+        olds = self.ps if apply else [jnp.zeros_like(u) if m else u for u, m in zip(us, self.moves)]
+        us = [choose(u, jnp.asarray(old)) if m else u for u, old, m in zip(us, olds, self.moves)]
+        entries = {}
+        for name, new in state.links.items():
+            old, memory = self.state.links[name], _memory(self.links.get(name), new)
+            if memory:
+                old = {**old, **memory}
+            entries[name] = jax.tree.map(choose, new, old)
+        return us, State(choose(state.step, self.count), entries, state.born)
+
+    def through_leaves(self, run: Links, us: list[Any], *, last: bool, apply: bool) -> list:
+        slots = {
+            name: {s: self._slot_leaves(name, s, self.entries[name][s]) for s in link.slots}
+            for name, link in run.items()
+            if link.slots
+        }
+        updates = _Updates([u for u, m in zip(us, self.moves) if m])
+        self._remember(run, updates)
+        groups: dict[tuple, tuple] = {}
+        out = list(us)
+        keys = {name: self._key(name, link.seed) for name, link in run.items() if link.random}
+        reads = any(link.reads_grads for link in run.values())
+        for i, path in enumerate(self.flat.paths):
+            if not self.moves[i]:
+                continue
+            dtype, late = self.dtypes[i], any(f"{name}/{path}" in self.state.born for name in run)
+            like = self.ps[i] if self.ps[i] is not None else us[i]
+            formats = self._formats(run, path)
+            key = (dtype, path if late else None, _choices(run, path), formats)
+            if key not in groups:
+                groups[key] = self._group(run, path, dtype, updates, formats)
+            plan, traced = groups[key]
+            target = self.outs[i] if last else slot_dtype(self.outs[i])
+            mine = {name: {s: leaves[i] for s, leaves in of.items()} for name, of in slots.items()}
+            self._check_slots(run, path, like, mine)
+            given = {"keys": {name: key_of_leaf(k, path) for name, k in keys.items()}} if keys else {}
+            if reads:
+                given["grad"] = self.us[i]
+            plan = plan._replace(out=target, apply=last and apply)
+            plan, given = self._with_rest(i, plan, given)
+            out[i], mine, rest = fused(plan, traced, us[i], self.ps[i], mine, given)
+            self.rests[i] = rest if plan.apply else self.rests[i]
+            for name, of in mine.items():
+                for s, leaf in of.items():
+                    slots[name][s][i] = leaf
+        for name, of in slots.items():
+            self.entries[name] = {**self.entries[name], **{s: self.flat.build(leaves) for s, leaves in of.items()}}
+        return out
+
+    def through_tree(self, name: str, link: Any, us: list[Any]) -> list:
+        wide = [jnp.asarray(u, slot_dtype(dtype_of(u))) if m else u for m, u in zip(self.moves, us)]
+        link, at = self._whole(name, link, wide)
+        whole = self.flat.build([self._precise(i, p) for i, p in enumerate(self.ps)]) if self.has_params else None
+        with jax.named_scope(name):
+            updates, entry = link.update_tree(self.flat.build(wide), self.entries.get(name, ()), whole, at)
+        self._enter(name, entry)
+        new = self.flat.line_up(f"The updates that link {name!r} returned", updates)
+        for path, moved, u, w in zip(self.flat.paths, self.moves, new, wide):
+            if moved and jnp.shape(u) != jnp.shape(w)[link.per_example :]:
+                raise TypeError(f"Link {name!r} turned the update of {path!r}, {show(w)}, into {show(u)}")
+        return new
+
+    def move_tree(self, name: str, link: Any, us: list[Any], params: Any) -> list:
+        if self.ending:
+            raise TypeError(
+                f"Link {name!r} moves the parameters itself: put {self.ending[0]!r} into the chain it wraps"
+            )
+        link, at = self._whole(name, link, us)
+        with jax.named_scope(name):
+            params, entry = link.step_tree(params, self.entries.get(name, ()), self.flat.build(us), at)
+        self._enter(name, entry)
+        return self.flat.line_up(f"The parameters that link {name!r} returned", params)
+
+    def _whole(self, name: str, link: Any, us: list[Any]) -> tuple[Any, At]:
+        """A whole-tree link with numbers for fields, and what it may know of the step."""
+        dtype = widest(d for d in self.dtypes if d)
+        updates = _Updates([u for u, m in zip(us, self.moves) if m])
+        link = resolve(link, name, None, self.count, dtype)
+        return link, At(self.number.astype(dtype), dtype, updates, self.extra, {})
+
+    def _enter(self, name: str, entry: Any) -> None:
+        if name in self.entries:
+            self.entries[name] = jax.tree.map(_like, entry, self.entries[name])
+
+    def _group(self, run: Links, path: str, dtype: Any, updates: _Updates, formats: Any) -> tuple[Plan, list[Any]]:
+        links = [resolve(link, name, path, self.count, dtype) for name, link in run.items()]
+        scalars = []
+        for name, link in zip(run, links):
+            age = self.number - self.state.born.get(f"{name}/{path}", 0)
+            seen = updates if link.needs_all_updates else _Unseen(name)
+            at = At(age.astype(dtype), dtype, seen, self.extra, _memory(link, self.state.links.get(name)))
+            with jax.named_scope(name):
+                scalars.append(link.scalars(at))
+            if link.scaling:
+                updates = updates.scaled(scalars[-1])
+        frozen, traced = freeze((links, scalars))
+        return Plan(frozen, tuple(run), dtype, formats), traced
+
+    def _remember(self, run: Links, updates: _Updates) -> None:
+        """Ask the links that judge or remember the step, once for the whole tree."""
+        memories = {name: _memory(link, self.state.links.get(name)) for name, link in run.items()}
+        asked = [name for name, link in run.items() if link.judges or memories[name]]
+        if not asked:
+            return
+        dtype = widest(d for d in self.dtypes if d)
+        for name, link in run.items():
+            if name not in asked and not _is_uniform(link):
+                continue
+            link, memory = resolve(link, name, None, self.count, dtype), memories[name]
+            seen = updates if link.needs_all_updates else _Unseen(name)
+            at = At(self.number.astype(dtype), dtype, seen, self.extra, memory)
+            with jax.named_scope(name):
+                if link.judges:
+                    self.verdicts.append(link.accepts(at))
+                if memory:
+                    self.entries[name] = {**self.entries[name], **jax.tree.map(_like, link.remember(at), memory)}
+                if link.scaling:
+                    updates = updates.scaled(link.factor(at))
+
+    # What is left over from rounding the parameters
+
+    def _rests(self) -> list[Any]:
+        if self.ending is None or not self.ending[1].slots:
+            return [None] * len(self.ps)
+        name, (slot,) = self.ending[0], self.ending[1].slots
+        return self._slot_leaves(name, slot, self.state.links[name][slot])
+
+    def _with_rest(self, i: int, plan: Plan, given: dict[str, Any]) -> tuple[Plan, dict[str, Any]]:
+        if self.ending is None or self.outs[i] is None or jnp.finfo(self.outs[i]).bits >= 32:
+            return plan, given
+        name, link = self.ending
+        if link.rounding == "stochastic" and plan.apply:
+            given = {**given, "round": key_of_leaf(self._key(name, link.seed), self.flat.paths[i])}
+        rest = {} if self.rests[i] is None else {"rest": self.rests[i]}
+        return plan._replace(rounding=link.rounding), {**given, **rest}
+
+    def _precise(self, i: int, p: Any) -> Any:
+        if not is_trainable(p):
+            return p
+        if self.rests[i] is None or not self.ending:
+            return jnp.asarray(p, slot_dtype(dtype_of(p)))
+        return precise(self.ending[1].rounding, p, self.rests[i], jnp.float32)
+
+    def _keep_rests(self) -> None:
+        name, link = self.ending or ("", None)
+        for slot in link.slots if link else ():
+            self.entries[name] = {slot: self.flat.build(self.rests)}
+
+    def _finished(self, i: int, u: Any, apply: bool) -> Any:
+        plan = Plan(NOTHING, (), self.dtypes[i], (), self.outs[i], apply)
+        plan, given = self._with_rest(i, plan, {})
+        out, _, rest = fused(plan, [], u, self.ps[i], {}, given)
+        self.rests[i] = rest if apply else self.rests[i]
+        return out
+
+    def _key(self, name: str, seed: int) -> jax.Array:
+        return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), self.number), zlib.crc32(name.encode()))
+
+    # Slots
+
+    def _formats(self, run: Links, path: str) -> tuple:
+        """The formats in which slots of the leaf are stored: (link, slot, format, signed)."""
+        found = []
+        for name, link in run.items():
+            if stored := link.formats:
+                found += [(name, slot, stored.of(slot, path), slot not in link.nonnegative) for slot in link.slots]
+        return tuple(entry for entry in found if entry[2] is not None)
+
+    def _slot_leaves(self, name: str, slot: str, tree: Any) -> list[Any]:
+        return list(self.flat.line_up(f"The slots {slot!r} of link {name!r}", tree))
+
+    def _check_slots(self, run: Links, path: str, like: Any, mine: dict[str, dict[str, Any]]) -> None:
+        for name, of in mine.items():
+            for slot, x in of.items():
+                if x is None:
+                    raise TypeError(
+                        f"The state has no slot {slot!r} of link {name!r} for parameter {path!r} ({show(like)}): "
+                        "if it has joined since init, call add_param_group(params, state)"
+                    )
+                if run[name].formats is not None or isinstance(x, dict) or jnp.shape(x) not in ((), jnp.shape(like)):
+                    self._check_shape(run[name], name, slot, path, like, x)
+
+    def _check_shape(self, link: Any, name: str, slot: str, path: str, like: Any, x: Any) -> None:
+        def avals(slots: Any) -> Any:
+            return jax.tree.map(lambda a: (jnp.shape(a), a.dtype), slots)
+
+        key = name, jnp.shape(like), dtype_of(like), self._formats({name: link}, path)
+        if key not in self.fresh:
+            count, p = jnp.zeros((), jnp.int32), jax.ShapeDtypeStruct(*key[1:3])
+            self.fresh[key] = jax.eval_shape(lambda p: init_leaf(link, name, path, p, count), p) or {}
+        made = self.fresh[key].get(slot)
+        if avals(made) != avals(x):
+            raise TypeError(
+                f"Slot {slot!r} of link {name!r} is {_shown(x)} at {path!r}, where the parameter is {show(like)} and "
+                f"the slot {_shown(made)}: the state belongs to other parameters, or was stored in another format"
+            )
+
+
+def _memory(link: Any, entry: Any) -> dict[str, Any]:
+    """What a link remembers for the whole tree, out of its entry of the state."""
+    if link is None or link.treewise or not isinstance(entry, dict):
+        return {}
+    return {k: x for k, x in entry.items() if k not in link.slots}
+
+
+def init_leaf(link: Leafwise, name: str, path: str, p: Any, count: jax.Array) -> dict[str, Any] | None:
+    """The first slots of one parameter, as they are stored; ``None`` where it has none."""
+    formats = link.formats
+    if not is_trainable(p):
+        if formats is not None and p is not None:
+            formats.refuse(name, path, p)
+        return None
+    p = p if isinstance(p, jax.ShapeDtypeStruct) else jnp.asarray(p)
+    dtype = compute_dtype(p.dtype)
+    slots = resolve(link, name, path, count, dtype).init_leaf(p)
+    if slots is None:
+        return None
+    if set(slots) != set(link.slots):
+        raise TypeError(f"Link {name!r} declares the slots {link.slots} but its init_leaf makes {tuple(slots)}")
+    if formats is None:
+        return slots
+    for slot, x in slots.items():
+        form = formats.of(slot, path)
+        if form is not None and x.shape == p.shape and x.size >= form.min_size:
+            slots[slot] = form.keep(split(x, dtype).astype(jnp.float32), slot not in link.nonnegative)
+    return slots
+
+
+def resolve(link: Link, name: str, path: str | None, count: Any, dtype: Any) -> Any:
+    """The link with numbers in place of schedules and tables by path."""
+    numbers = {}
+    for field in link._leaves:
+        given = getattr(link, field)
+        if isinstance(given, by_path) and given.of_numbers:
+            if path is None:
+                raise ValueError(f"`{name}.{field}` cannot be by_path: the link treats the whole tree at once")
+            _, given = pick(f"{name}.{field}", given, path)
+        numbers[field] = evaluate(f"{name}.{field}", given, count, dtype)
+    return make(type(link), **{**vars(link), **numbers})
+
+
+def _choices(run: Links, path: str) -> tuple[int, ...]:
+    fields = ((name, field, getattr(link, field)) for name, link in run.items() for field in link._leaves)
+    return tuple(pick(f"{n}.{f}", table, path)[0] for n, f, table in fields if isinstance(table, by_path))
+
+
+def _next(count: jax.Array) -> jax.Array:
+    """One more, stopping at the largest int32 instead of wrapping round to a negative step."""
+    return jnp.where(count == jnp.iinfo(jnp.int32).max, count, count + 1).astype(jnp.int32)
+
+
+def _like(new: Any, old: Any) -> Any:
+    """``new`` in the dtype of ``old``, so that the state's avals stay."""
+    return jnp.asarray(new, old.dtype) if hasattr(old, "dtype") and hasattr(new, "dtype") else new
+
+
+def _shown(x: Any) -> str:
+    """A slot as it is stored: an array, or the arrays of a format."""
+    return f"{{{', '.join(f'{k}: {show(v)}' for k, v in x.items())}}}" if isinstance(x, dict) else show(x)

@@ -1,0 +1,33 @@
+"""Pictures of schedules. Needs matplotlib: ``pip install "chainax[plot]"``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from .core.schedule import to_schedule
+from .core.value import Range, code
+
+
+def plot(schedule: Any, steps: int, *, ax: Any = None, **line: Any) -> Any:
+    """Draw a schedule over its first ``steps`` steps, and return the matplotlib axes.
+
+    Draws into ``ax`` or into the current axes, so that a second call compares. ``line`` goes to
+    ``Axes.plot``; the label is what the schedule's ``describe`` says.
+
+    Errors: ``ImportError`` without matplotlib; ``ValueError`` for what is neither a schedule, nor a
+    function of the step, nor a number.
+    """
+    try:
+        from matplotlib import pyplot
+    except ImportError as e:
+        raise ImportError('`plot` needs matplotlib: pip install "chainax[plot]"') from e
+    schedule = to_schedule("plot.schedule", schedule, Range())
+    if not isinstance(steps, int | np.integer) or isinstance(steps, bool) or steps < 1:
+        raise ValueError(f"`plot.steps` must be a whole number from 1, got {code(steps)}")
+    ax = pyplot.gca() if ax is None else ax
+    k = np.arange(steps)
+    ax.plot(k, np.asarray(schedule(k)), **{"label": schedule.describe(), **line})
+    ax.set_xlabel("step")
+    return ax

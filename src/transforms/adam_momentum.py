@@ -1,0 +1,206 @@
+"""Adam's relatives in the numerator: what is averaged, over how long, and before or after the scaling."""
+
+from __future__ import annotations
+
+import math
+
+import jax.numpy as jnp
+
+from ..core.hyper import Hyper, hyper
+from ..core.link import Leafwise, transform
+from ..core.numerics import one_minus_power, sqrt
+from ..core.schedule import Schedule
+from ..core.value import Number, number, value
+from ..curves import line
+from .adam import scale_by_adam
+
+
+@transform
+class scale_by_nesterov_adam(scale_by_adam):
+    """Adam with its mean taken one step ahead. Dozat 2016, "Incorporating Nesterov momentum into Adam".
+
+    Departs from the paper as Optax does: the momentum has no schedule, for which see `scale_by_nadam`.
+    """
+
+    equation = "m ← β₁m + (1−β₁)u,  v ← β₂v + (1−β₂)u²,  u ← (β₁m/(1−β₁ᵗ⁺¹) + (1−β₁)u/(1−β₁ᵗ)) / (√v̂ + ε)"
+
+    def scalars(self, at):
+        ahead = self.b1 / one_minus_power(self.b1, at.step + 1)
+        return ahead, (1 - self.b1) * at.debias(self.b1), at.debias(self.b2)
+
+    def leaf(self, u, slot, p, scalars):
+        ahead, fresh, debias = scalars
+        m, v = self.moments(u, slot)
+        return (ahead * m + fresh * u) / (sqrt(v * debias) + self.eps), {"mu": m, "nu": v}
+
+
+@transform
+class scale_by_adan(Leafwise):
+    """Nesterov momentum by averaging how the gradient changes. Xie et al. 2022, arXiv:2208.06677, Algorithm 1.
+
+    The paper writes 1 − β for β. Bias is corrected as in its code. Optax 0.2 gives the change the
+    weight 1−β₂, where paper and code have β₂.
+    """
+
+    b1: Hyper = hyper("β₁", "decay of the mean", default=0.98, high=1.0)
+    b2: Hyper = hyper("β₂", "decay of the mean change, and its weight", default=0.92, high=1.0)
+    b3: Hyper = hyper("β₃", "decay of the mean square", default=0.99, high=1.0)
+    eps: Hyper = hyper("ε", "floor of the denominator, outside the root", default=1e-8)
+
+    slots = ("mu", "change", "nu", "last")
+    nonnegative = ("nu",)
+    equation = (
+        "Δ = u − u₋, Δ₁ = 0,  m ← β₁m + (1−β₁)u,  v ← β₂v + (1−β₂)Δ,  n ← β₃n + (1−β₃)(u + β₂Δ)²,  u₋ ← u,  "
+        "u ← (m̂ + β₂v̂) / (√n̂ + ε)"
+    )
+    role = "precondition"
+
+    def scalars(self, at):
+        return at.step == 1, at.debias(self.b1), self.b2 * at.debias(self.b2), at.debias(self.b3)
+
+    def leaf(self, u, slot, p, scalars):
+        first, of_mean, of_change, debias = scalars
+        delta = jnp.where(first, 0.0, u - slot.last)
+        m = self.b1 * slot.mu + (1 - self.b1) * u
+        v = self.b2 * slot.change + (1 - self.b2) * delta
+        n = self.b3 * slot.nu + (1 - self.b3) * jnp.square(u + self.b2 * delta)
+        step = (of_mean * m + of_change * v) / (sqrt(n * debias) + self.eps)
+        return step, {"mu": m, "change": v, "nu": n, "last": u}
+
+
+@transform
+class scale_by_laprop(scale_by_adam):
+    """Average scaled gradients, where Adam scales the average. Ziyin et al. 2020, arXiv:2002.04839, Algorithm 1.
+
+    The two decays can then be chosen apart from each other: no step is longer than 1/√(1−β₂).
+    """
+
+    equation = "v ← β₂v + (1−β₂)u²,  m ← β₁m + (1−β₁)u / (√v̂ + ε),  u ← m̂"
+
+    def leaf(self, u, slot, p, debias):
+        v = self.b2 * slot.nu + (1 - self.b2) * jnp.square(u)
+        m = self.b1 * slot.mu + (1 - self.b1) * u / (sqrt(v * debias[1]) + self.eps)
+        return m * debias[0], {"mu": m, "nu": v}
+
+
+@transform
+class scale_by_adopt(scale_by_adam):
+    """Average gradients scaled by the squares before them. Taniguchi et al. 2024, arXiv:2411.02853.
+
+    Clipped ADOPT, which converges for any β₂. The first gradient only starts v, so the first update is 0.
+    """
+
+    b2: Hyper = hyper("β₂", "decay of the mean square", default=0.9999, high=1.0)
+    eps: Hyper = hyper("ε", "floor of the root", default=1e-6)
+    power: Hyper = hyper("p", "how fast the bound on a scaled gradient grows", default=0.25)
+
+    equation = (
+        "c = (t−1)^p,  m ← β₁m + (1−β₁)·clip(u / max(√v, ε), ±c),  v ← β₂v + (1−β₂)u², v₁ = u₁²,  u ← m, 0 at t=1"
+    )
+
+    def scalars(self, at):
+        first = at.step == 1
+        past = jnp.where(first, 1.0, at.step - 1)  # keeps the derivative of 0^p out
+        bound = jnp.where(first, 0.0, past**self.power)
+        return bound, jnp.where(first, 0.0, self.b2), jnp.where(first, 1.0, 1 - self.b2)
+
+    def leaf(self, u, slot, p, scalars):
+        bound, keep, take = scalars
+        scaled = jnp.clip(u / jnp.maximum(sqrt(slot.nu), self.eps), -bound, bound)
+        m = self.b1 * slot.mu + (1 - self.b1) * scaled
+        return m, {"mu": m, "nu": keep * slot.nu + take * jnp.square(u)}
+
+
+@transform
+class scale_by_ademamix(scale_by_adam):
+    """Adam with a second mean that remembers far longer. Pagliardini et al. 2024, arXiv:2409.03137, Algorithm 1.
+
+    The slow mean is not corrected for bias. The paper warms α and β₃ up: see `ademamix`.
+    """
+
+    b3: Hyper = hyper("β₃", "decay of the slow mean", default=0.9999, high=1.0)
+    alpha: Hyper = hyper("α", "weight of the slow mean", default=5.0)
+
+    slots = ("mu", "nu", "mu_slow")
+    equation = "m ← β₁m + (1−β₁)u,  l ← β₃l + (1−β₃)u,  v ← β₂v + (1−β₂)u²,  u ← (m̂ + αl) / (√v̂ + ε)"
+
+    def leaf(self, u, slot, p, debias):
+        m, v = self.moments(u, slot)
+        slow = self.b3 * slot.mu_slow + (1 - self.b3) * u
+        mean = m * debias[0] + self.alpha * slow
+        return mean / (sqrt(v * debias[1]) + self.eps), {"mu": m, "nu": v, "mu_slow": slow}
+
+
+@value
+class half_life_schedule(Schedule):
+    """A decay β whose memory, −1/log β, grows along a straight line.
+
+    Pagliardini et al. 2024, arXiv:2409.03137, the scheduler of β₃ in section 3.
+
+    >>> import chainax as cx
+    >>> [round(cx.half_life_schedule(0.9, 0.999, 100)(k).item(), 4) for k in (0, 50, 100)]
+    [0.9, 0.998, 0.999]
+    """
+
+    init_value: Number = number("β until the transition begins", low=0.0, high=1.0)
+    end_value: Number = number("β when it has ended", low=0.0, high=1.0)
+    transition_steps: Number = number("its length, in steps", low=0.0)
+    transition_begin: Number = number("the step at which it begins", default=0.0)
+
+    phrase = (
+        "a decay from {init_value} to {end_value} whose memory grows along a line over {transition_steps} steps; "
+        "begun at step {transition_begin}"
+    )
+
+    def at(self, k):
+        done, length = k - self.transition_begin, jnp.maximum(self.transition_steps, 1)
+        memory = line(_memory(self.init_value), _memory(self.end_value), done, length)
+        # Where there is no memory β is 0, and the inner `where` keeps the derivatives finite.
+        decay = jnp.where(memory > 0, jnp.exp(-1 / jnp.where(memory > 0, memory, 1.0)), 0.0)
+        return jnp.where(done < length, decay, self.end_value)
+
+
+@transform
+class scale_by_simplified_ademamix(scale_by_adam):
+    """Adam with a momentum that adds up, and a weight on the newest gradient. Morwani et al. 2025, arXiv:2502.02431."""
+
+    b1: Hyper = hyper("β₁", "decay of the sum", default=0.99, high=1.0)
+    b2: Hyper = hyper("β₂", "decay of the mean square", default=0.95, high=1.0)
+    alpha: Hyper = hyper("α", "weight of the newest gradient", default=0.0)
+
+    equation = "m ← β₁m + u,  v ← β₂v + (1−β₂)u²,  u ← (m + αu) / (√v̂ + ε)"
+
+    def scalars(self, at):
+        return at.debias(self.b2)
+
+    def leaf(self, u, slot, p, debias):
+        m = self.b1 * slot.mu + u
+        v = self.b2 * slot.nu + (1 - self.b2) * jnp.square(u)
+        return (m + self.alpha * u) / (sqrt(v * debias) + self.eps), {"mu": m, "nu": v}
+
+
+@transform
+class add_gradient_change(Leafwise):
+    """Add what the update has changed by: MARS's variance reduction. Yuan et al. 2024, arXiv:2411.10438, Algorithm 2.
+
+    The approximate form: the last update stands for the gradient of this batch at the last
+    parameters. The first is compared with 0, as in the published code.
+    """
+
+    b1: Hyper = hyper("β₁", "decay of the mean that follows", default=0.95, high=1.0)
+    gamma: Hyper = hyper("γ", "how much of the change is added; 0 is none", default=0.025)
+
+    slots = ("last",)
+    equation = "c = u + γ·β₁/(1−β₁)·(u − u₋),  u₋ ← u,  u ← c"
+    role = "accumulate"
+
+    def leaf(self, u, slot, p, scalars):
+        return u + self.gamma * self.b1 / (1 - self.b1) * (u - slot.last), {"last": u}
+
+
+def _memory(decay):
+    """−1/log β. A Python β has its logarithm taken in double precision: float32 holds 1 − β badly."""
+    if isinstance(decay, float):
+        return -1 / math.log(decay) if decay else 0.0
+    safe = jnp.where(decay > 0, decay, 0.5)
+    return jnp.where(decay > 0, -1 / jnp.log(safe), 0.0)

@@ -1,0 +1,50 @@
+"""How a chain's update is added to parameters that are stored in less than float32."""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+
+from ..core.link import Leafwise, transform
+from ..core.rounding import RESTS, first_rest
+from ..core.value import static
+
+
+@transform
+class apply_update(Leafwise):
+    """End a chain: say how `step` rounds parameters that are stored in less than float32.
+
+    Without this link it rounds to the nearest, and loses updates under 1/256 of a bfloat16 parameter.
+
+    - ``"stochastic"``: up or down, with the chances that make the mean exact. Keeps no state. The draw
+      depends on ``seed``, the step and the parameter's path, and is the same on any sharding.
+    - ``"kahan"``: what rounding takes is remembered in the parameter's dtype (2 bytes a parameter), and
+      counts at the next step. Kahan 1965; Zamirai et al. 2020, arXiv:2010.06192.
+    - ``"ecc"``: the same in 8 bits, as a fraction of what rounding can take: with bfloat16, 3 bytes for
+      16 bits of mantissa.
+    - ``"master"``: the parameters in float32 are kept in the state (4 bytes). Micikevicius et al. 2018,
+      arXiv:1710.03740. Where you set a parameter yourself, what you set counts.
+
+    All links of the chain see the parameter as it is with its rest. Parameters in float32 or wider are
+    left alone. The chain must be used by `step`: `update` does not know how the update is applied.
+    """
+
+    rounding: str = static("how", default="nearest", one_of=tuple(RESTS))
+    seed: int = static("seed of stochastic rounding", default=0)
+
+    equation = "θ ← round(θ + u)"
+    role = "apply"
+    reads_params = True
+
+    @property
+    def slots(self) -> tuple[str, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]
+        rest = RESTS[self.rounding]
+        return () if rest is None else (rest,)
+
+    def check(self) -> None:
+        if type(self.seed) is not int:
+            raise ValueError(f"`apply_update.seed` must be a whole number, got {self.seed!r}")
+
+    def init_leaf(self, p):
+        if jnp.finfo(p.dtype).bits >= 32:
+            return None
+        return {slot: first_rest(self.rounding, p) for slot in self.slots}

@@ -1,0 +1,157 @@
+"""Averages of the parameters along the run, kept beside them: to evaluate with, or to pull the parameters back.
+
+These links come last in a chain, where the update is what will be added: they see θ + u, before it is
+rounded to the parameter's dtype. Steps that are not taken do not count: so with `accumulate` put them
+into the chain that it runs. `read_average` reads the averages out of a state.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax.numpy as jnp
+
+from ..core.hyper import Hyper, hyper
+from ..core.link import Leafwise, transform
+from ..core.state import State
+from ..core.transformation import Transformation
+from ..core.tree import compute_dtype, dtype_of, flatten, is_trainable, merge, slot_dtype, split
+from ..core.value import PlainKeyError, did_you_mean, static
+from .wrappers import Wrapper
+
+
+class Average(Leafwise):
+    """A link that keeps an average of the parameters in its one slot."""
+
+    slots = ("average",)
+    reads_params = True
+
+    def init_leaf(self, p):
+        return {"average": jnp.array(p, slot_dtype(p.dtype))}  # a copy: the buffer of p may be donated
+
+
+class Mean(Average):
+    """An average that moves a share of the way to the parameters."""
+
+    def leaf(self, u, slot, p, share):
+        return u, {"average": (1 - share) * slot.average + share * (p + u)}
+
+
+@transform
+class ema_params(Mean):
+    """Average the parameters exponentially, the first ones evenly until there are enough.
+
+    The same as an average that begins at 0 and is corrected for that: after t steps, what the
+    parameters were i steps ago weighs (1−β)βⁱ/(1−βᵗ). Without ``debias`` it is that of PyTorch's
+    AveragedModel, where the first ones weigh βᵗ⁻¹.
+    """
+
+    decay: Hyper = hyper("β", "decay of the average", high=1.0)
+    debias: bool = static("correct for the start", default=True, one_of=(False, True))
+
+    @property
+    def equation(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return f"θ̄ ← (1−c)θ̄ + c(θ+u),  c = {'(1−β)/(1−βᵗ)' if self.debias else '1−β, c₁ = 1'}"
+
+    def scalars(self, at):
+        if self.debias:
+            return (1 - self.decay) * at.debias(self.decay)
+        return jnp.where(at.step == 1, 1.0, 1 - self.decay)
+
+
+@transform
+class swa(Mean):
+    """Keep the plain mean of the parameters at some steps. Izmailov et al. 2018, arXiv:1803.05407.
+
+    Algorithm 1. They are those after ``start`` steps and after every ``every`` from there; until then the
+    average is the parameters as they are. With ``start=1`` that is Polyak and Ruppert's averaging.
+    """
+
+    start: Hyper = hyper("s", "steps before the first of them")
+    every: Hyper = hyper("c", "steps from one to the next", default=1.0, low=1.0)
+
+    equation = "θ̄ ← θ+u if t ≤ s;  θ̄ ← (n·θ̄ + θ+u)/(n+1) where n = (t−s)/c is whole"
+
+    def scalars(self, at):
+        n = jnp.floor((at.step - self.start) / self.every)
+        last = jnp.floor((at.step - 1 - self.start) / self.every)
+        return jnp.where(n > last, 1 / (jnp.maximum(n, 0) + 1), jnp.where(at.step <= self.start, 1.0, 0.0))
+
+
+@transform
+class slow_weights(Average):
+    """Pull the parameters back to an average of where they were. Zhang et al. 2019, arXiv:1907.08610: Lookahead.
+
+    Algorithm 1: the parameters are its fast weights, the average its slow ones. The links before it
+    keep their state at a synchronization: to begin anew there, wrap them in `restart`.
+    """
+
+    sync_period: Hyper = hyper("k", "steps from one synchronization to the next", default=6.0, low=1.0)
+    slow_step_size: Hyper = hyper("α", "how far the slow weights go", default=0.5, high=1.0, closed=True)
+
+    equation = "φ ← φ + α(θ+u−φ), u ← φ − θ where t mod k = 0"
+
+    def scalars(self, at):
+        return jnp.floor(at.step / self.sync_period) > jnp.floor((at.step - 1) / self.sync_period)
+
+    def leaf(self, u, slot, p, sync):
+        slow = slot.average + self.slow_step_size * (p + u - slot.average)
+        return jnp.where(sync, slow - p, u), {"average": jnp.where(sync, slow, slot.average)}
+
+
+def read_average(tx: Transformation, params: Any, state: State, name: str | None = None) -> Any:
+    """The average that `ema_params`, `swa` or `slow_weights` keeps, in the parameters' dtypes.
+
+    The link may stand in a chain within another link. Parameters of which it keeps no average are as
+    they are. ``name`` is the link's, if several keep one.
+
+    Errors: ``KeyError`` unless there is one such link, or one of that name.
+
+    >>> import jax, chainax as cx
+    >>> tx, params = cx.chain(cx.sgd(1.0), cx.ema_params(0.5)), jax.numpy.array(0.0)
+    >>> state = tx.init(params)
+    >>> for _ in range(2):
+    ...     params, state = tx.step(params, state, jax.numpy.array(-3.0))
+    >>> params.item(), cx.read_average(tx, params, state).item()
+    (6.0, 5.0)
+    """
+    found = _averages(tx, params, state)
+    if not found:
+        raise PlainKeyError("the chain keeps no average of the parameters: append ema_params(0.999) to it")
+    if name is None and len(found) > 1:
+        raise PlainKeyError(f"several links keep an average: say which by name= one of {', '.join(found)}")
+    name = name or next(iter(found))
+    if name not in found:
+        known = ", ".join(found)
+        raise PlainKeyError(f"no link {name!r} keeps an average{did_you_mean(name, found)}; those that do are {known}")
+    flat = flatten(params)
+    pairs = zip(flat.leaves, flat.line_up("The averages", found[name]))
+    return flat.build([p if a is None else a.astype(dtype_of(p)) for p, a in pairs])
+
+
+def _averages(tx: Transformation, params: Any, state: State) -> dict[str, Any]:
+    """The averages by the names of their links, each a tree like the parameters, with holes."""
+    found: dict[str, Any] = {}
+    for name, link in tx.links.items():
+        if link.slots == ("average",):
+            found[name] = _read(link, params, state.links[name]["average"])
+        elif isinstance(link, Wrapper):
+            found |= link.look(_averages, params, state.links[name])
+    return found
+
+
+def _read(link: Any, params: Any, average: Any) -> Any:
+    """The slot as it was before it was stored."""
+    flat = flatten(params)
+    slots = flat.line_up("The averages", average)
+
+    def widen(path: str, p: Any, x: Any) -> Any:
+        form = link.formats.of("average", path) if link.formats else None
+        if form is None or not isinstance(x, dict):
+            return x
+        dtype = compute_dtype(dtype_of(p))
+        wide = form.widen(x, split(jnp.asarray(p), dtype).shape, True)
+        return merge(wide, slot_dtype(dtype_of(p)))
+
+    leaves = zip(flat.paths, flat.leaves, slots)
+    return flat.build([widen(path, p, x) if is_trainable(p) and x is not None else None for path, p, x in leaves])

@@ -1,0 +1,127 @@
+"""Chains that run, or begin anew, at some steps only."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from ..core import engine
+from ..core.at import At
+from ..core.hyper import Hyper, check_hyper, hyper
+from ..core.link import transform
+from ..core.schedule import Schedule, from_function
+from ..core.state import State
+from ..core.value import Range, Value, child, number, static, value
+from .wrappers import Sometimes, Wrapper, as_chains_return, begin, cond, passed_on
+
+
+@value
+class predicate(from_function):
+    """A function from the step to a bool, as a schedule of 1 and 0. Links wrap bare functions in it themselves."""
+
+    def check(self) -> None:
+        try:
+            yes_or_no = jax.eval_shape(self.function, jax.ShapeDtypeStruct((), jnp.int32))
+        except Exception:
+            yes_or_no = None
+        if (getattr(yes_or_no, "shape", None), getattr(yes_or_no, "dtype", None)) != ((), jnp.bool_):
+            super().check()
+
+
+def check_condition(where: str, x: Any, limits: Range) -> Any:
+    """``x`` as a hyperparameter; functions of the step may return bools."""
+    if callable(x) and not isinstance(x, (Value, Schedule)):
+        try:
+            return predicate(x)
+        except ValueError as e:
+            raise ValueError(f"`{where}`: {e}") from e.__cause__
+    return check_hyper(where, x, limits)
+
+
+def condition() -> Any:
+    """The field that says when a chain runs."""
+    return number(
+        "where it is not 0 the chain runs: a schedule, or a function of the step",
+        default=1.0,
+        symbol="c",
+        check=check_condition,
+    )
+
+
+@transform
+class conditionally_transform(Sometimes):
+    """Run a chain where a condition holds; elsewhere pass the update on as it came.
+
+    The condition is a schedule, or a function from the steps taken so far to a bool. With ``argument``
+    the extra argument of that name, a bool, must hold too. Where the chain does not run its state
+    stays, its step counter included: its schedules count the steps at which it runs.
+
+    >>> import chainax as cx
+    >>> tx, g = cx.conditionally_transform(cx.clip(1.0), lambda k: k < 1), jax.numpy.array(3.0)
+    >>> first, state = tx.update(g, tx.init(g))
+    >>> first.item(), tx.update(g, state)[0].item()
+    (1.0, 3.0)
+    """
+
+    tx: Any = child("the chain")
+    condition: Hyper = condition()
+    argument: str = static("name of an extra argument that must hold too", default="")
+
+    equation = "u ← tx(u) if c ≠ 0, else u"
+
+    def check(self) -> None:
+        super().check()
+        if not isinstance(self.argument, str):
+            raise ValueError(f"`{type(self).__name__}.argument` must be the name of an argument, got {self.argument!r}")
+
+    @property
+    def extra(self) -> tuple[str, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return tuple(dict.fromkeys((*super().extra, *([self.argument] if self.argument else []))))
+
+    def decide(self, updates, state, at):
+        holds = jnp.asarray(self.condition != 0)
+        return state, holds & jnp.asarray(at.extra[self.argument]).astype(bool) if self.argument else holds
+
+    def idle_step(self, params, updates):
+        return engine.apply_updates(params, updates)
+
+    def idle_update(self, updates, params):
+        return as_chains_return(updates, params)
+
+
+@transform
+class conditionally_mask(conditionally_transform):
+    """Run a chain where a condition holds; elsewhere the update is 0, and nothing moves."""
+
+    equation = "u ← tx(u) if c ≠ 0, else 0"
+
+    idle_step, idle_update = Sometimes.idle_step, Sometimes.idle_update
+
+
+@transform
+class restart(Wrapper):
+    """Begin a chain's state anew after every k-th step: its slots, and the steps that its schedules count."""
+
+    tx: Any = child("the chain")
+    every: Hyper = hyper("k", "steps from one beginning to the next", low=1.0)
+
+    equation = "u ← tx(u), and tx begins anew where t mod k = 0"
+    reads_params = True
+
+    def init_tree(self, params):
+        return {"tx": begin(self.tx, params)}
+
+    def step_tree(self, params, state, updates, at):
+        params, inner = self.tx.step(params, state["tx"], updates, **passed_on(self.tx, at))
+        return params, {"tx": self.renewed(inner, params, at)}
+
+    def update_tree(self, updates, state, params, at):
+        updates, inner = self.tx.update(updates, state["tx"], params, **passed_on(self.tx, at))
+        return updates, {"tx": self.renewed(inner, params, at)}
+
+    def renewed(self, state: State, params: Any, at: At) -> State:
+        """The chain's state after the step."""
+        due = jnp.floor(at.step / self.every) > jnp.floor((at.step - 1) / self.every)
+        return cond(due, lambda: engine.init(self.tx.links, params), lambda: state)

@@ -1,0 +1,121 @@
+"""Second moments in less memory than a slot of the parameter's shape: by rows, columns, axes."""
+
+from __future__ import annotations
+
+import functools
+
+import jax
+import jax.numpy as jnp
+
+from ..core.hyper import Hyper, hyper
+from ..core.link import Leafwise, slot_like, transform
+from ..core.numerics import sqrt
+from ..core.tree import split
+from ..core.value import static
+from .blocks import ratio
+
+
+@transform
+class scale_by_factored_rms(Leafwise):
+    """Divide by a root mean square that is kept as row and column means.
+
+    Shazeer & Stern 2018, arXiv:1804.04235, Algorithms 4 and 5, with the β₂ of section 7.2. The axes of
+    a leaf that are factored are the largest two, as in Optax, or the last two, as in PyTorch; the
+    paper has matrices only. Vectors, and leaves where the smaller axis has not
+    ``min_dim_size_to_factor`` entries, have a mean square each.
+    """
+
+    decay_rate: Hyper = hyper("c", "how fast the decay of the means nears 1", default=0.8)
+    eps: Hyper = hyper("ε", "added to the squares", default=1e-30)
+    min_dim_size_to_factor: int = static("smallest size of an axis that is factored", default=128)
+    factored: str = static("which axes are factored", default="largest", one_of=("largest", "last"))
+
+    slots = ("nu_row", "nu_col", "nu")  # E[u²] by row and by column, or by entry: what is not used is a 0
+    nonnegative = slots
+    equation = (
+        "β = 1 − t^(−c),  R ← βR + (1−β)(row means of u² + ε),  C ← βC + (1−β)(column means of u² + ε),  "
+        "u ← u / √(RCᵀ/mean(R))"
+    )
+    role = "precondition"
+
+    def check(self) -> None:
+        if type(self.min_dim_size_to_factor) is not int or self.min_dim_size_to_factor < 1:
+            raise ValueError(
+                "`scale_by_factored_rms.min_dim_size_to_factor` must be a positive integer, "
+                f"got {self.min_dim_size_to_factor!r}"
+            )
+
+    def init_leaf(self, p):
+        zeros = slot_like(p)
+        real = split(zeros, zeros.real.dtype)  # means of it lie on the devices where the leaf lies
+        if axes := self.row_and_column(real.shape):
+            row, col = axes
+            return {"nu_row": real.mean(col), "nu_col": real.mean(row), "nu": jnp.zeros((), real.dtype)}
+        return {"nu_row": jnp.zeros((), real.dtype), "nu_col": jnp.zeros((), real.dtype), "nu": zeros}
+
+    def row_and_column(self, shape: tuple[int, ...]) -> tuple[int, int] | None:
+        """The axes that number the rows and the columns, if the leaf has both."""
+        axes = range(len(shape))
+        if self.factored == "largest":
+            axes = sorted(axes, key=lambda i: shape[i])
+        axes = tuple(axes)[-2:]
+        return axes if len(axes) == 2 and min(shape[i] for i in axes) >= self.min_dim_size_to_factor else None
+
+    def scalars(self, at):
+        return at.step**-self.decay_rate
+
+    def leaf(self, u, slot, p, fresh):
+        def mean(old: jax.Array, new: jax.Array) -> jax.Array:
+            return (1 - fresh) * old + fresh * new
+
+        squares = jnp.square(u) + self.eps
+        if (axes := self.row_and_column(u.shape)) is None:
+            v = mean(slot.nu, squares)
+            return u / sqrt(v), {"nu_row": slot.nu_row, "nu_col": slot.nu_col, "nu": v}
+        row, col = axes
+        R, C = mean(slot.nu_row, squares.mean(col)), mean(slot.nu_col, squares.mean(row))
+        rows = jnp.expand_dims(R, col)
+        # The roots apart: ε² would underflow under one.
+        size = sqrt(rows / rows.mean(row, keepdims=True)) * sqrt(jnp.expand_dims(C, row))
+        return u / size, {"nu_row": R, "nu_col": C, "nu": slot.nu}
+
+
+@transform
+class scale_by_sm3(Leafwise):
+    """Divide by the root of a bound on the sum of squares, kept by axis. Anil et al. 2019, arXiv:1901.11150, SM3-II.
+
+    The sets that cover a leaf are its slices along each axis, and an entry's bound is the least of
+    theirs. A vector has the sum of each entry, and SM3 is Adagrad there.
+    """
+
+    eps: Hyper = hyper("ε", "added to the bound, inside the root", default=0.0)
+
+    slots = ("nu",)  # the slices' bounds, axis after axis
+    nonnegative = slots
+    equation = "v = min over the slices of ν + u²,  ν ← max of v in each slice,  u ← u / √(v + ε), 0 if that is 0/0"
+    role = "precondition"
+
+    def init_leaf(self, p):
+        zeros = slot_like(p)
+        real = split(zeros, zeros.real.dtype)
+        return {"nu": zeros if real.ndim < 2 else _largest(real)}
+
+    def leaf(self, u, slot, p, scalars):
+        if u.ndim < 2:
+            nu = v = slot.nu + jnp.square(u)
+        else:
+            ends = [sum(u.shape[:i]) for i in range(1, u.ndim)]
+            bounds = [jnp.expand_dims(x, others) for x, others in zip(jnp.split(slot.nu, ends), _others(u))]
+            v = functools.reduce(jnp.minimum, bounds) + jnp.square(u)
+            nu = _largest(v)
+        return ratio(u, sqrt(v + self.eps)), {"nu": nu}
+
+
+def _largest(v: jax.Array) -> jax.Array:
+    """The largest entry of each slice, axis after axis."""
+    return jnp.concatenate([v.max(others, initial=0.0) for others in _others(v)])
+
+
+def _others(v: jax.Array) -> list[tuple[int, ...]]:
+    """For each axis, those that its slices run along."""
+    return [tuple(j for j in range(v.ndim) if j != i) for i in range(v.ndim)]

@@ -1,0 +1,192 @@
+"""Guards: links that refuse a step, which leaves parameters, slots and the step count as they were.
+
+Each looks at the updates as they stand before it, so as a rule it comes first. What it remembers
+stands in ``state.links[name]``, where ``skipped`` counts the steps that it has refused.
+"""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.tree_util import DictKey, GetAttrKey, tree_flatten_with_path
+
+from ..core.hyper import Hyper, hyper
+from ..core.link import Scaling, transform
+from ..core.numerics import sqrt
+from ..core.value import Number, PlainKeyError, code, is_array, number, static
+
+
+class Guard(Scaling):
+    """A link that leaves updates alone. It counts as a scaling by 1, so that a clip behind it shares its norm."""
+
+    judges = True
+
+    def init_memory(self):
+        return {"skipped": jnp.zeros((), jnp.float32)}
+
+    def factor(self, at):
+        return 1.0
+
+    def remember(self, at):
+        return {"skipped": at.memory["skipped"] + jnp.where(self.accepts(at), 0.0, 1.0)}
+
+
+@transform
+class skip_nonfinite(Guard):
+    """Refuse steps whose updates are not all finite.
+
+    After ``max_consecutive`` such steps in a row, those that follow are taken as they are.
+    """
+
+    max_consecutive: int | None = static("refusals in a row; None for no limit", default=None)
+
+    equation = "no step unless all of u is finite"
+    needs_all_updates = True
+
+    def check(self) -> None:
+        limit = self.max_consecutive
+        if limit is not None and (type(limit) is not int or limit < 0):
+            raise ValueError(f"`skip_nonfinite.max_consecutive` must be a whole number or None, got {code(limit)}")
+
+    def init_memory(self):
+        return {**super().init_memory(), "consecutive": jnp.zeros((), jnp.float32)}
+
+    def accepts(self, at):
+        if self.max_consecutive is None:
+            return at.all_finite()
+        return at.all_finite() | (at.memory["consecutive"] >= self.max_consecutive)
+
+    def remember(self, at):
+        row = jnp.where(at.all_finite(), 0.0, at.memory["consecutive"] + 1)
+        return {**super().remember(at), "consecutive": row}
+
+
+@transform
+class skip_large_updates(Guard):
+    """Refuse steps whose updates have too large a common norm, or none."""
+
+    max_norm: Hyper = hyper("c", "the largest norm of the whole tree")
+
+    equation = "no step unless ‖u‖ ≤ c"
+    needs_all_updates = True
+
+    def accepts(self, at):
+        return at.global_norm() <= self.max_norm
+
+
+@transform
+class skip_loss_spikes(Guard):
+    """Refuse steps whose loss l stands far above the mean of the last. ``update`` must be given it as ``value``.
+
+    Mean and variance are those of all losses up to the n-th, and from there on exponential ones with
+    the decay 1 − 1/n. A refused loss counts as the highest that would have been taken: so a spike does
+    not widen the bound much, and a loss that stays higher is taken in the end. One that is not finite
+    is always refused, and does not count.
+    """
+
+    sigmas: Hyper = hyper("k", "how many standard deviations above the mean are too many", default=6.0)
+    window: Hyper = hyper("n", "length of the memory, in losses", default=128.0, low=1.0)
+    warmup: Hyper = hyper("w", "losses that are taken before any is refused", default=64.0, low=1.0)
+    tolerance: Hyper = hyper("τ", "rise that is never too much, in means", default=0.01)
+
+    equation = (
+        "no step unless l ≤ c = m + max(kσ, τ|m|) or t ≤ w,  d = min(l, c) − m,  a = max(1/t, 1/n),  "
+        "m ← m + ad,  σ² ← (1−a)(σ² + ad²)"
+    )
+    extra = ("value",)
+
+    def init_memory(self):
+        return {name: jnp.zeros((), jnp.float32) for name in ("skipped", "seen", "mean", "variance")}
+
+    def accepts(self, at):
+        return jnp.isfinite(_loss(at)) & (_loss(at) <= self.bound(at))
+
+    def remember(self, at):
+        memory, counts = memories(at), jnp.isfinite(_loss(at))
+        t = memory.seen + 1
+        a = jnp.maximum(1 / t, 1 / self.window)
+        d = jnp.where(counts, jnp.minimum(_loss(at), self.bound(at)), memory.mean) - memory.mean
+        new = {"seen": t, "mean": memory.mean + a * d, "variance": (1 - a) * (memory.variance + a * jnp.square(d))}
+        kept = {name: jnp.where(counts, x, getattr(memory, name)) for name, x in new.items()}
+        return {**super().remember(at), **kept}
+
+    def bound(self, at) -> jax.Array:
+        """The highest loss that is taken."""
+        memory = memories(at)
+        rise = jnp.maximum(self.sigmas * sqrt(memory.variance), self.tolerance * jnp.abs(memory.mean))
+        return jnp.where(memory.seen < self.warmup, jnp.inf, memory.mean + rise)
+
+
+@transform
+class dynamic_loss_scale(Guard):
+    """Divide by the scale of the loss, refuse steps that overflow, and adapt the scale. Stands first.
+
+    Micikevicius et al. 2018, arXiv:1710.03740, section 3.2, by the rule of PyTorch's GradScaler. Take the
+    gradient of ``loss * loss_scale(state)``, with the loss in float32.
+    """
+
+    init_scale: Number = number("the first scale", default=2.0**16, symbol="s₀", low=0.0)
+    growth_factor: Hyper = hyper("γ", "what the scale grows by", default=2.0, low=1.0)
+    backoff_factor: Hyper = hyper("β", "what is left of it after an overflow", default=0.5, high=1.0)
+    growth_interval: Hyper = hyper("n", "finite steps in a row before it grows", default=2000.0, low=1.0)
+
+    equation = "u ← u/s, no step unless all of u is finite,  s from s₀: ← γs after n steps in a row, ← βs after none"
+    needs_all_updates = True
+
+    def check(self) -> None:
+        if not is_array(self.init_scale) and self.init_scale == 0:
+            raise ValueError("`dynamic_loss_scale.init_scale` must be positive, got 0")
+
+    def init_memory(self):
+        scale = jnp.asarray(self.init_scale, jnp.float32)
+        return {**super().init_memory(), "loss_scale": scale, "growth_tracker": jnp.zeros((), jnp.float32)}
+
+    def factor(self, at):
+        return 1 / memories(at).loss_scale
+
+    def accepts(self, at):
+        return at.all_finite()
+
+    def remember(self, at):
+        memory = memories(at)
+        row = memory.growth_tracker + 1
+        full = row >= self.growth_interval
+        # Not beyond what float32, in which the loss is scaled, can hold.
+        grown = (memory.loss_scale * self.growth_factor).astype(jnp.float32)
+        better = jnp.where(full & jnp.isfinite(grown), grown.astype(at.dtype), memory.loss_scale)
+        scale = jnp.where(self.accepts(at), better, memory.loss_scale * self.backoff_factor)
+        row = jnp.where(self.accepts(at) & ~full, row, 0.0)
+        return {**super().remember(at), "loss_scale": scale, "growth_tracker": row}
+
+
+def loss_scale(state: Any) -> jax.Array:
+    """What to multiply the loss by before its gradient is taken: the scale that `dynamic_loss_scale` keeps.
+
+    >>> import chainax as cx
+    >>> tx = cx.chain(cx.dynamic_loss_scale(), cx.sgd(0.1))
+    >>> cx.loss_scale(tx.init(jax.numpy.ones(3))).item()
+    65536.0
+    """
+    found = [x for path, x in tree_flatten_with_path(state)[0] if _is_memory(path, "loss_scale")]
+    if len(found) != 1:
+        raise PlainKeyError(
+            f"the state holds {len(found) or 'no'} loss scales: put one dynamic_loss_scale() first into the chain"
+        )
+    return found[0]
+
+
+def _is_memory(path: tuple, name: str) -> bool:
+    """Whether an array of a state is remembered by a link for the whole tree: links/link/name."""
+    return len(path) > 2 and path[-3] == GetAttrKey("links") and path[-1] == DictKey(name)
+
+
+def _loss(at) -> jax.Array:
+    return jnp.asarray(at.extra["value"], at.dtype)
+
+
+def memories(at) -> SimpleNamespace:
+    """The memories in the dtype of the step, as hyperparameters are."""
+    return SimpleNamespace(**{name: x.astype(at.dtype) for name, x in at.memory.items()})

@@ -1,0 +1,333 @@
+"""Line searches: how far to go along the update that reaches them, at the price of more evaluations.
+
+``update`` and ``step`` must be given ``value`` and ``grad``, the function's value and gradient at the
+parameters as ``jax.value_and_grad`` returns them, and ``value_fn``, the function itself, of the
+parameters alone. It is called on parameters widened to float32 or better. Where the update does not
+point downhill, or nothing lower is found, it becomes 0. Forward-mode derivatives pass through a
+search; reverse-mode ones, and so hypergradients, do not.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from ..core.chain import chain
+from ..core.hyper import Hyper, hyper
+from ..core.link import Link, Treewise, transform
+from ..core.numerics import sqrt
+from ..core.state import State
+from ..core.value import code, static
+from .vector import Space, Vector, add, conj, dot
+
+
+class Point(NamedTuple):
+    """A step length α, the value φ(α) there, and the slope φ′(α)."""
+
+    alpha: jax.Array
+    value: jax.Array
+    slope: jax.Array
+
+
+class Ray:
+    """The function along the update: φ(α) = f(θ + αu)."""
+
+    def __init__(self, updates: Any, params: Any, extra: dict[str, Any], dtype: Any) -> None:
+        self.space, self.params, self.value_fn, self.dtype = Space(params), params, extra["value_fn"], dtype
+        self.x, self.u = self.space.read(params), self.space.read(updates)
+        self.gradient = self.space.read(conj(extra["grad"]), "The gradients passed as grad")
+        value = jnp.asarray(extra["value"], dtype)
+        self.start = Point(jnp.zeros((), dtype), value, dot(self.u, self.gradient, dtype))
+        self.downhill = (self.start.slope < 0) & jnp.isfinite(value)
+
+    def value(self, alpha: jax.Array) -> jax.Array:
+        return self._value_at(add(self.x, alpha, self.u))
+
+    def point(self, alpha: jax.Array) -> tuple[Point, Vector]:
+        """The point, and the whole gradient there."""
+        value, gradient = jax.value_and_grad(self._value_at)(add(self.x, alpha, self.u))
+        return Point(alpha, value, dot(self.u, gradient, self.dtype)), gradient
+
+    def _value_at(self, x: Vector) -> jax.Array:
+        return jnp.asarray(self.value_fn(self.space.write(x, self.params)), self.dtype)
+
+    def scaled(self, alpha: jax.Array, updates: Any) -> Any:
+        """αu."""
+        return self.space.write([alpha.astype(u.dtype) * u for u in self.u], updates)
+
+    def kept(self, value: jax.Array, gradient: Vector) -> dict[str, Any]:
+        """What `value_and_grad_from_state` reads."""
+        return {"value": value, "grad": conj(self.space.write(gradient, self.space.movable()))}
+
+
+class LineSearch(Treewise):
+    """What the searches share."""
+
+    role = "scale"
+    reads_params = True
+    extra = ("value", "grad", "value_fn")
+
+    def _check_steps(self, field: str) -> None:
+        steps = getattr(self, field)
+        if not isinstance(steps, int) or steps < 1:
+            raise ValueError(f"`{type(self).__name__}.{field}` must be a positive integer, got {code(steps)}")
+
+    @staticmethod
+    def _nothing_kept(space: Space) -> dict[str, Any]:
+        zeros = jax.tree.map(jnp.zeros_like, space.movable())
+        return {"value": jnp.full((), math.inf, space.dtype), "grad": zeros}
+
+
+@transform
+class scale_by_backtracking_linesearch(LineSearch):
+    """Shorten the update until the function falls enough. Armijo 1966; Nocedal & Wright 2006, Algorithm 3.1.
+
+    The next search begins at the last length times τ. With ``store_grad`` the gradient at the point
+    found is computed, for `value_and_grad_from_state`.
+    """
+
+    max_backtracking_steps: int = static("evaluations before it gives up", default=30)
+    slope_rtol: Hyper = hyper("c", "the share of the fall that the slope promises", default=1e-4, high=1.0)
+    decrease_factor: Hyper = hyper("ρ", "by which a length that is too long is multiplied", default=0.8, high=1.0)
+    increase_factor: Hyper = hyper("τ", "by which the last length is multiplied to begin with", default=1.5, low=1.0)
+    max_learning_rate: Hyper = hyper("α_max", "the largest length", default=1.0)
+    store_grad: bool = static("whether value and gradient are kept", default=False, one_of=(False, True))
+
+    equation = "α ← min(τα, α_max),  α ← ρα until f(θ+αu) ≤ f + cα·uᵀ∇f,  u ← αu"
+
+    def check(self) -> None:
+        self._check_steps("max_backtracking_steps")
+
+    def init_tree(self, params):
+        space = Space(params)
+        kept = self._nothing_kept(space) if self.store_grad else {}
+        return {"learning_rate": jnp.asarray(self.max_learning_rate, space.dtype), **kept}
+
+    def update_tree(self, updates, state, params, at):
+        ray = Ray(updates, params, at.extra, at.dtype)
+        alpha = jnp.minimum(self.increase_factor * state["learning_rate"].astype(at.dtype), self.max_learning_rate)
+        begin = jnp.ones((), jnp.int32), alpha, ray.value(alpha)
+        too_long, shorten = functools.partial(self._too_long, ray), functools.partial(self._shorten, ray)
+        _, alpha, value = jax.lax.while_loop(too_long, shorten, begin)
+        found = jnp.where(self._falls(ray, alpha, value), alpha, 0.0)
+        kept = {}
+        if self.store_grad:
+            point, gradient = ray.point(found)
+            kept = ray.kept(point.value, gradient)
+        return ray.scaled(found, updates), {"learning_rate": alpha, **kept}
+
+    def _falls(self, ray, alpha, value):
+        return ray.downhill & (value <= ray.start.value + self.slope_rtol * alpha * ray.start.slope)
+
+    def _too_long(self, ray, search):
+        steps, alpha, value = search
+        return ray.downhill & (steps < self.max_backtracking_steps) & ~self._falls(ray, alpha, value)
+
+    def _shorten(self, ray, search):
+        steps, alpha, _ = search
+        alpha = self.decrease_factor * alpha
+        return steps + 1, alpha, ray.value(alpha)
+
+
+class Bracket(NamedTuple):
+    """A zoom search under way."""
+
+    steps: jax.Array
+    done: jax.Array
+    alpha: jax.Array
+    """The length to try next."""
+    low: Point
+    """The lowest point so far of those that fall enough."""
+    high: Point
+    """Between here and ``low`` lies a length that satisfies both conditions; at ∞ while no such point is known."""
+    gradient: Vector
+    """At ``low``."""
+
+
+@transform
+class scale_by_zoom_linesearch(LineSearch):
+    """Find a length where the function is lower and flatter: the strong Wolfe conditions.
+
+    Nocedal & Wright 2006, Algorithms 3.5 and 3.6, with cubic interpolation (3.59), and the bracket's
+    midpoint where that leaves the bracket or has shrunk it too little (Moré & Thuente 1994). Departs
+    from the book where differences of f are at most ε|f| and may be rounding: there the slope decides,
+    by f′(α) ≤ (2c₁−1)f′ (Hager & Zhang 2005, the approximate Wolfe conditions). ε = 0 leaves that out.
+    """
+
+    max_linesearch_steps: int = static("evaluations before the lowest point so far is taken", default=20)
+    max_learning_rate: Hyper = hyper("α_max", "the largest length", default=math.inf, closed=True)
+    increase_factor: Hyper = hyper("τ", "by which a length that is too short is multiplied", default=2.0, low=1.0)
+    slope_rtol: Hyper = hyper("c₁", "the share of the fall that the slope promises", default=1e-4, high=1.0)
+    curv_rtol: Hyper = hyper("c₂", "the share of the slope that may be left", default=0.9, high=1.0)
+    approx_dec_rtol: Hyper = hyper("ε", "how much of the value is rounding", default=1e-6)
+    initial_guess_strategy: str = static(
+        "whether to begin at the last length found, or at 1 as suits quasi-Newton updates",
+        default="keep",
+        one_of=("keep", "one"),
+    )
+
+    equation = "u ← αu,  f(α) ≤ f + c₁αf′ (or f ± ε|f| and f′(α) ≤ (2c₁−1)f′),  |f′(α)| ≤ c₂|f′|,  α ← min(τα, α_max)"
+
+    def check(self) -> None:
+        self._check_steps("max_linesearch_steps")
+        c1, c2 = self.slope_rtol, self.curv_rtol
+        if isinstance(c1, float) and isinstance(c2, float) and c1 >= c2:
+            raise ValueError(
+                "`scale_by_zoom_linesearch`: both conditions can be met for sure only if slope_rtol < curv_rtol, "
+                f"got {code(c1)} and {code(c2)}"
+            )
+
+    def init_tree(self, params):
+        space = Space(params)
+        return {"learning_rate": jnp.ones((), space.dtype), **self._nothing_kept(space)}
+
+    def update_tree(self, updates, state, params, at):
+        ray = Ray(updates, params, at.extra, at.dtype)
+        last, one = state["learning_rate"].astype(at.dtype), jnp.ones((), at.dtype)
+        guess = jnp.minimum(last if self.initial_guess_strategy == "keep" else one, self.max_learning_rate)
+        nowhere = Point(*(jnp.full((), math.inf, at.dtype) for _ in Point._fields))
+        begin = Bracket(jnp.zeros((), jnp.int32), ~ray.downhill, guess, ray.start, nowhere, ray.gradient)
+        end = jax.lax.while_loop(self._unfinished, functools.partial(self._try, ray), begin)
+        alpha = end.low.alpha
+        last = jnp.where(alpha > 0, alpha, last)
+        return ray.scaled(alpha, updates), {"learning_rate": last, **ray.kept(end.low.value, end.gradient)}
+
+    def _unfinished(self, search):
+        return ~search.done & (search.steps < self.max_linesearch_steps)
+
+    def _try(self, ray, search):
+        """Evaluate one length: the body of Algorithm 3.5 while ``high`` is at ∞, then that of 3.6."""
+        start, low, high = ray.start, search.low, search.high
+        trial, gradient = ray.point(search.alpha)
+        change, noise = trial.value - start.value, self.approx_dec_rtol * jnp.abs(start.value)
+        falls = change <= self.slope_rtol * trial.alpha * start.slope
+        drowned = (noise > 0) & (jnp.abs(change) <= noise) & (trial.slope <= (2 * self.slope_rtol - 1) * start.slope)
+        lowest = trial.value - low.value <= self.approx_dec_rtol * jnp.abs(low.value)  # or too near to it to tell
+        good = (falls & lowest) | drowned
+        flat = jnp.abs(trial.slope) <= -self.curv_rtol * start.slope
+        rises = trial.slope * (high.alpha - low.alpha) >= 0  # from the trial towards the high end
+        longest = jnp.isinf(high.alpha) & ~rises & (trial.alpha >= self.max_learning_rate)
+        new_low = _choose(good, trial, low)
+        new_high = _choose(good, _choose(rises, low, high), trial)
+        longer = jnp.minimum(self.increase_factor * trial.alpha, self.max_learning_rate)
+        return Bracket(
+            steps=search.steps + 1,
+            done=good & (flat | longest),
+            alpha=jnp.where(jnp.isinf(new_high.alpha), longer, _between(new_low, new_high, high.alpha - low.alpha)),
+            low=new_low,
+            high=new_high,
+            gradient=[jnp.where(good, new, old) for new, old in zip(gradient, search.gradient)],
+        )
+
+
+def _choose(first: jax.Array, a: Point, b: Point) -> Point:
+    return Point(*(jnp.where(first, x, y) for x, y in zip(a, b)))
+
+
+def _between(a: Point, b: Point, before: jax.Array) -> jax.Array:
+    """The minimum of the cubic through two points and their slopes, (3.59), or else the midpoint."""
+    width = b.alpha - a.alpha
+    d1 = a.slope + b.slope + 3 * (a.value - b.value) / width
+    d2 = jnp.sign(width) * sqrt(jnp.square(d1) - a.slope * b.slope)
+    share = 1 - (b.slope + d2 - d1) / (b.slope - a.slope + 2 * d2)
+    # Not where it is NaN, nor twice running without the bracket shrinking to two thirds.
+    trusted = (share > 0) & (share < 1) & (jnp.abs(width) <= 2 / 3 * jnp.abs(before))
+    return a.alpha + width * jnp.where(trusted, share, 0.5)
+
+
+def value_and_grad_from_state(
+    tx: chain | Link, value_fn: Callable[[Any], jax.Array], params: Any, state: State
+) -> tuple[jax.Array, Any]:
+    """The value and gradient at ``params``: from the state if the last step's search has found them, else computed.
+
+    A search keeps them if it is the chain's last link, so that nothing moves the parameters on; those of
+    low-precision parameters as they are before they are rounded. The function must be that of the last
+    step: if it changes with the batch, call ``jax.value_and_grad``. The gradient is ``None`` where a
+    parameter is not a floating-point number.
+
+    >>> import chainax as cx
+    >>> tx, f = cx.lbfgs(), lambda x: jax.numpy.sum((x - 3) ** 2)
+    >>> params = jax.numpy.zeros(2)
+    >>> state = tx.init(params)
+    >>> for _ in range(3):
+    ...     value, grad = cx.value_and_grad_from_state(tx, f, params, state)
+    ...     params, state = tx.step(params, state, grad, value=value, grad=grad, value_fn=f)
+    >>> [round(x, 3) for x in params.tolist()]
+    [3.0, 3.0]
+    """
+    name, link = next(reversed(tx.links.items()), ("", None))
+    if not isinstance(link, LineSearch) or "grad" not in state.links[name]:
+        return _value_and_grad(value_fn, params)
+    kept = state.links[name]["value"], state.links[name]["grad"]
+
+    def compute() -> tuple[jax.Array, Any]:
+        return jax.tree.map(lambda new, old: jnp.asarray(new, old.dtype), _value_and_grad(value_fn, params), kept)
+
+    return jax.lax.cond(jnp.isfinite(kept[0]), lambda: kept, compute)
+
+
+def _value_and_grad(value_fn: Callable[[Any], jax.Array], params: Any) -> tuple[jax.Array, Any]:
+    space = Space(params)
+    return jax.value_and_grad(lambda movable: value_fn(space.whole(movable)))(space.movable())
+
+
+class Minimum(NamedTuple):
+    """Where `minimize` has come to."""
+
+    params: Any
+    value: jax.Array
+    grad: Any
+    state: State
+
+
+def minimize(
+    tx: chain | Link,
+    value_fn: Callable[[Any], jax.Array],
+    params: Any,
+    *,
+    max_steps: int = 1000,
+    tolerance: float = 1e-6,
+) -> Minimum:
+    """Follow a chain down a function until no coordinate of the gradient exceeds ``tolerance``.
+
+    The whole run is one ``lax.while_loop``, to be compiled with what is round it. Links get the extra
+    arguments ``value``, ``grad``, ``value_fn`` and ``grad_fn`` if they read them.
+
+    >>> import chainax as cx
+    >>> rosenbrock = lambda x: (1 - x[0]) ** 2 + 100 * (x[1] - x[0] ** 2) ** 2
+    >>> found = cx.minimize(cx.lbfgs(), rosenbrock, jax.numpy.array([-1.2, 1.0]))
+    >>> [round(x, 3) for x in found.params.tolist()]
+    [1.0, 1.0]
+    """
+    space = Space(params)
+
+    def f(movable: Any) -> jax.Array:
+        return value_fn(space.whole(movable))
+
+    start = jax.tree.map(jnp.asarray, space.movable())
+    state = tx.init(start)
+    end = jax.lax.while_loop(
+        lambda at: (at.state.step < max_steps) & _exceeds(at.grad, tolerance),
+        functools.partial(_descend, tx, f),
+        Minimum(start, *value_and_grad_from_state(tx, f, start, state), state),
+    )
+    return end._replace(params=space.whole(end.params))
+
+
+def _descend(tx: chain | Link, f: Callable[[Any], jax.Array], at: Minimum) -> Minimum:
+    known = {"value": at.value, "grad": at.grad, "value_fn": f, "grad_fn": lambda p: conj(_value_and_grad(f, p)[1])}
+    read = {name for link in tx.links.values() for name in link.extra}
+    extra = {name: x for name, x in known.items() if name in read}
+    params, state = tx.step(at.params, at.state, conj(at.grad), **extra)
+    return Minimum(params, *value_and_grad_from_state(tx, f, params, state), state)
+
+
+def _exceeds(gradient: Any, tolerance: float) -> jax.Array:
+    """Whether a coordinate does; NaN does not."""
+    leaves = [jnp.any(jnp.abs(g) > tolerance) for g in jax.tree.leaves(gradient)]
+    return functools.reduce(jnp.logical_or, leaves, jnp.array(False))

@@ -1,0 +1,101 @@
+"""Working on a low-rank projection of the gradient."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from ..core.hyper import Hyper, hyper
+from ..core.link import transform
+from ..core.tree import flatten, is_trainable
+from ..core.value import child, static
+from .wrappers import Wrapper, begin, cond, passed_on
+
+
+@transform
+class scale_by_galore(Wrapper):
+    """Let a chain work on the gradients' leading singular directions. Zhao et al. 2024, arXiv:2403.03507, Algorithm 2.
+
+    Matrices are projected, on the shorter side as in the paper or on the longer as in Optax; all other
+    leaves go through the chain as they are. The state of an m × n matrix is the chain's for r × n, and
+    the m × r projector. What the chain remembers is not turned when the projector changes, as in the
+    paper. Derivatives hold the projector fixed. The chain must not read the parameters: put weight
+    decay behind this link.
+    """
+
+    tx: Any = child("the chain that works on the projected gradients")
+    rank: int = static("how many directions are kept, where there are as many", default=128)
+    update_proj_gap: int = static("steps between two projectors", default=200)
+    scale: Hyper = hyper("α", "factor of what is projected back", default=0.25)
+    side: str = static("which side is projected", default="shorter", one_of=("shorter", "longer"))
+
+    moves_params = False
+
+    @property
+    def equation(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
+        gap = f" every {self.update_proj_gap} steps" if self.update_proj_gap > 1 else ""
+        return f"P ← {self.rank} leading left singular vectors of u{gap},  u ← αP·tx(Pᵀu)"
+
+    def check(self) -> None:
+        super().check()
+        for name, link in self.tx.links.items():
+            if link.reads_params:
+                raise ValueError(
+                    f"`scale_by_galore.tx`: {name!r} reads the parameters, which are not projected: "
+                    "put it behind scale_by_galore"
+                )
+        for field in ("rank", "update_proj_gap"):
+            given = getattr(self, field)
+            if type(given) is not int or given < 1:
+                raise ValueError(f"`scale_by_galore.{field}` must be a positive integer, got {given!r}")
+
+    def init_tree(self, params):
+        flat = flatten(params)
+        projectors = [self.no_projector(p) for p in flat.leaves]
+        low = [p if P is None else self.project(P, p) for P, p in zip(projectors, flat.leaves)]
+        return {"projector": flat.build(projectors), "tx": begin(self.tx, flat.build(low))}
+
+    def update_tree(self, updates, state, params, at):
+        flat, inner = flatten(updates), state["tx"]
+        us, projectors = flat.leaves, flat.line_up("The projectors", state["projector"])
+        moving = [i for i, (P, u) in enumerate(zip(projectors, us)) if P is not None and u is not None]
+        new = cond(
+            inner.step % self.update_proj_gap == 0,
+            lambda: [self.projector(jax.lax.stop_gradient(us[i])) for i in moving],
+            lambda: [projectors[i] for i in moving],
+        )
+        for i, P in zip(moving, new):
+            projectors[i] = P
+        low = [self.project(projectors[i], u) if i in moving else u for i, u in enumerate(us)]
+        low, inner = self.tx.update(flat.build(low), inner, **passed_on(self.tx, at))
+        back = flat.line_up("The updates", low)
+        for i in moving:
+            back[i] = jnp.asarray(self.scale, us[i].dtype) * self.turned(_times(projectors[i], back[i]), us[i])
+        return flat.build(back), {"projector": flat.build(projectors), "tx": inner}
+
+    def turned(self, x: jax.Array, like: jax.Array) -> jax.Array:
+        """``x`` with the side of ``like`` that is projected first; the inverse too."""
+        rows, columns = like.shape
+        return x.T if (rows > columns) == (self.side == "shorter") and rows != columns else x
+
+    def no_projector(self, p: Any) -> jax.Array | None:
+        """Zeros in the place of a projector, for leaves that are projected."""
+        if not is_trainable(p) or jnp.ndim(p) != 2 or not p.size:
+            return None
+        return jnp.zeros((self.turned(p, p).shape[0], min(self.rank, *p.shape)), p.dtype)
+
+    def projector(self, u: jax.Array) -> jax.Array:
+        """The leading left singular vectors."""
+        left, _, _ = jnp.linalg.svd(self.turned(u, u), full_matrices=False)
+        return left[:, : self.rank]
+
+    def project(self, P: jax.Array, u: jax.Array) -> jax.Array:
+        """Pᴴu."""
+        return _times(P.conj().T, self.turned(u, u))
+
+
+def _times(a: jax.Array, b: jax.Array) -> jax.Array:
+    """ab, which accelerators would round to fewer bits unless asked not to."""
+    return jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST)

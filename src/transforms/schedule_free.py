@@ -1,0 +1,120 @@
+"""Schedule-free learning: a running mean of the parameters takes the place of a falling learning rate."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax.numpy as jnp
+
+from ..core.chain import chain
+from ..core.hyper import Hyper, by_path, evaluate, hyper
+from ..core.link import Leafwise, Link, transform
+from ..core.numerics import sqrt
+from ..core.state import State
+from ..core.value import Number, child, code, is_array, number
+from .scale import scale_by_lr
+from .vector import Space
+from .whole import Moving, copied, over
+from .wrappers import Wrapper, begin, passed_on
+
+
+@transform
+class schedule_free(Wrapper):
+    """Take gradients between the point that a chain moves, z, and its mean, x. Defazio et al. 2024, arXiv:2405.15682.
+
+    The parameters are y = (1−β)z + βx; evaluate at x, which `schedule_free_eval_params` returns. The
+    chain, Algorithm 1's step without momentum, keeps its learning rate constant after a warm-up; γ is
+    read out of it, and 1 if it has none. Optax and the published code have the largest γ so far in place
+    of γ.
+
+    >>> import chainax as cx
+    >>> tx = cx.schedule_free(cx.chain(cx.scale_by_rms(), cx.scale_by_lr(1e-3)))
+    """
+
+    tx: Any = child("the chain that moves z")
+    b1: Number = number("share of the mean in the parameters", symbol="β", default=0.9, low=0.0, high=1.0)
+    weight_lr_power: Number = number("power of the rate that weighs a step", symbol="p", default=2.0, low=0.0)
+
+    moves_params = False
+    reads_params = True  # pyright: ignore[reportAssignmentType, reportIncompatibleMethodOverride]
+    equation = "z ← z + tx(u),  c = γ^p/Σγ^p,  x ← (1−c)x + cz,  θ ← (1−β)z + βx"
+
+    def check(self) -> None:
+        super().check()
+        if not is_array(self.b1) and self.b1 == 0:
+            raise ValueError("`schedule_free.b1` must be above 0: without a share of x, x could not be found again")
+        for name, link in self._rates.items():
+            if isinstance(link.learning_rate, by_path):
+                raise ValueError(
+                    f"`schedule_free` weighs steps by one learning rate, got {code(link.learning_rate)} in {name!r}: "
+                    "put scale(by_path(...)) before it for the ratios"
+                )
+
+    @property
+    def _rates(self) -> dict[str, scale_by_lr]:
+        return {name: link for name, link in self.tx.links.items() if isinstance(link, scale_by_lr)}
+
+    def init_tree(self, params):
+        return {"tx": begin(self.tx, params), "z": copied(params), "total": jnp.zeros((), Space(params).dtype)}
+
+    def update_tree(self, updates, state, params, at):
+        w, inner = self.tx.update(updates, state["tx"], params, **passed_on(self.tx, at))
+        space = Moving(updates, params, at.dtype)
+        y, z, w = map(space.read, (params, state["z"], w))
+        weight = self.weight(state["tx"].step, at.dtype)
+        total = state["total"].astype(at.dtype) + weight
+        c = over(weight, total)
+        # What y moves by, with x put in as (y − (1−β)z)/β: nothing is divided by β.
+        u = [c * (b - a) + (1 - self.b1 * (1 - c)) * d for a, b, d in zip(y, z, w)]
+        z = [b + d for b, d in zip(z, w)]
+        return space.write(u, updates), {"tx": inner, "z": space.write(z, state["z"]), "total": total}
+
+    def weight(self, count: Any, dtype: Any) -> Any:
+        """γ^p, for the rate at which the chain is about to move."""
+        rate = jnp.ones((), dtype)
+        for name, link in self._rates.items():
+            rate = rate * evaluate(f"schedule_free.tx.{name}.learning_rate", link.learning_rate, count, dtype)
+        moves = rate > 0
+        return jnp.where(moves, jnp.where(moves, rate, 1.0) ** self.weight_lr_power, 0.0)
+
+
+def schedule_free_eval_params(tx: chain | Link, params: Any, state: State) -> Any:
+    """The mean x of a `schedule_free` chain, at which to evaluate, from its parameters and state.
+
+    Errors: ``ValueError`` unless one link of the chain is a `schedule_free`.
+
+    >>> import chainax as cx
+    >>> tx, params = cx.schedule_free_sgd(0.5, b1=0.5), jnp.array(1.0)
+    >>> state = tx.init(params)
+    >>> for _ in range(2):
+    ...     params, state = tx.step(params, state, jnp.array(1.0))
+    >>> params.item(), cx.schedule_free_eval_params(tx, params, state).item()
+    (0.125, 0.25)
+    """
+    found = {name: link for name, link in tx.links.items() if isinstance(link, schedule_free)}
+    if len(found) != 1:
+        raise ValueError(f"one link of the chain must be a schedule_free, got {code(tx)}")
+    ((name, link),) = found.items()
+    space = Space(params)
+    y, z = space.read(params), space.read(state.links[name]["z"])
+    return space.write([a + (1 / link.b1 - 1) * (a - b) for a, b in zip(y, z)], params)
+
+
+@transform
+class scale_by_debiased_rms(Leafwise):
+    """Divide by the root mean square, corrected for its start at 0: Adam without a mean."""
+
+    decay: Hyper = hyper("ρ", "decay of the mean square", default=0.999, high=1.0)
+    eps: Hyper = hyper("ε", "floor of the denominator, outside the root", default=1e-8)
+
+    slots = ("nu",)
+    nonnegative = ("nu",)
+    equation = "s ← ρs + (1−ρ)u²,  u ← u / (√ŝ + ε)"
+    role = "precondition"
+
+    def scalars(self, at):
+        return at.debias(self.decay)
+
+    def leaf(self, u, slot, p, debias):
+        s = self.decay * slot.nu + (1 - self.decay) * jnp.square(u)
+        return u / (sqrt(s * debias) + self.eps), {"nu": s}

@@ -1,0 +1,194 @@
+"""Telemetry: statistics of the updates along a run, kept as state of fixed avals, and what reads them out."""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from ..core.link import Scaling, transform
+from ..core.numerics import sqrt
+from ..core.state import State
+from ..core.telemetry import within
+from ..core.transformation import Transformation
+from ..core.tree import flatten, global_norm
+from ..core.value import code, did_you_mean, fill, is_array, static
+from .blocks import ratio
+from .clip import clip_by_global_norm
+
+
+class Quantity(NamedTuple):
+    """A number that is kept of every leaf, and how those of several leaves, along the first axis, make one."""
+
+    of: Callable[[Any, Any], jax.Array]
+    joined: Callable[[jax.Array], jax.Array]
+
+
+def _root_of_squares(x: jax.Array) -> jax.Array:
+    return sqrt(jnp.sum(jnp.square(x), axis=0))
+
+
+QUANTITIES = {
+    "norm": Quantity(lambda u, p: global_norm(u), _root_of_squares),
+    "max": Quantity(lambda u, p: jnp.max(jnp.abs(u), initial=0.0), lambda x: jnp.max(x, axis=0)),
+    "param_norm": Quantity(lambda u, p: global_norm(p), _root_of_squares),
+    "size": Quantity(lambda u, p: jnp.full((), u.size, u.dtype), lambda x: jnp.sum(x, axis=0)),
+}
+
+STATISTICS: dict[str, tuple[tuple[str, ...], Callable[..., jax.Array]]] = {
+    "norm": (("norm",), lambda norm: norm),
+    "rms": (("norm", "size"), lambda norm, size: norm / sqrt(jnp.maximum(size, 1.0))),
+    "max": (("max",), lambda largest: largest),
+    "param_norm": (("param_norm",), lambda norm: norm),
+    "ratio": (("norm", "param_norm"), ratio),
+}
+"""What may be recorded: of which quantities, and how it comes from them."""
+
+
+@transform
+class record(Scaling):
+    """Pass updates on as they are, and keep statistics of them, which `recorded` reads out.
+
+    They are ``norm``, ``rms`` and ``max`` of the updates as they stand here, ``param_norm`` of the
+    parameters before the step, and ``ratio``, the first by the fourth (0 for parameters of 0): any of
+    them, ``norm`` if none is named. A complex number counts as two real ones. The state has a float32
+    scalar or two a leaf for each. They are those of the last step that was taken, and for a leaf
+    without a gradient at it of its last one.
+
+    It costs a pass over the updates; in float32, that of a clip by the global norm just behind it is
+    the same one. Behind other links XLA may store the updates for it, as it does on CPU.
+    """
+
+    statistics: tuple[str, ...] = static("what is kept")
+
+    equation = "u ← u"
+
+    def __init__(self, *names: str, statistics: tuple[str, ...] = ()) -> None:
+        fill(self, statistics=(*names, *statistics) or ("norm",))
+        self.__post_init__()
+
+    def check(self) -> None:
+        for i, name in enumerate(self.statistics):
+            if name not in STATISTICS:
+                hint = did_you_mean(name, STATISTICS) if isinstance(name, str) else ""
+                raise ValueError(f"`record` keeps {', '.join(STATISTICS)}, got {code(name)}{hint}")
+            if name in self.statistics[:i]:
+                raise ValueError(f"`record` was given {name!r} twice")
+
+    @property
+    def slots(self) -> tuple[str, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]
+        needed = {q for name in self.statistics for q in STATISTICS[name][0]}
+        return tuple(q for q in QUANTITIES if q in needed)
+
+    @property
+    def reads_params(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return "param_norm" in self.slots
+
+    def __repr__(self) -> str:
+        return f"record({', '.join(map(repr, self.statistics))})"
+
+    def init_leaf(self, p):
+        return {name: jnp.zeros((), jnp.float32) for name in self.slots}
+
+    def factor(self, at):
+        return 1.0
+
+    def leaf(self, u, slot, p, scalars):
+        return u, {name: QUANTITIES[name].of(u, p) for name in self.slots}
+
+
+@transform
+class counted_clip_by_global_norm(clip_by_global_norm):
+    """The same, counting: `recorded` reads the share of steps at which it cut, ``clip_rate``. Refused ones count too.
+
+    Other clips can stand between two `record`s, whose norms then differ where they cut.
+    """
+
+    def init_memory(self):
+        return {name: jnp.zeros((), jnp.int32) for name in ("seen", "clipped")}
+
+    def remember(self, at):
+        cuts = jnp.where(self.factor(at) < 1, 1, 0)
+        return {"seen": at.memory["seen"] + 1, "clipped": at.memory["clipped"] + cuts}
+
+
+def recorded(tx: Transformation, state: State, by: str | Mapping[str, str] | None = None) -> dict[str, Any]:
+    """What a chain has recorded, as ``{link: {what: number}}``, inside of ``jit`` and out.
+
+    That is the statistics of its `record` links, and the numbers that other links remember for the whole
+    tree: ``skipped``, the steps that a guard has refused, ``loss_scale``, ``clip_rate`` and so on. The
+    chains in other links follow by the keys of their states, as in `Transformation.hyperparams`.
+
+    Statistics are those of all leaves together. With ``by="path"`` they are dicts from each leaf's path;
+    with a table ``{pattern: group}`` from groups of leaves: the first pattern found in the path decides,
+    parts of the path may stand in the name, as in `re.sub`, and ``"default"`` are those that none matches.
+
+    >>> import jax, chainax as cx
+    >>> tx = cx.chain(cx.record("norm", "max"), cx.sgd(0.1))
+    >>> params = {"layer_0": {"kernel": jax.numpy.ones(9)}, "layer_1": {"kernel": jax.numpy.ones(16)}}
+    >>> _, state = tx.step(params, tx.init(params), params)
+    >>> jax.tree.map(float, cx.recorded(tx, state))
+    {'record': {'max': 1.0, 'norm': 5.0}}
+    >>> jax.tree.map(float, cx.recorded(tx, state, {r"layer_(\\d+)": r"\\1"})["record"]["norm"])
+    {'0': 3.0, '1': 4.0}
+    """
+    if not (by is None or by == "path" or isinstance(by, Mapping)):
+        raise ValueError(f"`recorded` takes by='path', a table {{pattern: group}} or None, got {code(by)}")
+    found = {}
+    for name, link in tx.links.items():
+        inner = {key: recorded(chain, own, by) for key, chain, _, own in within(name, link, state)}
+        numbers = _read(link, state.links.get(name), by)
+        if both := {**numbers, **{key: of for key, of in inner.items() if of}}:
+            found[name] = both
+    return found
+
+
+def _read(link: Any, entry: Any, by: str | Mapping[str, str] | None) -> dict[str, Any]:
+    """What a link has recorded, given its entry of the state."""
+    if not isinstance(entry, dict):
+        return {}
+    if isinstance(link, counted_clip_by_global_norm):
+        clipped, seen = (entry[name].astype(jnp.float32) for name in ("clipped", "seen"))
+        return {"clip_rate": clipped / jnp.maximum(seen, 1.0)}
+    if not isinstance(link, record):
+        kept = {name: x for name, x in entry.items() if is_array(x) and name not in link.slots}
+        return {name: x for name, x in kept.items() if not (link.treewise and x.ndim)}
+    kept = {name: [(path, x) for path, x in flatten(entry[name]).items() if x is not None] for name in link.slots}
+    groups = tuple(_group(by, path) for path, _ in kept[link.slots[0]])
+    found = _statistics(link.statistics, groups, {name: [x for _, x in leaves] for name, leaves in kept.items()})
+    return {name: of.get("", jnp.zeros(())) for name, of in found.items()} if by is None else found
+
+
+def _group(by: str | Mapping[str, str] | None, path: str) -> str:
+    if by is None:
+        return ""
+    if isinstance(by, str):
+        return path
+    for pattern, group in by.items():
+        try:
+            if match := re.search(pattern, path):
+                return match.expand(group)
+        except (re.error, TypeError) as e:
+            raise ValueError(f"`recorded`: {pattern!r}: {group!r} is no pattern and its group: {e}") from None
+    return "default"
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))  # one dispatch for all leaves
+def _statistics(names: tuple[str, ...], groups: tuple[str, ...], kept: dict[str, list[jax.Array]]) -> dict[str, Any]:
+    """The statistics by group, of the quantities of the leaves, which belong to the groups in this order."""
+    members: dict[str, list[int]] = {}
+    for i, group in enumerate(groups):
+        members.setdefault(group, []).append(i)
+
+    def joined(quantity: str, leaves: list[int]) -> jax.Array:
+        return QUANTITIES[quantity].joined(jnp.stack([kept[quantity][i] for i in leaves]))
+
+    def statistic(name: str, leaves: list[int]) -> jax.Array:
+        quantities, of = STATISTICS[name]
+        return of(*(joined(q, leaves) for q in quantities))
+
+    return {name: {group: statistic(name, leaves) for group, leaves in members.items()} for name in names}

@@ -1,0 +1,178 @@
+"""What links that hold a chain share: they are links themselves, and nest.
+
+The inner chain keeps its own `State`, with a step counter of its own, in the entry of the wrapper.
+Where a wrapper ends a chain, the inner chain moves the parameters itself, in its own fused pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+from jax.core import Tracer
+
+from ..core import engine
+from ..core.at import At
+from ..core.chain import chain
+from ..core.link import Link, Treewise
+from ..core.state import State
+from ..core.transformation import Transformation
+from ..core.tree import dtype_of, flatten, is_trainable, slot_dtype, widened
+from ..core.value import code
+
+Look = Callable[[Any, Any, State], dict[str, Any]]
+"""What is looked for in a chain, given its parameters and its state: trees like the parameters, by name."""
+
+
+class Wrapper(Treewise):
+    """A link round a chain ``tx``."""
+
+    tx: Any
+
+    moves_params = True
+    reads_params: ClassVar[Any] = property(lambda self: any(link.reads_params for link in self.inner_links))
+
+    def check(self) -> None:
+        check_chain(f"{type(self).__name__}.tx", self.tx)
+
+    @property
+    def inner_links(self) -> Iterator[Link]:
+        return (link for tx in self.inner.values() for link in tx.links.values())
+
+    @property
+    def extra(self) -> tuple[str, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return tuple(dict.fromkeys(name for link in self.inner_links for name in link.extra))
+
+    @property
+    def role(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """The weightiest of those inside: what a chain outside must know of it."""
+        inside = {link.role for link in self.inner_links}
+        weighty = ("descend", "precondition", "accumulate", "decay", "penalty", "scale", "clip")
+        return next((role for role in weighty if role in inside), "other")
+
+    def look(self, look: Look, params: Any, entry: Any) -> dict[str, Any]:
+        """What ``look`` finds in the inner chain, for the parameters as the wrapper sees them."""
+        return look(self.tx, params, entry["tx"])
+
+
+class Sometimes(Wrapper):
+    """A wrapper that runs its chain at some steps only; at the others nothing moves."""
+
+    def decide(self, updates: Any, state: dict[str, Any], at: At) -> tuple[dict[str, Any], Any]:
+        """The next state but for the chain's, and whether the chain runs."""
+        raise NotImplementedError
+
+    def feed(self, updates: Any, state: dict[str, Any]) -> Any:
+        """What the chain gets."""
+        return updates
+
+    def idle_step(self, params: Any, updates: Any) -> Any:
+        """The parameters where the chain does not run."""
+        return params
+
+    def idle_update(self, updates: Any, params: Any) -> Any:
+        """The updates where the chain does not run."""
+        return jax.tree.map(jnp.zeros_like, as_chains_return(updates, params))
+
+    def init_tree(self, params):
+        return {"tx": begin(self.tx, params)}
+
+    def step_tree(self, params, state, updates, at):
+        extra = passed_on(self.tx, at, params)
+        updates, params = movable(updates, params)
+        state, runs = self.decide(updates, state, at)
+        params, inner = cond(
+            runs,
+            lambda: self.tx.step(params, state["tx"], self.feed(updates, state), **extra),
+            lambda: (self.idle_step(params, updates), state["tx"]),
+        )
+        return params, {**state, "tx": inner}
+
+    def update_tree(self, updates, state, params, at):
+        extra = passed_on(self.tx, at, params)
+        moving, params = movable(updates, params)
+        state, runs = self.decide(moving, state, at)
+        new, inner = cond(
+            runs,
+            lambda: self.tx.update(self.feed(moving, state), state["tx"], params, **extra),
+            lambda: (self.idle_update(moving, params), state["tx"]),
+        )
+        return restored(new, updates), {**state, "tx": inner}
+
+
+def check_chain(where: str, tx: Any) -> None:
+    """Raise unless ``tx`` is a link or a chain, and one for gradients of the parameters' shapes."""
+    if isinstance(tx, Transformation):
+        for name, link in tx.links.items():
+            if link.per_example:
+                raise ValueError(
+                    f"`{where}`: {name!r} reduces an axis of examples, so it must come before the link that holds the "
+                    f"chain: chain({code(link)}, {where.partition('.')[0]}(...))"
+                )
+        return
+    try:
+        chain(tx)
+    except TypeError as e:
+        raise TypeError(f"`{where}`: {e}") from None
+    raise TypeError(f"`{where}` must be a link or a chain, got {tx!r}")
+
+
+def begin(tx: Transformation, params: Any) -> State:
+    """The inner chain's first state."""
+    # `describe` sizes a state by a lone array, which has no path: no pattern need match it.
+    return engine.init(tx.links, params) if flatten(params).paths == [""] else tx.init(params)
+
+
+def passed_on(tx: Transformation, at: At, params: Any = None) -> dict[str, Any]:
+    """The extra arguments that the chain reads.
+
+    Functions of the parameters get the leaves that the chain does not see from ``params``.
+    """
+
+    def whole(x: Any) -> Any:
+        if params is None or not callable(x):
+            return x
+        return lambda there: x(restored(there, widened(params)))
+
+    return {name: whole(at.extra[name]) for link in tx.links.values() for name in link.extra}
+
+
+def cond(holds: Any, yes: Callable[[], Any], no: Callable[[], Any]) -> Any:
+    """``lax.cond``; outside of ``jit`` only the branch that is taken runs, and is not traced anew at every call."""
+    if isinstance(holds, Tracer):
+        return jax.lax.cond(holds, yes, no)
+    return yes() if holds else no()
+
+
+def movable(updates: Any, params: Any) -> tuple[Any, Any]:
+    """Both trees with ``None`` in place of what no optimizer acts on, so that they may pass through ``lax.cond``."""
+    flat = flatten(updates if params is None else params)
+    us = flat.line_up("The updates", updates)
+    if params is None:
+        return flat.build([u if _moves(u) else None for u in us]), None
+    acted_on = [is_trainable(p) for p in flat.leaves]
+    return (
+        flat.build([u if t and _moves(u) else None for u, t in zip(us, acted_on)]),
+        flat.build([p if t else None for p, t in zip(flat.leaves, acted_on)]),
+    )
+
+
+def restored(new: Any, old: Any) -> Any:
+    """``new`` with the leaves of ``old`` in its holes."""
+    flat = flatten(old)
+    return flat.build([o if n is None else n for n, o in zip(flat.line_up("The leaves", new), flat.leaves)])
+
+
+def as_chains_return(updates: Any, params: Any) -> Any:
+    """The updates in the dtypes that a chain's ``update`` returns: those of the parameters, widened."""
+
+    def widen(u: Any, p: Any) -> Any:
+        return None if u is None else jnp.asarray(u, slot_dtype(dtype_of(u if p is None else p)))
+
+    return jax.tree.map(widen, updates, updates if params is None else params, is_leaf=lambda x: x is None)
+
+
+def _moves(u: Any) -> bool:
+    return u is not None and getattr(u, "dtype", None) != jax.dtypes.float0 and is_trainable(u)

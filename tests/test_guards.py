@@ -1,0 +1,250 @@
+"""Links that refuse steps, and the scale of the loss, against Optax, torch.amp and NumPy."""
+
+from typing import Any
+
+import chainax as cx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from chainax.core.walk import runs_of
+from libraries import run_optax
+from reference import STEPS, Tree, assert_agree, problem, run, traced
+
+BAD = np.random.default_rng(0).choice([0.0, 0.0, 0.0, np.nan, np.inf, -np.inf], STEPS)
+BAD[40:46] = np.nan  # six in a row
+
+
+def spoiled(params: Tree, grads: Tree, by: np.ndarray = BAD) -> tuple[Tree, Tree]:
+    """The problem, where in bad steps one coordinate of one leaf is not finite."""
+    grads = {n: g.copy() for n, g in grads.items()}
+    grads["vector"][:, 2] += by
+    return params, grads
+
+
+def guarded(*guards: Any) -> cx.chain:
+    """Adam with momentum and decay behind guards."""
+    return cx.chain(*guards, cx.adamw(0.1, eps=1e-6, weight_decay=0.1))
+
+
+def final(tx: cx.chain, params: Tree, grads: Tree, **extra: Any) -> tuple[Tree, cx.State]:
+    """Parameters and state after all steps."""
+
+    @jax.jit
+    def train(params: Tree, grads: Tree, extra: Tree) -> Any:
+        def step(carry: tuple, given: tuple) -> tuple:
+            return tx.step(*carry, given[0], **given[1]), None
+
+        return jax.lax.scan(step, (params, tx.init(params)), (grads, extra))[0]
+
+    return train(params, grads, extra)
+
+
+# Steps that are not finite, or too large
+
+
+@pytest.mark.parametrize("limit", (None, 5, 2, 0))
+def test_skip_nonfinite_agrees_with_optax(limit: int | None, x64: None) -> None:
+    """A refused step leaves parameters, moments and the count of steps; after ``limit`` in a row they are taken."""
+    params, grads = spoiled(*problem(seed=0))
+
+    def build() -> Any:
+        inner = optax.adamw(0.1, eps=1e-6, weight_decay=0.1)
+        return optax.apply_if_finite(inner, max_consecutive_errors=10**6 if limit is None else limit)
+
+    theirs = run_optax(build, {}, params, grads)
+    ours = traced(guarded(cx.skip_nonfinite(limit)), *jax.tree.map(jnp.asarray, (params, grads)))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=1e-9), ours, theirs)
+    assert np.isfinite(theirs["vector"][-1]).all() == (limit is None)
+
+
+def test_skip_nonfinite_counts(x64: None) -> None:
+    """The state says how many steps were refused, and how many of the last ones."""
+    params, grads = spoiled(*problem(seed=0))
+    _, state = final(guarded(cx.skip_nonfinite()), params, grads)
+    memory = state.links["skip_nonfinite"]
+    assert int(memory["skipped"]) == np.sum(BAD != 0)
+    assert int(state.step) == STEPS - np.sum(BAD != 0)
+    in_a_row = STEPS - 1 - max(np.flatnonzero(BAD == 0))
+    assert int(memory["consecutive"]) == in_a_row
+
+
+def test_a_norm_that_overflows_is_finite() -> None:
+    """Squares over 3e38 do not make a finite gradient a bad one."""
+    tx = cx.chain(cx.skip_nonfinite(), cx.scale_by_lr(1.0))
+    g = jnp.array([3e38, 1.0])
+    np.testing.assert_array_equal(tx.update(g, tx.init(g))[0], -g)
+
+
+def test_skip_large_updates_is_the_run_without_them(x64: None) -> None:
+    """The same as if steps over the bound, or with NaN, had never been."""
+    params, grads = spoiled(*problem(seed=0), np.where(np.arange(STEPS) % 7 == 0, np.nan, 0.0))
+    norms = np.sqrt(sum(np.sum(g**2, tuple(range(1, g.ndim))) for g in grads.values()))
+    bound = np.nanmedian(norms)
+    good = norms <= bound
+    ours, state = final(guarded(cx.skip_large_updates(bound)), params, grads)
+    theirs, _ = final(guarded(), params, {n: g[good] for n, g in grads.items()})
+    assert_agree(ours, theirs, 1e-12)
+    assert int(state.links["skip_large_updates"]["skipped"]) == np.sum(~good)
+    assert 0 < np.sum(good) < STEPS
+
+
+def test_guards_refuse_together() -> None:
+    """One refusal is enough; each guard counts its own, and what others remember goes on."""
+    tx = cx.chain(cx.skip_nonfinite(), cx.skip_large_updates(2.0), cx.scale_by_adam(), cx.scale_by_lr(0.1))
+    params = jnp.ones(3)
+    state = tx.init(params)
+    for size in (1.0, 5.0, jnp.nan, 0.5):
+        params, state = tx.step(params, state, jnp.array([size, 0.0, 0.0]))
+    assert state.step == 2
+    assert state.links["skip_nonfinite"]["skipped"] == 1
+    assert state.links["skip_large_updates"]["skipped"] == 2
+
+
+# Losses
+
+
+def spikes(
+    losses: np.ndarray, sigmas: float, window: float, warmup: int, tolerance: float
+) -> tuple[np.ndarray, float, float]:
+    """Which losses are taken, and the last mean and deviation: a plain mean, then an exponential one."""
+    taken, counted = [], []
+    mean = square = 0.0
+    for loss in losses:
+        bound = np.inf
+        if len(counted) >= warmup:
+            bound = mean + max(sigmas * np.sqrt(max(0.0, square - mean**2)), tolerance * abs(mean))
+        taken.append(bool(np.isfinite(loss) and loss <= bound))
+        if not np.isfinite(loss):
+            continue
+        counted.append(min(loss, bound))
+        if len(counted) <= window:
+            mean, square = np.mean(counted), np.mean(np.square(counted))
+        else:
+            mean += (counted[-1] - mean) / window
+            square += (counted[-1] ** 2 - square) / window
+    return np.array(taken), float(mean), float(np.sqrt(square - mean**2))
+
+
+@pytest.mark.parametrize(
+    "hyper", ((6.0, 128.0, 64.0, 0.01), (2.0, 10.0, 5.0, 0.0), (3.0, 40.0, 1.0, 0.1), (2.5, 400.0, 8.0, 0.02))
+)
+def test_skip_loss_spikes_agrees_with_numpy(hyper: tuple) -> None:
+    """On a falling, noisy loss with spikes, NaN, and a step up that lasts. No library has these statistics."""
+    rng = np.random.default_rng(0)
+    losses = 5 * np.exp(-np.arange(300) / 100) + 0.1 * rng.normal(size=300)
+    losses[rng.choice(300, 12)] += 10 ** rng.uniform(-1, 3, 12)
+    losses[rng.choice(300, 6)] = [np.nan, np.inf, -np.inf, np.nan, np.inf, np.nan]
+    losses[220:] += 2.0
+    losses = losses.astype(np.float32)
+    taken, mean, deviation = spikes(losses.astype(float), *hyper)
+    tx = cx.chain(cx.skip_loss_spikes(*hyper), cx.scale_by_lr(1.0))
+
+    def step(carry: tuple, loss: jax.Array) -> tuple:
+        moved, state = tx.step(*carry, jnp.ones(()), value=loss)
+        return (moved, state), moved
+
+    (_, state), path = jax.jit(lambda xs: jax.lax.scan(step, (jnp.zeros(()), tx.init(jnp.zeros(()))), xs))(losses)
+    np.testing.assert_array_equal(np.diff(path, prepend=0.0) != 0, taken)
+    memory = state.links["skip_loss_spikes"]
+    assert int(memory["skipped"]) == np.sum(~taken)
+    np.testing.assert_allclose(memory["mean"], mean, rtol=1e-5)
+    np.testing.assert_allclose(np.sqrt(memory["variance"]), deviation, rtol=1e-3)
+    assert 6 <= np.sum(~taken) < 150
+    assert np.mean(taken[-20:]) > 0.5
+
+
+# The scale of the loss
+
+
+OVERFLOWS = np.random.default_rng(1).uniform(size=400) < 0.1
+OVERFLOWS[100:150] = False
+SCALERS = (
+    {"init_scale": 2.0**16, "growth_factor": 2.0, "backoff_factor": 0.5, "growth_interval": 5},
+    {"init_scale": 1000.0, "growth_factor": 1.5, "backoff_factor": 0.3, "growth_interval": 1},
+    {"init_scale": 2.0**-10, "growth_factor": 4.0, "backoff_factor": 0.5, "growth_interval": 12},
+)
+
+
+@pytest.mark.parametrize("scaler", SCALERS, ids=str)
+def test_dynamic_loss_scale_agrees_with_torch(scaler: dict[str, Any]) -> None:
+    """The scale and the parameters after each of 400 scripted steps."""
+    torch = pytest.importorskip("torch")
+    target = np.linspace(-1, 1, 5).astype(np.float32)
+    p = torch.nn.Parameter(torch.zeros(5))
+    opt = torch.optim.SGD([p], lr=0.1, momentum=0.9)
+    amp = torch.amp.GradScaler("cpu", **scaler)
+    tx = cx.chain(cx.dynamic_loss_scale(**{k: float(x) for k, x in scaler.items()}), cx.sgd(0.1, momentum=0.9))
+    ours = jnp.zeros(5)
+    state = tx.init(ours)
+    step = cx.make_step(tx)
+    for overflow in OVERFLOWS:
+        opt.zero_grad()
+        amp.scale(torch.sum((p - torch.tensor(target)) ** 2)).backward()
+        scale = cx.loss_scale(state)
+        g = jax.grad(lambda x, s=scale: s * jnp.sum((x - target) ** 2))(ours)
+        if overflow:
+            p.grad[2], g = torch.inf, g.at[2].set(jnp.inf)
+        amp.step(opt)
+        amp.update()
+        ours, state = step(ours, state, g)
+        # PyTorch multiplies in double precision, which shows unless the factors are powers of two.
+        np.testing.assert_allclose(cx.loss_scale(state), amp.get_scale(), rtol=2e-5 * (scaler["growth_factor"] == 1.5))
+        np.testing.assert_allclose(ours, p.detach().numpy(), rtol=0, atol=1e-6)
+    assert int(state.links["dynamic_loss_scale"]["skipped"]) == np.sum(OVERFLOWS)
+    assert int(state.step) == np.sum(~OVERFLOWS)
+
+
+def test_loss_scale_stops_short_of_infinity() -> None:
+    """As PyTorch's does, it stays where it would overflow float32."""
+    torch = pytest.importorskip("torch")
+    p = torch.nn.Parameter(torch.zeros(1))
+    amp = torch.amp.GradScaler("cpu", init_scale=2.0**124, growth_interval=1)
+    tx = cx.chain(cx.dynamic_loss_scale(2.0**124, growth_interval=1), cx.scale_by_lr(0.1))
+    state = tx.init(jnp.zeros(1))
+    for _ in range(6):
+        amp.scale(p.sum() * 0).backward()
+        amp.step(torch.optim.SGD([p]))
+        amp.update()
+        _, state = tx.update(jnp.zeros(1), state)
+        assert float(cx.loss_scale(state)) == amp.get_scale()
+    assert cx.loss_scale(state) == 2.0**127
+
+
+def test_loss_scale_saves_small_gradients() -> None:
+    """In float16 a gradient of 1e-9 is 0, and with the scale it is not; the first scales overflow and fall."""
+    x = jnp.full(4, 3e-3, jnp.float16)
+
+    def loss(w: jax.Array) -> jax.Array:
+        return jnp.sum((w * x * jnp.float16(1e-3)).astype(jnp.float32)) * 1e-3
+
+    w = jnp.ones(4, jnp.float16)
+    assert not jax.grad(loss)(w).any()
+    tx = cx.chain(cx.dynamic_loss_scale(2.0**40), cx.scale_by_adam(), cx.scale_by_lr(0.01))
+    state = tx.init(w)
+    for _ in range(40):
+        scale = cx.loss_scale(state)
+        g = jax.grad(lambda w, s=scale: loss(w) * s)(w)
+        w, state = tx.step(w, state, g)
+    assert 0 < state.links["dynamic_loss_scale"]["skipped"] < 30
+    assert jnp.all(w < 0.95)
+
+
+def test_a_clip_behind_shares_the_pass(x64: None) -> None:
+    """Guards and the unscaling cost no pass of their own, and the clip sees the unscaled norm."""
+    params, grads = problem(seed=0)
+    scaled = {n: 1024.0 * g for n, g in grads.items()}
+    tail = (cx.clip_by_global_norm(0.5), cx.scale_by_adam(), cx.scale_by_lr(0.1))
+    tx = cx.chain(cx.dynamic_loss_scale(1024.0), cx.skip_nonfinite(), *tail)
+    assert len(list(runs_of(tx.links))) == 1
+    assert_agree(run(tx, params, scaled), run(cx.chain(*tail), params, grads), 1e-12)
+
+
+def test_loss_scale_is_found_wherever_the_link_is() -> None:
+    """Under another name, and not mistaken for a parameter of the same name."""
+    params = {"loss_scale": jnp.ones(2)}
+    tx = cx.chain(cx.chain(mine=cx.dynamic_loss_scale(8.0)), cx.adam(0.1))
+    assert cx.loss_scale(tx.init(params)) == 8.0
+    with pytest.raises(KeyError, match="no loss scales: put one dynamic_loss_scale"):
+        cx.loss_scale(cx.adam(0.1).init(params))

@@ -1,0 +1,343 @@
+"""Slots in narrow formats: the same maps, codes and scales as torchao, few bytes, and optimizers that still work."""
+
+import functools
+import json
+import warnings
+from typing import Any
+
+import chainax as cx
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from chainax.core import storage as chainax_storage
+from chainax.core.storage import dynamic_map
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+FORMATS = {"int8": cx.int8(), "int4": cx.int4(), "float8": cx.float8(), "companded8": cx.companded8()}
+rng = np.random.default_rng(0)
+INPUTS = {
+    "random": rng.normal(size=(64, 256)),
+    "tiny": rng.normal(size=(64, 256)) * 1e-30,
+    "huge": rng.normal(size=(64, 256)) * 1e30,
+    "zero": np.zeros((64, 256)),
+    "denormal": rng.normal(size=(64, 256)) * 1e-40,
+    "ill-scaled": rng.normal(size=(64, 256)) * 10.0 ** rng.integers(-12, 6, size=(64, 256)),
+    "even": np.linspace(-1, 1, 64 * 256).reshape(64, 256),
+}
+
+
+@pytest.fixture
+def torchao() -> Any:
+    """torchao's optimizers, without what they say when imported and without compiling."""
+    torch = pytest.importorskip("torch")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        module = pytest.importorskip("torchao.optim")
+        torch.compiler.set_stance("force_eager")
+        yield module
+        torch.compiler.set_stance("default")
+
+
+@pytest.mark.parametrize(("signed", "decades", "bits"), ((True, 7, 8), (False, 7, 8), (True, 3, 4)))
+def test_maps_are_those_of_torchao(torchao: Any, signed: bool, decades: int, bits: int) -> None:
+    """Every value of the dynamic map, to the last bit."""
+    theirs = torchao.subclass_8bit.create_dynamic_map(signed, decades, bits)
+    np.testing.assert_array_equal(dynamic_map(signed, decades, bits), np.array(theirs, np.float32))
+
+
+@pytest.mark.parametrize("signed", (True, False))
+@pytest.mark.parametrize("name", INPUTS)
+@pytest.mark.parametrize(("form", "theirs"), (("int8", "8bit"), ("int4", "4bit"), ("float8", "Fp8")))
+def test_codes_and_scales_are_those_of_torchao(torchao: Any, form: str, theirs: str, name: str, signed: bool) -> None:
+    """Codes, scales and what they are widened to are equal to the last bit."""
+    import torch
+
+    x = INPUTS[name].astype(np.float32)
+    if not signed:
+        x = np.abs(x)
+    block = FORMATS[form].block
+    kind = getattr(getattr(torchao, f"subclass_{theirs.lower()}"), f"OptimState{theirs}")
+    other = kind.zeros(x.shape, *(() if form == "float8" else (signed,)), block)
+    other.copy_(torch.tensor(x))
+    ours = jax.jit(lambda x: FORMATS[form].keep(x, signed))(x)
+    codes = other.codes.view(torch.uint8) if form == "float8" else other.codes
+    np.testing.assert_array_equal(np.ravel(ours["codes"]), codes.numpy().ravel())
+    np.testing.assert_array_equal(np.ravel(ours["scale"]), other.scale.numpy())
+    wide = jax.jit(lambda kept: FORMATS[form].widen(kept, x.shape, signed))(ours)
+    np.testing.assert_array_equal(wide, other.dequantize().numpy())
+
+
+@pytest.mark.parametrize("signed", (True, False))
+@pytest.mark.parametrize("shape", ((1,), (3, 5), (255,), (257,), (7, 300), (2, 3, 128), (0, 4)))
+@pytest.mark.parametrize("form", FORMATS.values(), ids=FORMATS)
+def test_any_shape_is_padded(form: Any, shape: tuple, signed: bool) -> None:
+    """Leaves that the block does not divide come back as the rows of a padded one would."""
+    x = rng.normal(size=shape).astype(np.float32)
+    x = x if signed else np.abs(x)
+    kept = form.keep(x, signed)
+    wide = form.widen(kept, shape, signed)
+    assert wide.shape == shape
+    padded = np.zeros(-(-max(x.size, 1) // form.block) * form.block, np.float32)
+    padded[: x.size] = x.ravel()
+    apart = form.widen(form.keep(padded, signed), padded.shape, signed)
+    np.testing.assert_array_equal(np.ravel(wide), apart[: x.size])
+    coarse = {cx.int4: 0.2, cx.float8: 0.04}.get(type(form), 0.03)
+    if x.size:
+        assert np.max(np.abs(wide - x)) <= coarse * np.max(np.abs(x))
+
+
+@pytest.mark.parametrize("bits", (8, 4))
+def test_adamw_is_that_of_torchao(torchao: Any, bits: int) -> None:
+    """20 steps of AdamW with 8-bit and 4-bit slots, beside torchao's, on leaves that are stored in blocks."""
+    import torch
+
+    shapes = {"kernel": (64, 128), "other": (32, 256), "bias": (128,)}
+    params = {n: rng.normal(size=s).astype(np.float32) for n, s in shapes.items()}
+    grads = [{n: rng.normal(size=s).astype(np.float32) for n, s in shapes.items()} for _ in range(20)]
+    leaves = {n: torch.nn.Parameter(torch.tensor(p)) for n, p in params.items()}
+    other = getattr(torchao, f"AdamW{bits}bit")(leaves.values(), lr=1e-2, weight_decay=0.1)
+    tx = cx.store(cx.adamw(1e-2, weight_decay=0.1), FORMATS[f"int{bits}"])
+    state, step = tx.init(params), jax.jit(tx.step)
+    for g in grads:
+        params, state = step(params, state, g)
+        for n, p in leaves.items():
+            p.grad = torch.tensor(g[n])
+        other.step()
+    theirs = {n: p.detach().numpy() for n, p in leaves.items()}
+    # A difference in the last bit may fall on two sides of a threshold, and moves a number by a code.
+    differences = np.concatenate([np.abs(params[n] - theirs[n]).ravel() for n in shapes])
+    assert np.mean(differences > 1e-5) < 1e-3
+    assert np.max(differences) < 2e-2
+    codes = np.asarray(state.links["scale_by_adam"]["mu"]["kernel"]["codes"]).ravel()
+    assert np.mean(codes != other.state[leaves["kernel"]]["exp_avg"].codes.numpy().ravel()) < 1e-3
+
+
+def gpt2() -> dict[str, Any]:
+    """The shapes of GPT-2 small: 124 million parameters in 148 leaves."""
+    layer = {
+        **{f"ln_{i}/{s}": (768,) for i in (1, 2) for s in ("scale", "bias")},
+        "qkv": (768, 2304),
+        "qkv_bias": (2304,),
+        "out": (768, 768),
+        "out_bias": (768,),
+        "up": (768, 3072),
+        "up_bias": (3072,),
+        "down": (3072, 768),
+        "down_bias": (768,),
+    }
+    return {
+        "wte": (50257, 768),
+        "wpe": (1024, 768),
+        "ln_f/scale": (768,),
+        "ln_f/bias": (768,),
+        **{f"{i}/{name}": shape for i in range(12) for name, shape in layer.items()},
+    }
+
+
+@pytest.mark.parametrize(
+    ("form", "most"), ((None, 8.0), ("bfloat16", 4.0), (cx.int8(), 2.1), (cx.int4(), 1.1), (cx.companded8(), 2.1))
+)
+def test_bytes_of_the_state(form: Any, most: float) -> None:
+    """Bytes a parameter, counted from the arrays for GPT-2 small."""
+    params = {n: jax.ShapeDtypeStruct(s, jnp.float32) for n, s in gpt2().items()}
+    tx = cx.store(cx.adamw(1e-3), form)
+    state = jax.eval_shape(tx.init, params)
+    count = sum(p.size for p in params.values())
+    held = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state.links)) / count
+    assert held <= most
+    assert f"{held:.3g} bytes a parameter" in tx.describe(params)
+
+
+def test_bytes_of_everything_with_corrected_parameters() -> None:
+    """bfloat16 with 8 bits of correction, 8-bit moments, the gradient: 7 bytes a parameter, and the scales."""
+    params = {n: jax.ShapeDtypeStruct(s, jnp.bfloat16) for n, s in gpt2().items()}
+    tx = cx.chain(cx.store(cx.adamw(1e-3), cx.int8()), cx.apply_update("ecc"))
+    state = jax.eval_shape(tx.init, params)
+    count = sum(p.size for p in params.values())
+    held = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves((params, params, state.links)))
+    assert held / count <= 7 + 2 * 4 / 256 + 0.01
+
+
+@pytest.mark.parametrize("form", (*FORMATS.values(), "bfloat16"), ids=(*FORMATS, "bfloat16"))
+@pytest.mark.parametrize("name", ("sgd", "adamw"))
+def test_optimizers_work_on_any_format(form: Any, name: str) -> None:
+    """A quadratic is descended as with float32 slots, in leaves that are stored whole, in parts and padded."""
+    tx = {"sgd": cx.sgd(0.1, momentum=0.9), "adamw": cx.adamw(0.1)}[name]
+    start = {"large": jnp.ones((160, 256)), "odd": jnp.ones((65, 77)), "small": jnp.ones(9)}
+    target = jax.tree.map(lambda x: jnp.sin(jnp.arange(x.size, dtype=x.dtype)).reshape(x.shape), start)
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def train(tx: Any) -> Any:
+        def body(_: Any, carry: Any) -> Any:
+            params, state = carry
+            return tx.step(params, state, jax.tree.map(jnp.subtract, params, target))
+
+        return jax.lax.fori_loop(0, 100, body, (start, tx.init(start)))
+
+    params, state = train(cx.store(tx, form))
+    plain, _ = train(tx)
+    distance = max(float(jnp.max(jnp.abs(a - b))) for a, b in zip(jax.tree.leaves(params), jax.tree.leaves(plain)))
+    assert distance < (0.3 if isinstance(form, cx.int4) else 0.1)
+    first = jax.eval_shape(cx.store(tx, form).init, start)
+    chex.assert_trees_all_equal_shapes_and_dtypes(state, first)
+
+
+@pytest.mark.parametrize("form", FORMATS.values(), ids=FORMATS)
+def test_parts_are_the_whole(form: Any) -> None:
+    """The loop over parts, which a CPU gets, makes the same numbers as the leaf as a whole."""
+    tx = cx.store(cx.adamw(1e-2), form)
+    shape = (100, 256 * 3)
+    p, g = (jnp.asarray(rng.normal(size=shape), jnp.float32) for _ in range(2))
+    state = tx.init({"w": p})
+    step = jax.jit(tx.step)
+    loops = step.lower({"w": p}, state, {"w": g}).compile().as_text()
+    assert " while(" in loops
+    # The same numbers in one leaf for each block, which are too small for a loop.
+    rows = {f"{i:03}": x for i, x in enumerate(p.reshape(-1, 256 * 20))}
+    gs = dict(zip(rows, g.reshape(-1, 256 * 20)))
+    rows_state = tx.init(rows)
+    for _ in range(3):
+        whole, state = step({"w": p}, state, {"w": g})
+        rows, rows_state = step(rows, rows_state, gs)
+        p = whole["w"]
+    apart = np.concatenate([np.ravel(x) for x in rows.values()]).reshape(shape)
+    np.testing.assert_allclose(p, apart, rtol=1e-5, atol=1e-5)
+
+
+def test_links_that_mix_numbers_are_not_taken_apart() -> None:
+    """A leaf function with a norm of the leaf in it must see all of it."""
+
+    @cx.transform
+    class normed_trace(cx.Leafwise):
+        """Momentum of the normalized update."""
+
+        slots = ("trace",)
+
+        def leaf(self, u, slot, p, scalars):
+            b = 0.9 * slot.trace + u / jnp.sqrt(jnp.sum(jnp.square(u)))
+            return b, {"trace": b}
+
+    p = {"w": jnp.asarray(rng.normal(size=(100, 256)), jnp.float32)}
+    plain = normed_trace()
+    tx = cx.store(plain, cx.int8())
+    updates, _ = jax.jit(tx.update)(p, tx.init(p))
+    np.testing.assert_allclose(updates["w"], plain.update(p, plain.init(p))[0]["w"], rtol=1e-6)
+
+
+def test_traffic_of_8_bit_adamw() -> None:
+    """Arguments and results are 16 bytes a parameter and temporaries next to none: at most 20 in all."""
+    tx = cx.store(cx.adamw(1e-3), cx.int8())
+    p = {"w": jnp.zeros((1024, 1024))}
+    state = tx.init(p)
+    step = jax.jit(tx.step, donate_argnums=(0, 1)).lower(p, state, p).compile()
+    memory = step.memory_analysis()
+    moved = memory.argument_size_in_bytes + memory.output_size_in_bytes + 2 * memory.temp_size_in_bytes
+    assert moved / p["w"].size <= 20
+
+
+@pytest.mark.parametrize("form", FORMATS.values(), ids=FORMATS)
+@pytest.mark.parametrize("shape", ((64, 256), (48, 100)))
+@pytest.mark.parametrize("spec", (P("d", None), P(None, "d")))
+def test_same_bits_on_any_sharding(form: Any, shape: tuple, spec: Any) -> None:
+    """Codes and parameters do not depend on how the leaf is sharded, also where borders cut blocks."""
+    mesh = Mesh(np.array(jax.devices()[:4]), ("d",))
+    tx = cx.store(cx.adamw(1e-2), form)
+    params, grads = ({"w": jnp.asarray(rng.normal(size=shape), jnp.float32)} for _ in range(2))
+    step = cx.make_step(tx, donate=False)
+    alone = step(params, tx.init(params), grads)
+    where = NamedSharding(mesh, spec)
+    sharded, sharded_grads = jax.device_put((params, grads), where)
+    spread = step(sharded, tx.init(sharded), sharded_grads)
+    chex.assert_trees_all_equal(jax.device_get(spread[1].links), jax.device_get(alone[1].links))
+    chex.assert_trees_all_close(jax.device_get(spread[0]), jax.device_get(alone[0]), rtol=1e-6)
+
+
+def test_small_leaves_and_paths_stay() -> None:
+    """Fewer than 4096 numbers are stored in float32, and so is what a table says."""
+    form = cx.by_path({"embed": "float32"}, default=cx.int8())
+    tx = cx.store(cx.adam(1e-3), mu=form, nu="bfloat16")
+    entry = tx.init({"embed": jnp.ones((64, 64)), "w": jnp.ones((64, 64)), "b": jnp.ones(64)}).links["scale_by_adam"]
+    assert set(entry["mu"]["w"]) == {"codes", "scale"}
+    assert entry["mu"]["embed"].dtype == entry["mu"]["b"].dtype == jnp.float32
+    assert {x.dtype for x in entry["nu"].values()} == {jnp.dtype(jnp.bfloat16)}
+
+
+def test_storage_is_part_of_the_value() -> None:
+    """It prints as code, compares, hashes, and round-trips through JSON; edits keep it, and checkpoints name it."""
+    tx = cx.store(cx.adamw(1e-3), mu=cx.by_path({"e": "float32"}, default=cx.int8(block=64)), nu=cx.int4())
+    assert tx != cx.adamw(1e-3)
+    assert eval(repr(tx), vars(cx)) == tx == cx.from_config(json.loads(json.dumps(cx.to_config(tx))))
+    assert hash(eval(repr(tx), vars(cx))) == hash(tx)
+    edited = tx.replace("scale_by_adam", b2=0.9).move("add_decayed_weights", before="scale_by_adam")
+    assert edited["scale_by_adam"].formats == tx["scale_by_adam"].formats
+    assert "mu in by_path({'e': 'float32'}, default=int8(block=64)), nu in int4()" in tx.describe()
+    params = {"w": jnp.ones((64, 64))}
+    state = tx.init(params)
+    arrays = tx.state_dict(state)
+    assert {"scale_by_adam/mu/w/codes", "scale_by_adam/mu/w/scale"} < set(arrays)
+    chex.assert_trees_all_equal(tx.load_state_dict(params, arrays)[0], state)
+
+
+def test_complex_leaves_are_pairs() -> None:
+    """The codes of a complex slot are those of its real and imaginary parts side by side."""
+    tx = cx.store(cx.adam(1e-2), cx.int8())
+    z = jnp.asarray(rng.normal(size=(64, 128)) + 1j * rng.normal(size=(64, 128)), jnp.complex64)
+    parts = jnp.stack([z.real, z.imag], -1)
+    _, state = jax.jit(tx.step)({"w": z}, tx.init({"w": z}), {"w": z})
+    _, apart = jax.jit(tx.step)({"w": parts}, tx.init({"w": parts}), {"w": parts})
+    for slot in ("mu", "nu"):
+        a, b = (s.links["scale_by_adam"][slot]["w"]["codes"] for s in (state, apart))
+        np.testing.assert_array_equal(np.ravel(a), np.ravel(b))
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "message"),
+    (
+        (lambda: cx.int8(block=0), ValueError, "`int8.block` must be an even whole number, 2 or more, got 0"),
+        (lambda: cx.int4(block=3), ValueError, "`int4.block` must be an even whole number"),
+        (lambda: cx.int8(min_size=-1), ValueError, "`int8.min_size` must be a whole number, got -1"),
+        (lambda: cx.store(cx.adam(1e-3), m=cx.int8()), ValueError, "no link has a slot 'm'.*; those of .* are mu, nu"),
+        (lambda: cx.store(cx.sgd(0.1), trace="bfloat16"), ValueError, "no link has a slot 'trace'.* are none"),
+        (lambda: cx.store(cx.adam(1e-3), mu="bfloat"), ValueError, "`storage.mu` must be .* .did you mean 'bfloat16'"),
+        (lambda: cx.store(cx.adam(1e-3), mu=8), ValueError, "`storage.mu` must be one of 'float32', .* got 8"),
+        (lambda: cx.store("adam", mu=cx.int8()), TypeError, "store takes a link or a chain, got 'adam'"),
+        (lambda: cx.scale_by_adam(storage=0.5), ValueError, "`scale_by_adam.storage` is set by store"),
+        (
+            lambda: cx.store(cx.adam(1e-3), mu=cx.by_path({"n": cx.int8()}, default="float32")).init(
+                {"n": jnp.arange(3), "w": jnp.ones(3)}
+            ),
+            TypeError,
+            r"`scale_by_adam.mu`: by_path.* gives a format to 'n', which is int32\[3\] and has no slots",
+        ),
+        (
+            lambda: cx.store(cx.adam(1e-3), cx.int8()).step(
+                {"w": jnp.ones((64, 64))}, cx.adam(1e-3).init({"w": jnp.ones((64, 64))}), {"w": jnp.ones((64, 64))}
+            ),
+            TypeError,
+            r"Slot 'mu' of link 'scale_by_adam' is float32\[64, 64\] at 'w', .* was stored in another format",
+        ),
+        (
+            lambda: cx.adam(1e-3).step(
+                {"w": jnp.ones((64, 64))},
+                cx.store(cx.adam(1e-3), cx.int8()).init({"w": jnp.ones((64, 64))}),
+                {"w": jnp.ones((64, 64))},
+            ),
+            TypeError,
+            "Slot 'mu' of link 'scale_by_adam' is {codes: .* was stored in another format",
+        ),
+    ),
+)
+def test_mistake_is_explained(make: Any, error: type, message: str) -> None:
+    """At build or at init, with the link, the slot and the remedy."""
+    with pytest.raises(error, match=message):
+        make()
+
+
+def test_backend_without_float8_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At init, not in the middle of a compilation."""
+    monkeypatch.setattr(chainax_storage, "supports_float8", lambda: False)
+    with pytest.raises(ValueError, match="`float8` needs a backend with 8-bit floats, which 'cpu' lacks: use int8"):
+        cx.store(cx.adam(1e-3), cx.float8()).init({"w": jnp.ones((64, 64))})

@@ -1,0 +1,488 @@
+"""Sweeps: equal to separate runs, one trace and compilation a structure, and a table that tells chains apart."""
+
+import builtins
+import io
+import re
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import chainax as cx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from chainax import sweeping
+
+ADAMW = cx.adamw(1e-3)
+COUPLED = ADAMW.move("add_decayed_weights", before="scale_by_adam")
+OVER = {"scale_by_lr.learning_rate": [1e-3, 1e-2, 0.1], "add_decayed_weights.weight_decay": [0.1, 0.3]}
+START = jnp.array([0.5, -1.0, 2.0])
+
+
+class Training:
+    """A short run, and what it saw of the chains when it was traced."""
+
+    def __init__(self) -> None:
+        self.traces: list[Any] = []
+
+    def __call__(self, tx: Any, start: Any, steps: int = 5) -> dict[str, Any]:
+        """The last loss and the path to it."""
+        self.traces.append(tx)
+
+        def body(carry: Any, _: None) -> tuple[Any, Any]:
+            params, state = carry
+            params, state = tx.step(params, state, jnp.cos(params))
+            return (params, state), jnp.sum(jnp.sin(params))
+
+        _, losses = jax.lax.scan(body, (start, tx.init(start)), length=steps)
+        return {"loss": losses[-1], "losses": losses}
+
+
+@pytest.fixture
+def compilations(monkeypatch) -> list[None]:
+    """Grows by one with every compilation that is asked for."""
+    done, compile = [], jax.stages.Lowered.compile
+    monkeypatch.setattr(jax.stages.Lowered, "compile", lambda *args: done.append(None) or compile(*args))
+    return done
+
+
+@pytest.mark.usefixtures("x64")
+def test_sweep_equals_separate_runs(compilations):
+    """Chains of two structures in any order: each row is what that chain gives alone, at one trace a structure."""
+    start = jnp.asarray(START, jnp.float64)
+    pairs = zip(cx.grid(ADAMW, OVER), cx.grid(COUPLED, OVER))
+    chains = [tx for pair in pairs for tx in pair]
+    train = Training()
+    table = cx.sweep(train, chains, start)
+    assert (len(train.traces), len(compilations)) == (2, 2)
+    assert table["losses"].shape == (12, 5)
+    for i, tx in enumerate(chains):
+        alone = jax.jit(lambda tx=tx: Training()(tx, start))()
+        np.testing.assert_allclose(table["loss"][i], alone["loss"], rtol=1e-12)
+        np.testing.assert_allclose(table["losses"][i], alone["losses"], rtol=1e-12)
+    assert len(np.unique(table["loss"])) == 12  # no row stands for another
+
+
+@pytest.mark.parametrize(("batch_size", "sizes"), ((1, [1] * 6), (2, [2] * 3), (4, [3] * 2), (5, [3] * 2), (9, [6])))
+def test_batches_give_the_same(monkeypatch, compilations, batch_size, sizes):
+    """However many run at once, the table is the same, and one trace and one compilation serve all batches."""
+    chains = cx.grid(ADAMW, OVER)
+    batches, batch = [], sweeping._Group.batch
+    monkeypatch.setattr(sweeping._Group, "batch", lambda *args: batches.append(batch(*args)) or batches[-1])
+    train = Training()
+    table = cx.sweep(train, chains, START, batch_size=batch_size)
+    assert (len(train.traces), len(compilations)) == (1, 1)
+    (_, *run) = batches  # the first one is only looked at
+    assert [len(arrays[0]) for arrays in run] == sizes
+    np.testing.assert_allclose(table["loss"], cx.sweep(Training(), chains, START)["loss"], rtol=1e-6)
+
+
+def test_a_ragged_last_batch_is_filled_up(compilations):
+    """Seven chains in batches of three: no trace and no row more than there are chains."""
+    chains, train = [cx.sgd(rate) for rate in np.geomspace(1e-3, 1, 7)], Training()
+    table = cx.sweep(train, chains, START, batch_size=3)
+    assert (len(train.traces), len(compilations)) == (1, 1)
+    assert {len(column) for column in table.values()} == {7}
+    np.testing.assert_allclose(table["loss"], [Training()(tx, START)["loss"] for tx in chains], rtol=1e-6)
+
+
+def test_as_many_run_at_once_as_fit_into_memory(monkeypatch):
+    """Where the compiler counts more bytes than are free, fewer chains run at once, with the same results."""
+
+    def train(tx, start):
+        wide = jnp.outer(start, jnp.arange(1000.0))
+        params, _ = tx.step(wide, tx.init(wide), jnp.cos(wide))
+        return jnp.sort(params, axis=1)
+
+    def sizes() -> list[int]:
+        return [size for size, _ in looked]
+
+    looked: list[tuple[int, float]] = []
+    memory = sweeping._memory
+    chains = [cx.sgd(rate) for rate in (0.1, 0.2, 0.3, 0.4, 0.5)]
+
+    def look(compiled):
+        needed, free = memory(compiled)
+        looked.append((jax.tree.leaves(compiled.out_info)[0].shape[0], needed))
+        return needed, free
+
+    monkeypatch.setattr(sweeping, "_memory", look)
+    whole = cx.sweep(train, chains, START)["result"]
+    assert sizes() == [5]
+    assert looked[0][1] >= whole.nbytes
+    monkeypatch.setattr(sweeping, "_free", lambda device: 0.7 * looked[0][1])
+    np.testing.assert_array_equal(cx.sweep(train, chains, START)["result"], whole)
+    assert sizes() == [5, 5, 3]
+    monkeypatch.setattr(sweeping, "_free", lambda device: 1.0)
+    np.testing.assert_array_equal(cx.sweep(train, chains, START)["result"], whole)
+    assert sizes()[3:] == [5, 1]
+    cx.sweep(train, chains, START, batch_size=4)  # whoever says how many is taken at their word
+    assert sizes()[5:] == [3]
+
+
+def test_free_memory_is_a_share_of_what_there_is(monkeypatch):
+    """Of an accelerator what is not in use; of a computer its own; without limit where nobody knows."""
+
+    class Device:
+        stats: Any = None
+
+        def memory_stats(self) -> Any:
+            return self.stats
+
+    device = Device()
+    assert 1e8 < sweeping._free(device) < 1e14
+    device.stats = {"bytes_limit": 100, "bytes_in_use": 60}
+    assert sweeping._free(device) == pytest.approx(36)
+    device.stats = None
+    monkeypatch.delattr(sweeping.os, "sysconf")
+    assert sweeping._free(device) == float("inf")
+
+
+def test_what_chains_share_stays_constant():
+    """Only the numbers that differ are traced; so with arguments that are no arrays."""
+    train = Training()
+    table = cx.sweep(train, cx.grid(ADAMW, {"scale_by_adam.b2": [0.9, 0.99]}), START, 7)
+    (seen,) = train.traces
+    assert isinstance(seen["scale_by_adam"].b2, jax.core.Tracer)
+    assert (seen["scale_by_adam"].b1, seen["scale_by_lr"].learning_rate) == (0.9, 1e-3)
+    assert table["losses"].shape == (2, 7)
+
+
+def test_equal_chains_run_once():
+    """They may be given more than once, and need no number that differs."""
+    train = Training()
+    table = cx.sweep(train, {"one": ADAMW, "two": ADAMW}, START, batch_size=1)
+    assert len(train.traces) == 1
+    assert list(table) == ["name", "loss", "losses"]
+    assert table["loss"].tolist() == [table["loss"][0]] * 2
+    np.testing.assert_allclose(table["loss"][0], Training()(ADAMW, START)["loss"], rtol=1e-6)
+    assert isinstance(train.traces[0]["scale_by_lr"].learning_rate, float)
+    assert cx.sweep(Training(), iter([cx.chain(cx.scale(-0.5))]), START)["name"].tolist() == ["chain(scale(-0.5))"]
+
+
+def settings(chains: Any) -> dict[str, list]:
+    """The columns of the chains."""
+    table = cx.sweep(lambda tx: 0.0, chains)
+    assert table.pop("result").tolist() == [0] * len(chains)
+    return {name: column.tolist() for name, column in table.items()}
+
+
+def test_columns_are_the_fields_that_differ():
+    """Numbers as numbers, NaN where a chain has no such link; the links where they differ; a short name."""
+    table = settings([cx.adamw(1e-3, weight_decay=0.25), cx.adam(0.1), cx.adamw(1e-3, weight_decay=0.5)])
+    decays = table.pop("add_decayed_weights.weight_decay")
+    np.testing.assert_array_equal(decays, [0.25, np.nan, 0.5])
+    assert table == {
+        "name": [
+            "scale_by_adam → add_decayed_weights → scale_by_lr, weight_decay=0.25, learning_rate=0.001",
+            "scale_by_adam → scale_by_lr, learning_rate=0.1",
+            "scale_by_adam → add_decayed_weights → scale_by_lr, weight_decay=0.5, learning_rate=0.001",
+        ],
+        "links": [
+            "scale_by_adam → add_decayed_weights → scale_by_lr",
+            "scale_by_adam → scale_by_lr",
+            "scale_by_adam → add_decayed_weights → scale_by_lr",
+        ],
+        "scale_by_lr.learning_rate": [1e-3, 0.1, 1e-3],
+    }
+
+
+def test_columns_of_values_within_fields():
+    """Schedules, tables by path, chains within links and static fields have columns of their own."""
+    line = cx.linear_schedule(0.5, 0.0, 8)
+    assert settings([cx.sgd(line), cx.sgd(line.replace(init_value=0.25))]) == {
+        "name": ["init_value=0.5", "init_value=0.25"],
+        "scale_by_lr.learning_rate.init_value": [0.5, 0.25],
+    }
+    assert settings([cx.sgd(line), cx.sgd(0.5)]) == {
+        "name": ["learning_rate=linear_schedule(0.5, 0, 8)", "learning_rate=0.5"],
+        "scale_by_lr.learning_rate": ["linear_schedule(0.5, 0, 8)", "0.5"],
+    }
+    assert settings([cx.sgd(cx.by_path({"bias": x}, default=0.5)) for x in (0.0, 0.25)]) == {
+        "name": ["'bias'=0", "'bias'=0.25"],
+        "scale_by_lr.learning_rate.'bias'": [0.0, 0.25],
+    }
+    tables = [cx.by_path({"bias": 0.0}, default=0.5), cx.by_path({"norm": 0.0}, default=0.5)]
+    assert list(settings([cx.sgd(table) for table in tables])) == ["name", "scale_by_lr.learning_rate"]
+    assert settings([cx.sgd(0.5 * line), cx.sgd(0.25 * line)])["scale_by_lr.learning_rate.factors.0"] == [0.5, 0.25]
+    assert settings([cx.sgd(0.5 * line), cx.sgd(0.5 * line * line)])["scale_by_lr.learning_rate.factors"] == [
+        "(0.5, linear_schedule(0.5, 0, 8))",
+        "(0.5, linear_schedule(0.5, 0, 8), linear_schedule(0.5, 0, 8))",
+    ]
+    inner = [cx.sgd(0.5), cx.sgd(0.25), cx.sgd(0.25, momentum=0.5)]
+    assert settings([cx.chain(cx.accumulate(tx, 2)) for tx in inner]) == {
+        "name": [
+            "scale_by_lr, learning_rate=0.5",
+            "scale_by_lr, learning_rate=0.25",
+            "trace → scale_by_lr, learning_rate=0.25",
+        ],
+        "accumulate.tx.links": ["scale_by_lr", "scale_by_lr", "trace → scale_by_lr"],
+        "accumulate.tx.scale_by_lr.learning_rate": [0.5, 0.25, 0.25],
+    }
+    assert settings([cx.trace(0.5, nesterov=x) for x in (False, True)]) == {
+        "name": ["nesterov=False", "nesterov=True"],
+        "nesterov": [False, True],
+    }
+    assert settings([cx.accumulate(cx.sgd(0.5), k) for k in (2, 4)])["name"] == ["every=2", "every=4"]
+
+
+def test_columns_of_other_links_by_the_same_name():
+    """A link of another type is shown as code; where last names are the same, whole paths tell them apart."""
+    chains = [cx.chain(pre=link, lr=cx.scale_by_lr(0.5)) for link in (cx.scale_by_sign(), cx.scale(2.0))]
+    assert settings(chains) == {"name": ["pre=scale_by_sign()", "pre=scale(2)"], "pre": ["scale_by_sign()", "scale(2)"]}
+    chains = [cx.chain(cx.trace(0.5), cx.trace(x), cx.scale(y)) for x, y in ((0.5, 1.0), (0.25, 1.00001))]
+    assert settings(chains)["name"] == ["momentum=0.5, step_size=1", "momentum=0.25, step_size=1.00001"]
+    chains = [cx.chain(cx.trace(x), cx.trace(x / 2)) for x in (0.5, 0.25)]
+    assert settings(chains)["name"] == [
+        "trace.momentum=0.5, trace_2.momentum=0.25",
+        "trace.momentum=0.25, trace_2.momentum=0.125",
+    ]
+    assert settings([cx.scale(0.0), cx.scale(-0.0), cx.chain(cx.scale(3.0))])["scale.step_size"] == [0, 0, 3]
+    mixed = settings([cx.sgd(jnp.float32(0.5)), cx.sgd(0.25)])
+    assert mixed["scale_by_lr.learning_rate"] == [0.5, 0.25]
+
+
+def test_results_are_named_by_their_paths():
+    """Any tree comes out as columns; holes have none."""
+    table = cx.sweep(lambda tx, x: {"a": (x, 2), "b": {"c": None, "d": x > 1}}, [ADAMW], jnp.arange(3))
+    assert list(table)[1:] == ["a/0", "a/1", "b/d"]
+    assert table["a/0"].tolist() == [[0, 1, 2]]
+    assert table["a/1"].tolist() == [2]
+    assert table["b/d"].dtype == bool
+    assert all(type(column) is np.ndarray for column in table.values())
+
+
+# The grid
+
+
+def test_grid_is_the_product():
+    """The last key varies fastest; the rest of the chain is as it was."""
+    chains = cx.grid(ADAMW, {"scale_by_lr.learning_rate": (0.1, 0.2), "scale_by_adam.b2": np.array([0.9, 0.5])})
+    assert chains == [cx.adamw(rate, b2=b2) for rate in (0.1, 0.2) for b2 in (0.9, 0.5)]
+
+
+def test_grid_reaches_into_values():
+    """Schedules, wrapped chains, whole links; a link alone; fields that only go together."""
+    line = cx.linear_schedule(0.5, 0.25, 8)
+    assert cx.grid(cx.sgd(line), {"scale_by_lr.learning_rate.init_value": [1.0]}) == [
+        cx.sgd(line.replace(init_value=1.0))
+    ]
+    wrapped = cx.chain(cx.accumulate(cx.sgd(0.5), 2))
+    assert cx.grid(wrapped, {"accumulate.tx.scale_by_lr.learning_rate": [0.25]}) == [
+        cx.chain(cx.accumulate(cx.sgd(0.25), 2))
+    ]
+    assert cx.grid(cx.adam(0.1), {"scale_by_adam": [cx.scale_by_sign()], "scale_by_lr.learning_rate": [line]}) == [
+        cx.chain(cx.scale_by_sign(), cx.scale_by_lr(line))
+    ]
+    assert cx.grid(cx.sgd(0.5 * line), {"scale_by_lr.learning_rate.factors.0": [0.25]}) == [cx.sgd(0.25 * line)]
+    by_path = [cx.sgd(cx.by_path({"bias": x, "norm": 0.5}, default=y)) for x, y in ((0.0, 0.5), (0.25, 0.75))]
+    paths = {f"scale_by_lr.learning_rate.{part}": [x] for part, x in (("'bias'", 0.25), ("default", 0.75))}
+    assert cx.grid(by_path[0], paths) == by_path[1:]
+    assert cx.grid(cx.trace(0.5), {"momentum": [0.25, 0.75]}) == [cx.trace(0.25), cx.trace(0.75)]
+    joined = cx.join_schedules((0.1, 0.2), (4,))
+    fields = {"schedules": [(0.1, 0.2, 0.3)], "boundaries": [(4, 8)]}
+    assert cx.grid(cx.sgd(joined), {f"scale_by_lr.learning_rate.{k}": v for k, v in fields.items()}) == [
+        cx.sgd(cx.join_schedules((0.1, 0.2, 0.3), (4, 8)))
+    ]
+
+
+# Mistakes
+
+MISTAKES: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
+    "no function": (lambda: cx.sweep(ADAMW, [ADAMW]), TypeError, "`sweep.train` must be a function of a chain, got"),
+    "one chain": (lambda: cx.sweep(Training(), ADAMW), TypeError, "`sweep.over` is one chain: give a list"),
+    "a number": (lambda: cx.sweep(Training(), 3), TypeError, "`sweep.over` must be a list of chains or a table"),
+    "no chains": (lambda: cx.sweep(Training(), []), ValueError, "`sweep.over` is empty"),
+    "no chain in a list": (
+        lambda: cx.sweep(Training(), [ADAMW, 1e-3]),
+        TypeError,
+        "`sweep.over[1]` must be a chain, got 0.001",
+    ),
+    "optax in a table": (
+        lambda: cx.sweep(Training(), {"theirs": optax.sgd(0.1)}),
+        TypeError,
+        "wrap an Optax transformation in from_optax",
+    ),
+    "a stack": (
+        lambda: cx.sweep(Training(), [cx.stack([cx.sgd(0.1), cx.sgd(0.2)])]),
+        ValueError,
+        "`sweep.over[0]` is a stack of chains: give the chains one by one",
+    ),
+    "no batches": (lambda: cx.sweep(Training(), [ADAMW], batch_size=0), ValueError, "`sweep.batch_size` must be"),
+    "half a batch": (lambda: cx.sweep(Training(), [ADAMW], batch_size=0.5), ValueError, "number from 1, or None, got"),
+    "a flag": (lambda: cx.sweep(Training(), [ADAMW], batch_size=True), ValueError, "or None, got True"),
+    "no results": (lambda: cx.sweep(lambda tx: None, [ADAMW]), ValueError, "`train` returns no arrays: return what"),
+    "a name twice": (
+        lambda: cx.sweep(lambda tx: {"a/b": 1.0, "a": {"b": 2.0}}, [ADAMW]),
+        ValueError,
+        "`train` returns several arrays by one name: a/b, a/b",
+    ),
+    "a taken name": (
+        lambda: cx.sweep(lambda tx: {"name": 1.0}, [ADAMW]),
+        ValueError,
+        "`train` returns 'name', which is a column of the chains: give it another name",
+    ),
+    "results of two kinds": (
+        lambda: cx.sweep(lambda tx: {"loss": jnp.zeros(len(tx))}, {"a": ADAMW, "b": cx.sgd(0.1)}),
+        ValueError,
+        "the same names and shapes for all chains, got {'loss': (1,)} for 'b' and {'loss': (3,)} for 'a'",
+    ),
+    "a grid of nothing": (lambda: cx.grid(ADAMW, {}), ValueError, '`grid.over` must be a table {"link.field": [val'),
+    "a grid of a function": (lambda: cx.grid(cx.adamw, OVER), TypeError, "`grid.tx` must be a chain or a link, got"),
+    "a grid of no values": (
+        lambda: cx.grid(ADAMW, {"scale_by_adam.b2": []}),
+        ValueError,
+        "`grid.over['scale_by_adam.b2']` must be a list of values, at least one, got []",
+    ),
+    "a number for a list": (lambda: cx.grid(ADAMW, {"scale_by_adam.b2": 0.9}), ValueError, "at least one, got 0.9"),
+    "a text for a list": (lambda: cx.grid(ADAMW, {"scale_by_adam.b2": "0.9"}), ValueError, "at least one, got '0.9'"),
+    "an array for a list": (
+        lambda: cx.grid(ADAMW, {"scale_by_adam.b2": jnp.array(0.5)}),
+        ValueError,
+        "at least one, got 0.5",
+    ),
+    "an unknown link": (
+        lambda: cx.grid(ADAMW, {"scale_by_adma.b2": [0.9]}),
+        KeyError,
+        "no link named 'scale_by_adma' (did you mean 'scale_by_adam'?)",
+    ),
+    "an unknown field": (
+        lambda: cx.grid(ADAMW, {"scale_by_adam.beta2": [0.9]}),
+        TypeError,
+        "`scale_by_adam` has no field 'beta2'",
+    ),
+    "a field of a number": (
+        lambda: cx.grid(ADAMW, {"scale_by_lr.learning_rate.init_value": [0.9]}),
+        TypeError,
+        "`scale_by_lr.learning_rate` is 0.001, which has no field 'init_value'",
+    ),
+    "out of range": (
+        lambda: cx.grid(ADAMW, {"scale_by_adam.b2": [0.9, 1.5]}),
+        ValueError,
+        "`scale_by_adam.b2` must lie in [0, 1), got 1.5",
+    ),
+    "a key within another": (
+        lambda: cx.grid(ADAMW, {"scale_by_adam.b2": [0.9], "scale_by_adam": [cx.scale_by_sign()]}),
+        ValueError,
+        "`grid.over`: 'scale_by_adam.b2' lies within 'scale_by_adam': replace one or the other",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", MISTAKES)
+def test_mistakes(case):
+    """The message names the argument, what came and the remedy."""
+    run, error, message = MISTAKES[case]
+    with pytest.raises(error, match=re.escape(message)):
+        run()
+
+
+def test_nothing_runs_before_all_structures_compile():
+    """A result that does not fit in is found before the first chain has been trained."""
+    ran = []
+
+    def train(tx):
+        jax.debug.callback(lambda: ran.append(1))
+        return dict.fromkeys(tx.names, 0.0)
+
+    with pytest.raises(ValueError, match="the same names and shapes"):
+        cx.sweep(train, [cx.sgd(0.1), ADAMW])
+    jax.effects_barrier()
+    assert ran == []
+
+
+def test_errors_of_the_training_say_where():
+    """Errors keep their type, and say for which chains; those of tracing and of memory have a remedy."""
+
+    def branching(tx):
+        return 1.0 if tx["scale_by_lr"].learning_rate > 0.1 else 2.0
+
+    chains = [cx.sgd(rate) for rate in (0.1, 0.2, 0.3, 0.4)]
+    with pytest.raises(jax.errors.TracerBoolConversionError) as caught:
+        cx.sweep(branching, [ADAMW, *chains])
+    notes = "\n".join(caught.value.__notes__)  # some are of JAX
+    assert "In `sweep`, for structure 2 of 2: scale_by_lr, learning_rate=0.1, and 3 more.\n" in notes
+    assert "do not turn them into Python numbers, nor branch on them" in notes
+
+    def full(tx):
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory")
+
+    with pytest.raises(jax.errors.JaxRuntimeError) as caught:
+        cx.sweep(full, chains, batch_size=3)
+    assert "Give `sweep` a smaller batch_size than 2" in caught.value.__notes__[-1]
+
+    def broken(tx):
+        raise RuntimeError("mine")
+
+    with pytest.raises(RuntimeError, match="mine") as caught:
+        cx.sweep(broken, chains)
+    assert caught.value.__notes__[-1] == "In `sweep`, for structure 1 of 1: learning_rate=0.1, and 3 more."
+
+
+# Progress
+
+
+class Terminal(io.StringIO):
+    """A standard error that says it is a terminal."""
+
+    def isatty(self) -> bool:
+        """Yes."""
+        return True
+
+
+@pytest.fixture
+def no_rich(monkeypatch) -> None:
+    """As if rich were not installed."""
+    real = builtins.__import__
+
+    def refuse(name: str, *args: Any) -> Any:
+        if name.startswith("rich"):
+            raise ImportError(name)
+        return real(name, *args)
+
+    monkeypatch.setattr(builtins, "__import__", refuse)
+
+
+CHAINS = [cx.sgd(0.1), cx.sgd(0.2), cx.sgd(0.3), cx.scale_by_sign()]
+
+
+@pytest.mark.usefixtures("no_rich")
+def test_progress_without_rich(monkeypatch):
+    """A line that is written over: what is done, and how many chains are finished."""
+    monkeypatch.setattr(sys, "stderr", shown := Terminal())
+    cx.sweep(lambda tx: 0.0, CHAINS, batch_size=2)
+    lines = [line.strip(" ") for line in shown.getvalue().split("\r")[1:]]
+    assert lines == [
+        "0/4 chains, compiling structure 1 of 2",
+        "0/4 chains, compiling structure 2 of 2",
+        "0/4 chains, running structure 1 of 2",
+        "2/4 chains, running structure 1 of 2",
+        "3/4 chains, running structure 1 of 2",
+        "3/4 chains, running structure 2 of 2",
+        "4/4 chains, running structure 2 of 2\n",
+    ]
+
+
+def test_progress_with_rich(monkeypatch):
+    """A bar on standard error."""
+    pytest.importorskip("rich")
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr(sys, "stderr", shown := Terminal())
+    cx.sweep(lambda tx: 0.0, CHAINS)
+    assert "structure 2 of 2" in shown.getvalue()
+    assert "4/4" in shown.getvalue()
+
+
+@pytest.mark.parametrize("rich", (False, True))
+def test_progress_is_silent_when_asked_or_away_from_a_terminal(monkeypatch, request, capfd, rich):
+    """Nothing is written to a file or a pipe, nor where ``progress=False``."""
+    if not rich:
+        request.getfixturevalue("no_rich")
+    monkeypatch.setenv("TERM", "xterm")
+    cx.sweep(lambda tx: 0.0, CHAINS)
+    assert capfd.readouterr() == ("", "")
+    monkeypatch.setattr(sys, "stderr", shown := Terminal())
+    cx.sweep(lambda tx: 0.0, CHAINS, progress=False)
+    assert shown.getvalue() == ""

@@ -1,0 +1,169 @@
+"""What holds for every link that holds a chain: nesting, checkpoints, storage, sharding, functions, and edits."""
+
+import pickle
+from typing import Any
+
+import chainax as cx
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+from reference import assert_agree, problem, run
+
+ADAM = cx.chain(cx.clip_by_global_norm(1.0), cx.adam(1e-2))
+GROUPS = cx.partition(cx.by_path({"matrix": ADAM, "cube": cx.freeze()}, default=cx.sgd(0.1, momentum=0.9)))
+WRAPPED = {
+    "accumulate": cx.accumulate(ADAM, 3),
+    "restart": cx.restart(ADAM, 4),
+    "partition": GROUPS,
+    "flatten": cx.flatten(ADAM),
+    "accumulated groups": cx.accumulate(GROUPS, 3),
+    "groups that accumulate": cx.partition(cx.by_path({"matrix": cx.accumulate(ADAM, 3)}, default=ADAM)),
+    "averaged": cx.chain(cx.clip(0.5), cx.accumulate(cx.chain(GROUPS, cx.ema_params(0.9)), 3)),
+    "deep": cx.conditionally_transform(cx.accumulate(cx.chain(cx.flatten(ADAM), cx.slow_weights(2)), 2)),
+}
+every = pytest.mark.parametrize("tx", WRAPPED.values(), ids=WRAPPED)
+
+
+def train(tx: Any, params: Any, state: Any, grads: list[Any]) -> Any:
+    """Some steps."""
+    step = cx.make_step(tx, donate=False)
+    for g in grads:
+        params, state = step(params, state, g)
+    return params, state
+
+
+@pytest.fixture
+def run_of_ten() -> tuple[Any, list[Any]]:
+    """Parameters and ten gradients."""
+    params, grads = jax.tree.map(jnp.float32, problem(seed=0))
+    return params, [{n: g[k] for n, g in grads.items()} for k in range(10)]
+
+
+@every
+def test_checkpoints_continue_in_the_middle(tx: Any, run_of_ten: Any) -> None:
+    """Stored as a flat dict after five steps, loaded and pickled, the run goes on as if nothing had been."""
+    params, grads = run_of_ten
+    whole = train(tx, params, tx.init(params), grads)
+    params, state = train(tx, params, tx.init(params), grads[:5])
+    copy = pickle.loads(pickle.dumps(tx))
+    loaded, report = copy.load_state_dict(params, tx.state_dict(pickle.loads(pickle.dumps(state))))
+    assert (report.missing, report.unexpected, report.mismatched) == ([], [], [])
+    chex.assert_trees_all_equal(train(copy, params, loaded, grads[5:]), whole)
+
+
+@every
+def test_a_wrapper_in_a_chain_is_itself(tx: Any, x64: None) -> None:
+    """Followed by a link that does nothing it gives updates, and the chain adds them: the same trajectory."""
+    params, grads = problem(seed=0)
+    assert_agree(run(cx.chain(tx, cx.scale(1.0)), params, grads), run(tx, params, grads), 1e-9)
+
+
+@every
+def test_the_inner_state_lies_where_the_parameters_lie(tx: Any) -> None:
+    """On 8 devices nothing is gathered, but for one vector of all; the step is that of a single device."""
+    mesh = Mesh(np.array(jax.devices()), ("d",))
+    params = {"matrix": jnp.linspace(-1.0, 2.0, 24).reshape(8, 3), "vector": jnp.ones(16), "cube": jnp.ones((8, 2, 1))}
+    where = NamedSharding(mesh, P("d"))
+    sharded = jax.device_put(params, where)
+    state = tx.init(sharded)
+    arrays = [x for x in jax.tree.leaves(state.links) if x.ndim]
+    assert arrays
+    assert "flatten" in repr(tx) or all(x.sharding.is_equivalent_to(where, x.ndim) for x in arrays)
+    got, after = cx.make_step(tx, donate=False)(sharded, state, sharded)
+    chex.assert_trees_all_close(got, tx.step(params, tx.init(params), params)[0], rtol=1e-6)
+    assert got["matrix"].sharding.is_equivalent_to(where, 2)
+    chex.assert_trees_all_equal_shapes_and_dtypes(after, state)
+
+
+@every
+def test_leaves_of_any_kind_pass_through(tx: Any) -> None:
+    """Strings, functions and whole numbers among the parameters are as they were, and so are holes."""
+    rest = {"name": "model", "call": len, "n": 3, "hole": None}
+    params = {"matrix": jnp.ones((2, 2)), "cube": jnp.ones(2), "vector": jnp.ones(3)}
+    state = tx.init({**params, **rest})
+    for _ in range(6):
+        grads = {**jax.tree.map(jnp.ones_like, params), **dict.fromkeys(rest)}
+        moved, state = tx.step({**params, **rest}, state, grads)
+        assert {name: moved[name] for name in rest} == rest
+        params = {name: moved[name] for name in params}
+    assert float(params["matrix"][0, 0]) < 1
+
+
+@every
+def test_low_precision_is_widened_inside(tx: Any) -> None:
+    """Slots of bfloat16 parameters are float32, and no dtype changes from step to step."""
+    params = {name: jnp.ones((2, 2), jnp.bfloat16) for name in ("matrix", "cube", "vector")}
+    state = jax.eval_shape(tx.init, params)
+    assert {x.dtype.name for x in jax.tree.leaves(state)} <= {"float32", "int32"}
+    after = jax.eval_shape(tx.step, params, state, params)
+    chex.assert_trees_all_equal_shapes_and_dtypes(after, (params, state))
+
+
+@pytest.mark.parametrize("name", ("accumulate", "restart", "flatten", "deep"))
+def test_store_reaches_the_links_inside(name: str) -> None:
+    """Slots of the inner chain are stored as asked, and read by its own links."""
+    tx, params = cx.store(WRAPPED[name], nu="bfloat16"), {"w": jnp.ones(3)}
+    state = tx.init(params)
+    dtypes = {path.split("/")[-2]: x.dtype.name for path, x in tx.state_dict(state).items() if "scale_by_adam" in path}
+    assert dtypes == {"mu": "float32", "nu": "bfloat16"}
+    moved, _ = tx.step(params, state, params)
+    chex.assert_trees_all_close(moved, WRAPPED[name].step(params, WRAPPED[name].init(params), params)[0], rtol=1e-4)
+
+
+def test_functions_get_the_whole_tree() -> None:
+    """A line search inside calls the function with all parameters: whole numbers and other groups too."""
+    params = {"matrix": jnp.zeros((2, 2)), "vector": jnp.zeros(3), "power": 2}
+
+    def f(there: Any) -> jax.Array:
+        terms = [jnp.sum(jnp.abs(there[n] - 3) ** there["power"]) for n in ("matrix", "vector")]
+        return terms[0] + terms[1]
+
+    for tx in (
+        cx.accumulate(cx.lbfgs(), 1),
+        cx.restart(cx.lbfgs(), 3),
+        cx.accumulate(cx.flatten(cx.partition(cx.by_path({"float": cx.lbfgs()}))), 1),
+    ):
+        assert set(tx.extra) == {"value", "grad", "value_fn"}
+        end = cx.minimize(tx, f, params, max_steps=5)
+        assert float(end.value) < 1e-6
+        assert end.params["power"] == 2
+
+
+def test_a_wrapper_has_the_role_of_its_chain() -> None:
+    """So an order that cannot be meant is seen from outside."""
+    roles = {"descend": ADAM, "precondition": cx.scale_by_adam(), "clip": cx.clip(1.0), "other": cx.chain()}
+    assert [cx.accumulate(tx, 2).role for tx in roles.values()] == list(roles)
+    with pytest.warns(cx.ChainWarning, match="'accumulate' and 'scale_by_lr' each flip the sign"):
+        cx.chain(cx.accumulate(ADAM, 2), cx.scale_by_lr(0.1))
+    with pytest.warns(cx.ChainWarning, match="'add_decayed_weights' comes after 'partition' has flipped the sign"):
+        cx.chain(GROUPS, cx.add_decayed_weights(0.1))
+
+
+def test_wrappers_are_edited_as_values() -> None:
+    """Another chain inside, and what is different then."""
+    tx = cx.chain(cx.clip(1.0), cx.accumulate(cx.sgd(0.1), 2))
+    other = tx.replace("accumulate", tx=cx.sgd(0.2))
+    assert tx.diff(other) == "accumulate.tx: chain(scale_by_lr(0.1)) → chain(scale_by_lr(0.2))"
+    assert jax.tree.leaves(other) == [1.0, 0.2]
+    assert "accumulate" in tx.describe({"w": jnp.ones(3)})
+
+
+def test_apply_update_belongs_inside() -> None:
+    """Where a wrapper moves the parameters, how they are rounded is said in the chain that it runs."""
+    params = jnp.ones(1000, jnp.bfloat16)
+    rounding = cx.apply_update("stochastic")
+    outside = cx.chain(cx.accumulate(cx.sgd(1e-3), 1), rounding)
+    with pytest.raises(TypeError, match=r"'accumulate' moves the parameters itself: put 'apply_update' into the chain"):
+        outside.step(params, outside.init(params), params)
+    for tx in (
+        cx.accumulate(cx.chain(cx.sgd(1e-3), rounding), 1),
+        cx.partition(cx.by_path({".*": cx.chain(cx.sgd(1e-3), rounding)})),
+    ):
+        moved, _ = tx.step(params, tx.init(params), params)
+        assert moved.dtype == jnp.bfloat16
+        np.testing.assert_allclose(np.asarray(moved, np.float32).mean(), 0.999, atol=2e-4)
+        assert len(np.unique(np.asarray(moved, np.float32))) == 2
