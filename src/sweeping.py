@@ -47,7 +47,7 @@ def grid(tx: Transformation, over: Mapping[str, Iterable[Any]]) -> list[Any]:
     values = {}
     for key, given in over.items():
         single = isinstance(given, (str, Mapping, Value)) or not isinstance(given, Iterable)
-        single = single or (is_array(given) and given.ndim == 0)
+        single = single or getattr(given, "ndim", 1) == 0  # arrays without an axis count as iterable
         values[key] = [] if single else list(given)
         if not values[key]:
             raise ValueError(f"`grid.over[{key!r}]` must be a list of values, at least one, got {code(given)}")

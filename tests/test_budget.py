@@ -69,6 +69,15 @@ def test_traffic(name: str, dtype: Any) -> None:
         assert temporary <= other[1] + 0.01
 
 
+@pytest.mark.parametrize("guard", (cx.skip_nonfinite(), cx.dynamic_loss_scale()), ids=repr)
+def test_a_guard_costs_no_pass(guard: Any) -> None:
+    """It shares the norm of the clip. 4 bytes of the 48 are of the second look, at a gradient that overflowed."""
+    tx, p = cx.chain(guard, CLIP, cx.adamw(0.1)), params(jnp.float32)
+    accessed, temporary = bytes_per_parameter(compiled(tx.step, tx.init(p), p), p)
+    assert accessed <= 48 * 1.001
+    assert temporary < 0.01
+
+
 def test_norm_of_short_leaves_needs_no_temporary() -> None:
     """A thousand-odd numbers in a row are summed in one kernel on CPU, where XLA would store their squares."""
     leaves = [jnp.ones(n) for n in (1024, 768, 64)]

@@ -2,6 +2,7 @@
 
 import builtins
 import io
+import os
 import re
 import sys
 from collections.abc import Callable
@@ -14,6 +15,7 @@ import numpy as np
 import optax
 import pytest
 from chainax import sweeping
+from jax.core import Tracer
 
 ADAMW = cx.adamw(1e-3)
 COUPLED = ADAMW.move("add_decayed_weights", before="scale_by_adam")
@@ -136,7 +138,7 @@ def test_free_memory_is_a_share_of_what_there_is(monkeypatch):
     device.stats = {"bytes_limit": 100, "bytes_in_use": 60}
     assert sweeping._free(device) == pytest.approx(36)
     device.stats = None
-    monkeypatch.delattr(sweeping.os, "sysconf")
+    monkeypatch.delattr(os, "sysconf")
     assert sweeping._free(device) == float("inf")
 
 
@@ -145,7 +147,7 @@ def test_what_chains_share_stays_constant():
     train = Training()
     table = cx.sweep(train, cx.grid(ADAMW, {"scale_by_adam.b2": [0.9, 0.99]}), START, 7)
     (seen,) = train.traces
-    assert isinstance(seen["scale_by_adam"].b2, jax.core.Tracer)
+    assert isinstance(seen["scale_by_adam"].b2, Tracer)
     assert (seen["scale_by_adam"].b1, seen["scale_by_lr"].learning_rate) == (0.9, 1e-3)
     assert table["losses"].shape == (2, 7)
 

@@ -91,7 +91,7 @@ class Leafwise(Link):
         return {}
 
     def remember(self, at: At) -> dict[str, jax.Array]:
-        """The next ``at.memory``. Called once a step, also when the step is not taken."""
+        """The next ``at.memory``, also when the step is not taken (but not if a link in an earlier pass refuses it)."""
         return at.memory
 
     def accepts(self, at: At) -> jax.Array:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -102,9 +103,20 @@ def global_norm(tree: Any) -> jax.Array:
     >>> cx.global_norm({"a": jax.numpy.array([3.0]), "b": jax.numpy.array(4.0)}).item()
     5.0
     """
-    sums = [_sum_of_squares(jnp.asarray(x)) for x in tree_leaves(tree) if is_trainable(x)]
+    sums = [_sum_of(jnp.square, jnp.asarray(x)) for x in tree_leaves(tree) if is_trainable(x)]
     dtype = widest(s.dtype for s in sums)
     return sqrt(sum((s.astype(dtype) for s in sums), start=jnp.zeros((), dtype)))
+
+
+def all_finite(leaves: list[Any]) -> jax.Array:
+    """Whether no number of these arrays is infinite or NaN."""
+    # 0·x is NaN where x is not finite: a sum needs no memory, where XLA's CPU compiler would store flags.
+    sums = [jnp.isfinite(_sum_of(_nothing, jnp.asarray(x))) for x in leaves]
+    return functools.reduce(jnp.logical_and, sums, jnp.array(True))
+
+
+def _nothing(x: jax.Array) -> jax.Array:
+    return 0.0 * x
 
 
 def widest(dtypes: Iterable[Any]) -> Any:
@@ -112,16 +124,16 @@ def widest(dtypes: Iterable[Any]) -> Any:
     return jnp.dtype(jnp.float64 if any(compute_dtype(d) == jnp.float64 for d in dtypes) else jnp.float32)
 
 
-@jax.jit  # traced once for all leaves of a shape
-def _sum_of_squares(x: jax.Array) -> jax.Array:
+@functools.partial(jax.jit, static_argnums=0)  # traced once for all leaves of a shape
+def _sum_of(f: Any, x: jax.Array) -> jax.Array:
     dtype = compute_dtype(x.dtype)
 
     def plain(x: jax.Array) -> jax.Array:
-        return jnp.sum(jnp.square(split(x, dtype)))
+        return jnp.sum(f(split(x, dtype)))
 
     def on_cpu(x: jax.Array) -> jax.Array:
         # XLA's CPU compiler merges this widening with that of the leaf functions and stores the result,
-        # and rewrites sums over more than 32 elements into several kernels that store the squares.
+        # and rewrites sums over more than 32 elements into several kernels that store what they add.
         # Behind a barrier, and in rows of at most 32, short leaves are summed without a temporary.
         rows = next((n for n in range(32, 0, -1) if x.size and x.size % n == 0 and x.size <= 32 * n), None)
         return plain(jax.lax.optimization_barrier(x.reshape(rows, -1) if rows else x))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -20,7 +20,7 @@ from .hyper import by_path, evaluate, pick
 from .leaf import NOTHING, Plan, freeze, fused, key_of_leaf
 from .rounding import precise
 from .state import State
-from .tree import Flat, compute_dtype, dtype_of, global_norm, is_trainable, show, slot_dtype, split, widest
+from .tree import Flat, all_finite, compute_dtype, dtype_of, global_norm, is_trainable, show, slot_dtype, split, widest
 from .value import make
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ class _Updates:
             self._cache["finite"] = jax.lax.cond(
                 jnp.isfinite(self._cache["norm"]),
                 lambda leaves: jnp.array(True),
-                lambda leaves: functools.reduce(jnp.logical_and, [jnp.all(jnp.isfinite(x)) for x in leaves]),
+                all_finite,
                 self.leaves,
             )
         return self._cache["finite"]
@@ -119,14 +119,27 @@ class Walk:
         self.entries = dict(state.links)
 
     def through(self, params: Any, *, apply: bool) -> tuple[list[Any], State]:
-        """Take all leaves through all links."""
-        us = self.us
+        """Take all leaves through all links, unless a link refuses the step."""
         runs = list(runs_of(self.links))
+        updates = None
+        if not any(link.treewise for link in runs[0].values()):
+            updates = self._updates(self.us)
+            self._remember(runs[0], updates)
+        verdicts, self.verdicts = self.verdicts, []
+        us, number = self._unless_refused(verdicts, lambda: self._take(runs, updates, params, apply=apply), apply=apply)
+        return us, State(number, self.entries, self.state.born)
+
+    def _take(self, runs: list[Links], updates: _Updates | None, params: Any, *, apply: bool) -> tuple[list, jax.Array]:
+        """Take the leaves through the runs, of which the first may have been asked about ``updates`` already."""
+        us = self.us
         for run in runs:
             last = run is runs[-1]
             name, link = next(iter(run.items()), ("", None))
             if link is None or not link.treewise:
-                us = self.through_leaves(run, us, last=last, apply=apply)
+                if run is not runs[0]:
+                    updates = self._updates(us)
+                    self._remember(run, updates)
+                us = self.through_leaves(run, us, updates or self._updates(us), last=last, apply=apply)
             elif last and apply and link.moves_params:
                 us = self.move_tree(name, link, us, params)
             else:
@@ -137,34 +150,51 @@ class Walk:
                     us = [self._finished(i, u, apply) if m else u for i, (m, u) in enumerate(zip(self.moves, us))]
         if self.ending and apply:
             self._keep_rests()
-        state = State(self.number, self.entries, self.state.born)
-        return self.judged(us, state, apply=apply) if self.verdicts else (us, state)
+        if self.verdicts:  # of links behind the first run, which know the step when it is made
+            made = self.entries
+            self.entries = {n: {**self.state.links[n], **_memory(self.links.get(n), e)} for n, e in made.items()}
+            return self._unless_refused(self.verdicts, lambda: (us, self.number), apply=apply, entries=made)
+        return us, self.number
 
-    def judged(self, us: list[Any], state: State, *, apply: bool) -> tuple[list[Any], State]:
-        """The step as it was made if every link accepts it; else no step, but new memories."""
-        ok = functools.reduce(jnp.logical_and, self.verdicts)
+    def _unless_refused(
+        self, verdicts: list[Any], take: Callable[[], Any], *, apply: bool, entries: Any = None
+    ) -> tuple[list[Any], jax.Array]:
+        """What ``take`` returns if all verdicts are for it; else no step. ``entries`` are the state's with the step.
 
-        def choose(new: Any, old: Any) -> Any:
-            return jnp.where(ok, new, old) if hasattr(new, "dtype") else new
+        A condition, not a choice leaf by leaf: for that XLA's CPU compiler copies every slot.
+        """
+        if not verdicts:
+            return take()
+        before = self.entries
 
-        olds = self.ps if apply else [jnp.zeros_like(u) if m else u for u, m in zip(us, self.moves)]
-        us = [choose(u, jnp.asarray(old)) if m else u for u, old, m in zip(us, olds, self.moves)]
-        entries = {}
-        for name, new in state.links.items():
-            old, memory = self.state.links[name], _memory(self.links.get(name), new)
-            if memory:
-                old = {**old, **memory}
-            entries[name] = jax.tree.map(choose, new, old)
-        return us, State(choose(state.step, self.count), entries, state.born)
+        def moving(us: list[Any]) -> list[Any]:
+            return [u for u, m in zip(us, self.moves) if m]
 
-    def through_leaves(self, run: Links, us: list[Any], *, last: bool, apply: bool) -> list:
+        def taken() -> Any:
+            self.entries = dict(before)
+            us, number = take()
+            done, self.entries = entries or self.entries, before
+            return moving(us), number, done
+
+        def refused() -> Any:
+            still = [jnp.asarray(p) if apply else jnp.zeros(jnp.shape(u), out) for p, u, out in zip(*ends)]
+            return still, self.count, before
+
+        ends = moving(self.ps), moving(self.us), moving(self.outs)
+        ok = functools.reduce(jnp.logical_and, verdicts)
+        done, number, self.entries = jax.lax.cond(ok, taken, refused)
+        done = iter(done)
+        return [next(done) if m else u for m, u in zip(self.moves, self.us)], number
+
+    def _updates(self, us: list[Any]) -> _Updates:
+        return _Updates([u for u, m in zip(us, self.moves) if m])
+
+    def through_leaves(self, run: Links, us: list[Any], updates: _Updates, *, last: bool, apply: bool) -> list:
         slots = {
             name: {s: self._slot_leaves(name, s, self.entries[name][s]) for s in link.slots}
             for name, link in run.items()
             if link.slots
         }
-        updates = _Updates([u for u, m in zip(us, self.moves) if m])
-        self._remember(run, updates)
         groups: dict[tuple, tuple] = {}
         out = list(us)
         keys = {name: self._key(name, link.seed) for name, link in run.items() if link.random}
@@ -223,7 +253,7 @@ class Walk:
     def _whole(self, name: str, link: Any, us: list[Any]) -> tuple[Any, At]:
         """A whole-tree link with numbers for fields, and what it may know of the step."""
         dtype = widest(d for d in self.dtypes if d)
-        updates = _Updates([u for u, m in zip(us, self.moves) if m])
+        updates = self._updates(us)
         link = resolve(link, name, None, self.count, dtype)
         return link, At(self.number.astype(dtype), dtype, updates, self.extra, {})
 

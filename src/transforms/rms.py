@@ -17,6 +17,7 @@ class scale_by_adagrad(Leafwise):
     eps: Hyper = hyper("ε", "floor of the denominator, outside the root", default=1e-10)
 
     slots = ("sum",)
+    nonnegative = slots
     equation = "s ← s + u² from s₀,  u ← u / (√s + ε)"
     role = "precondition"
 
@@ -36,6 +37,7 @@ class scale_by_rms(Leafwise):
     eps: Hyper = hyper("ε", "floor of the denominator, outside the root", default=1e-8)
 
     slots = ("nu",)
+    nonnegative = slots
     equation = "s ← ρs + (1−ρ)u²,  u ← u / (√s + ε)"
     role = "precondition"
 
@@ -56,6 +58,7 @@ class scale_by_stddev(Leafwise):
     eps: Hyper = hyper("ε", "floor of the denominator, outside the root", default=1e-8)
 
     slots = ("mu", "nu")
+    nonnegative = ("nu",)
     equation = "s ← ρs + (1−ρ)u²,  a ← ρa + (1−ρ)u,  u ← u / (√(s − a²) + ε)"
     role = "precondition"
 
@@ -74,6 +77,7 @@ class scale_by_adadelta(Leafwise):
     eps: Hyper = hyper("ε", "floor of both roots, inside them", default=1e-6)
 
     slots = ("nu", "delta")  # E[u²], E[Δ²]
+    nonnegative = slots
     equation = "s ← ρs + (1−ρ)u²,  Δ = √(a+ε)/√(s+ε)·u,  a ← ρa + (1−ρ)Δ²,  u ← Δ"
     role = "precondition"
 
