@@ -220,7 +220,9 @@ def table(results: Sequence[Result]) -> Table:
     shown.add_column(f"less that of {base.name},\nseed by seed", justify="right", no_wrap=True)
     for result in results:
         change = "" if result is base else over_seeds(result.final - base.final, "+")
-        shown.add_row("" if result is base else result.name, f"{result.bytes:.2f}", over_seeds(result.final), change)
+        shown.add_row(
+            "nothing" if result is base else result.name, f"{result.bytes:.2f}", over_seeds(result.final), change
+        )
     return shown
 
 
@@ -241,6 +243,8 @@ def draw(results: Sequence[Result], path: pathlib.Path) -> None:
         changes.plot(result.steps, change.mean(axis=0), **style)
     curves.set_title("held-out loss")
     changes.set_title(f"less {base.name}'s, with the same seed")
+    changes.set_yscale("symlog", linthresh=base.final.std(ddof=1), subs=range(2, 10))  # linear within the noise
+    changes.yaxis.set_major_formatter(lambda change, _: f"{change:g}")
     curves.set_ylabel("nats a character")
     for ax in (curves, changes):
         ax.set_xlabel("steps of AdamW")

@@ -77,6 +77,38 @@ def test_other_libraries_train_with_a_chain(name, tmp_path):
     assert "λ=by_path({'bias': 0}, default=0.1)" in done.stdout
 
 
+# Sweeps and hypergradients
+
+
+def test_sweep_prints_both_orders(tmp_path):
+    """Two structures, two traces; the best setting is one of the table's, and small grids come out whole."""
+    done = run("sweep.py", "--size", "2", "--steps", "60", directory=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    rows = re.findall(r"^│ [\d.]+ +│ +([\d.]+)% +│ +([\d.]+)% +│$", done.stdout, flags=re.MULTILINE)
+    errors = [float(error) for row in rows for error in row]
+    assert len(errors) == 8
+    best = [float(x) for x in re.findall(r"best held-out error: ([\d.]+)%", done.stdout)]
+    assert best == [min(errors[:4]), min(errors[4:])]
+    assert max(best) < 20  # percent; chance is 90
+    assert errors[:4] != errors[4:]
+    assert "scale_by_adam → add_decayed_weights → scale → scale_by_lr, weight_decay=" in done.stdout
+    assert "8 runs of 60 steps" in done.stdout
+    assert "`train` was traced 2 times" in done.stdout
+
+
+def test_hypergradients_tunes_and_compares(tmp_path):
+    """The slopes agree with finite differences, and the tuned loss is the lower one."""
+    done = run("hypergradients.py", "--steps", "20", "--outer-steps", "5", directory=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    apart = re.findall(r"^│ (?:learning rate|weight decay) +│.*│ +(\S+) +│$", done.stdout, flags=re.MULTILINE)[:2]
+    assert len(apart) == 2
+    assert all(float(x) < 1e-6 for x in apart)
+    ((before, after),) = re.findall(r"validation loss │ ([\d.]+) +│ ([\d.]+)", done.stdout)
+    assert float(after) < float(before)
+
+
 # The order of the weight decay
 
 
@@ -179,7 +211,7 @@ def test_help_explains_the_options(decay_order, capsys):
 # Fewer bytes a parameter
 
 WAYS = {  # and the bytes of each, counted by hand for one layer of width 64 whose norms, 0.3 %, stay in float32
-    "": 12.0,
+    "nothing": 12.0,
     "bfloat16, nearest": 10.0,
     "bfloat16, stochastic": 10.0,
     "bfloat16, Kahan": 12.0,
@@ -201,13 +233,13 @@ def test_low_precision_trains_in_every_way(tmp_path):
     assert done.stderr == ""
     assert [p.name for p in tmp_path.iterdir()] == ["picture.png"]
     assert (tmp_path / "picture.png").read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
-    rows = re.findall(r"^ (.*?) +│ +([\d.]+) │ +([\d.]+) ± [\d.]+ │(.*)", done.stdout, flags=re.MULTILINE)
+    rows = re.findall(r"^ (\S.*?) +│ +([\d.]+) │ +([\d.]+) ± [\d.]+ │(.*)", done.stdout, flags=re.MULTILINE)
     assert [name for name, *_ in rows] == list(WAYS)
     for name, held, loss, change in rows:
         assert float(held) == pytest.approx(WAYS[name], abs=0.06)
         assert 2.5 < float(loss) < 3.6  # nats; chance is 4.6
-        assert bool(re.search(r"[+-][\d.]+ ± [\d.]+", change)) == bool(name)
-        assert f"\n{name}: " in done.stdout or not name
+        assert bool(re.search(r"[+-][\d.]+ ± [\d.]+", change)) == (name != "nothing")
+        assert (f"\n{name}: " in done.stdout) == (name != "nothing")
     assert len({loss for _, _, loss, _ in rows}) > 4  # the ways differ
     assert "16 runs in" in done.stdout
 
@@ -236,7 +268,7 @@ def test_nothing_that_is_held_out_is_trained_on(low_precision):
     assert text.size < 256
     assert len(trained) > 200_000
     seen = [window.astype(np.uint8).tobytes() in trained for window in text.held_out]
-    assert np.mean(seen) < 0.05  # lines of grammar and tables stand in several paragraphs
+    assert sum(seen) <= 1  # the rule of a table
     assert text.held_out.shape == (low_precision.HELD_OUT, low_precision.CONTEXT + 1)
 
 

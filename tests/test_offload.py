@@ -64,5 +64,5 @@ def test_backend_without_host_memory_is_named(monkeypatch: pytest.MonkeyPatch) -
     state = cx.adam(1e-2).init(jnp.ones(3))
     device = SimpleNamespace(addressable_memories=lambda: [SimpleNamespace(kind="device")])
     monkeypatch.setattr(type(state.step.sharding), "device_set", property(lambda self: [device]))
-    with pytest.raises(ValueError, match="offload needs 'pinned_host' memory: .* has 'device' only"):
+    with pytest.raises(ValueError, match=r"offload needs 'pinned_host' memory: .* has 'device' only"):
         cx.offload(state)

@@ -33,7 +33,7 @@ def test_nearest_loses_a_thousand_updates() -> None:
     """1e-4 is less than half of bfloat16's step below 1, so the plain sum never moves; nor does Optax's."""
     params, _ = train("nearest")
     np.testing.assert_array_equal(params["w"], 1.0)
-    theirs = jnp.ones(1, jnp.bfloat16)
+    theirs: Any = jnp.ones(1, jnp.bfloat16)
     with jax.numpy_dtype_promotion("standard"):
         for _ in range(10):
             theirs = optax.apply_updates(theirs, jnp.full(1, -1e-4, jnp.float32))

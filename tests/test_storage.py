@@ -89,6 +89,14 @@ def test_any_shape_is_padded(form: Any, shape: tuple, signed: bool) -> None:
         assert np.max(np.abs(wide - x)) <= coarse * np.max(np.abs(x))
 
 
+@pytest.mark.parametrize("form", (cx.int4(), cx.companded8()), ids=repr)
+def test_second_moments_are_never_rounded_to_zero(form: Any) -> None:
+    """A step is divided by their root: with a code for 0, training diverges (docs/low_precision.md)."""
+    x = np.abs(INPUTS["ill-scaled"]).astype(np.float32)
+    assert np.all(form.widen(form.keep(x, False), x.shape, False) > 0)
+    assert np.any(np.asarray(form.widen(form.keep(x, True), x.shape, True)) == 0)
+
+
 @pytest.mark.parametrize("bits", (8, 4))
 def test_adamw_is_that_of_torchao(torchao: Any, bits: int) -> None:
     """20 steps of AdamW with 8-bit and 4-bit slots, beside torchao's, on leaves that are stored in blocks."""
@@ -193,7 +201,7 @@ def test_parts_are_the_whole(form: Any) -> None:
     p, g = (jnp.asarray(rng.normal(size=shape), jnp.float32) for _ in range(2))
     state = tx.init({"w": p})
     step = jax.jit(tx.step)
-    loops = step.lower({"w": p}, state, {"w": g}).compile().as_text()
+    loops = str(step.lower({"w": p}, state, {"w": g}).compile().as_text())
     assert " while(" in loops
     # The same numbers in one leaf for each block, which are too small for a loop.
     rows = {f"{i:03}": x for i, x in enumerate(p.reshape(-1, 256 * 20))}
@@ -233,7 +241,7 @@ def test_traffic_of_8_bit_adamw() -> None:
     p = {"w": jnp.zeros((1024, 1024))}
     state = tx.init(p)
     step = jax.jit(tx.step, donate_argnums=(0, 1)).lower(p, state, p).compile()
-    memory = step.memory_analysis()
+    memory: Any = step.memory_analysis()
     moved = memory.argument_size_in_bytes + memory.output_size_in_bytes + 2 * memory.temp_size_in_bytes
     assert moved / p["w"].size <= 20
 
@@ -272,7 +280,7 @@ def test_storage_is_part_of_the_value() -> None:
     assert eval(repr(tx), vars(cx)) == tx == cx.from_config(json.loads(json.dumps(cx.to_config(tx))))
     assert hash(eval(repr(tx), vars(cx))) == hash(tx)
     edited = tx.replace("scale_by_adam", b2=0.9).move("add_decayed_weights", before="scale_by_adam")
-    assert edited["scale_by_adam"].formats == tx["scale_by_adam"].formats
+    assert edited["scale_by_adam"] == tx["scale_by_adam"].replace(b2=0.9)
     assert "mu in by_path({'e': 'float32'}, default=int8(block=64)), nu in int4()" in tx.describe()
     params = {"w": jnp.ones((64, 64))}
     state = tx.init(params)

@@ -185,7 +185,7 @@ class companded8(Blocks):
     """Evenly spaced 8-bit codes of a number that was spread by a function: no table, hence fast.
 
     Signed numbers by y = 2x/(1 + |x|), which gives small ones more codes; numbers without a sign by
-    their square root, which is what a second moment is used for.
+    their square root, which is what a second moment is used for, in 256 steps without a zero.
     """
 
     block: int = static("numbers that share a scale", default=256)
@@ -193,13 +193,13 @@ class companded8(Blocks):
 
     def encode(self, x, signed):
         if not signed:
-            return jnp.round(255 * jnp.sqrt(x)).astype(jnp.uint8)
+            return (jnp.clip(jnp.round(256 * jnp.sqrt(x)), 1, 256) - 1).astype(jnp.uint8)
         return jnp.round(127 * (2 * x / (1 + jnp.abs(x)))).astype(jnp.int8)
 
     def decode(self, codes, signed):
         y = codes.astype(jnp.float32)
         if not signed:
-            return jnp.square(y / 255)
+            return jnp.square((y + 1) / 256)
         return y / 127 / (2 - jnp.abs(y / 127))
 
 
