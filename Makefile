@@ -9,7 +9,7 @@ INSTALL := -m pip install -q --disable-pip-version-check --config-settings edita
 
 .PHONY: demo test bench lint types pytest newest clean
 
-demo: .venv/examples.done  ## The decay-order experiment: a table, and decay_order.png
+demo: .venv/examples.done  ## The decay-order experiment: a table, and decay_order.png low_precision.png
 	$(BIN)/python examples/decay_order.py
 
 test: lint types pytest newest  ## All checks, on the oldest Python and on the newest at hand
@@ -25,7 +25,7 @@ types: .venv/test.done
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
 pytest: .venv/test.done
-	$(BIN)/python -m pytest -n $(WORKERS) -q
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -q
 
 newest:  ## The laws and the references that need no torch, on the newest Python with its newest jax
 	@PYTHON_OF_VENV=$(BIN)/python sh tests/newest.sh $(WORKERS)
@@ -38,4 +38,4 @@ newest:  ## The laws and the references that need no torch, on the newest Python
 	@touch $@
 
 clean:
-	rm -rf .venv .venv-newest build *.egg-info decay_order.png
+	rm -rf .venv .venv-newest build *.egg-info decay_order.png low_precision.png

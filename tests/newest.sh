@@ -1,6 +1,7 @@
 #!/bin/sh
 # Run the suite on the newest Python at hand, with the newest jax that it can have.
-# torch is left out there, so the tests against it are skipped: they run on the main environment.
+# torch is left out there, so the tests against it are skipped; and so are those marked `long`: they run on the main
+# environment.
 set -eu
 main=$("$PYTHON_OF_VENV" -c 'import sys; print(sys.version_info[1])')
 newest=
@@ -18,4 +19,4 @@ bin=.venv-newest/bin
 [ -x $bin/python ] || "$newest" -m venv .venv-newest
 $bin/python -m pip install -q --disable-pip-version-check --upgrade --config-settings editable_mode=strict -e ".[newest]"
 $bin/python -c 'import sys, jax; print(f"newest: Python {sys.version.split()[0]}, jax {jax.__version__}")'
-$bin/python -m pytest -n "${1:-2}" -q
+$bin/python -m pytest -n "${1:-2}" --dist worksteal -m "not long" -q

@@ -239,7 +239,7 @@ def links_of(tx: Any) -> Iterator[Any]:
     """The links of a chain, and those of the chains inside them."""
     for link in tx.links.values():
         yield link
-        for inner in getattr(link, "chains", ()):
+        for inner in link.inner.values():
             yield from links_of(inner)
 
 
@@ -265,9 +265,23 @@ LINK_CLASSES = firsts(REGISTRY, type)
 KINDS = firsts(LINK_CLASSES, kind)
 
 
-def appended(tx: Any, link: cx.Link) -> Any:
-    """A chain with one link more at its end."""
-    return tx.replace(tx=appended(tx.tx, link)) if isinstance(tx, given) else cx.chain(tx, link)
+def is_known(option: str, choice: Any) -> bool:
+    """Whether the compiler at hand has the option."""
+    try:
+        jax.jit(lambda: jnp.zeros(()), compiler_options={option: choice}).lower().compile()
+    except jax.errors.JaxRuntimeError:
+        return False
+    return True
+
+
+FAST = {"xla_cpu_use_fusion_emitters": False, "xla_backend_optimization_level": "0"}
+QUICK = {option: choice for option, choice in FAST.items() if is_known(option, choice)}
+"""Options of the compiler for what must be compiled, though not well: up to four times faster."""
+
+
+def edited(tx: Any, edit: Callable[[Any], Any]) -> Any:
+    """The value with another chain, given the same."""
+    return tx.replace(tx=edit(tx.tx)) if isinstance(tx, given) else edit(tx)
 
 
 Tree = dict[str, Any]

@@ -11,6 +11,7 @@ import chainax as cx
 import jax
 import jax.numpy as jnp
 import pytest
+from registry import QUICK
 
 
 def falling(learning_rate: float, steps: int, **hyper: Any) -> cx.chain:
@@ -124,7 +125,7 @@ def descend(tx: Any, loss: Any, start: jax.Array, steps: int, noise: float) -> j
         keys = jax.random.split(jax.random.key(0), steps)
         return jax.lax.scan(step, (start, tx.init(start)), keys)[1]
 
-    return jax.jit(run)()
+    return jax.jit(run, compiler_options=QUICK)()
 
 
 @pytest.mark.parametrize("name", ROWS)

@@ -1,43 +1,99 @@
-"""Hyperparameters: in every numeric field of every link, a number, a schedule or a table by path."""
+"""Hyperparameters: in every field of every link, a number, a schedule or a table by path.
 
-import dataclasses
+Every field is tried op by op, which costs no compilation, in the link as the registry has it. What the compiler makes
+of the forms of a number is tried on one field of each kind of link.
+"""
+
 import functools
 import json
 import pickle
+from typing import Any
 
 import chainax as cx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from chainax.core.hyper import check_hyper
+from registry import REGISTRY, given, in_pairs, kind, links_of
 
-LINKS = tuple(
-    x for x in vars(cx).values() if isinstance(x, type) and issubclass(x, cx.Leafwise) and x is not cx.Leafwise
+INSTANCES = {type(link): link for tx in reversed(REGISTRY) for link in links_of(tx)}
+LINKS: tuple[Any, ...] = tuple(
+    x for x in vars(cx).values() if isinstance(x, type) and issubclass(x, cx.Link) and x._leaves
 )
-FIELDS = tuple((cls, field) for cls in LINKS for field in cls._leaves)
-V, W = 0.25, 0.5  # in the range of every hyperparameter, and exact in binary, as are their differences from 1
+NUMBERS = tuple((cls, f.name) for cls in LINKS for f in cls.__dataclass_fields__.values() if "range" in f.metadata)
+FIELDS = tuple((cls, name) for cls, name in NUMBERS if cls.__dataclass_fields__[name].type == "Hyper")
+FIXED = tuple(pair for pair in NUMBERS if pair not in FIELDS)
+STRICT = tuple((c, name) for c, name in FIELDS if c.__dataclass_fields__[name].metadata["check"] is check_hyper)
 
-PARAMS = {"v": np.array([0.3, -2.0, 1.5], np.float32), "w": np.array([-0.7, 1.1, 0.2], np.float32)}
-GRADS = tuple(jax.tree.map(lambda p, s=s: np.sin(3 * p + s).astype(p.dtype), PARAMS) for s in range(3))
+PARAMS = {
+    "v": np.array([[0.3, -2.0, 1.5], [0.8, -0.1, 0.6]], np.float32),
+    "w": np.array([[-0.7, 1.1, 0.2], [0.4, -1.3, 0.9]], np.float32),
+}
+GRADS = tuple(jax.tree.map(lambda p, s=s: 2 * np.sin(3 * p + s).astype(p.dtype), PARAMS) for s in range(12))
+LOSSES = (1.0, 0.5, 4.0) * 4
 
-every_field = pytest.mark.parametrize(("cls", "field"), FIELDS, ids=lambda x: getattr(x, "__name__", x))
+
+def over(fields):
+    """Over these fields."""
+    ids = [f"{cls.__name__}-{name}" for cls, name in fields]
+    return pytest.mark.parametrize(("cls", "field"), fields, ids=ids)
+
+
+def one_of_each_kind():
+    """The first field of each kind of link."""
+    found = {}
+    for cls, field in FIELDS:
+        found.setdefault(kind(instance(cls)), (cls, field))
+    return tuple(found.values())
+
+
+def instance(cls):
+    """The link as the registry has it."""
+    return INSTANCES[cls] if cls in INSTANCES else cls()
 
 
 def build(cls, field, value):
-    """A link with one hyperparameter as given, and the others at `W` where they have no default."""
-    required = {f: W for f, spec in cls.__dataclass_fields__.items() if spec.default is dataclasses.MISSING}
-    return cls(**{**required, field: value})
+    """The link with one hyperparameter as given."""
+    return instance(cls).replace(**{field: value})
 
 
-def run(*links):
-    """The updates of three steps, by the same link or by one for each step, and the last state."""
-    links = links * (3 // len(links))
-    state = links[0].init(PARAMS)
-    updates = []
-    for link, grads in zip(links, GRADS, strict=True):
-        update, state = link.update(grads, state, PARAMS)
-        updates.append(update)
-    return updates, state
+def within(cls, field, *above):
+    """Numbers in the field's range: these much above its lower end, or above 0 if it has none."""
+    limits = cls.__dataclass_fields__[field].metadata["range"]
+    low = limits.low if np.isfinite(limits.low) else 0.0
+    return [low + x for x in above if limits.admits(low + x)]
+
+
+def two(cls, field):
+    """Two numbers for the field, exact in binary as are their mean and their differences from 1."""
+    return within(cls, field, 0.25, 0.5)
+
+
+def by_step(cls, field):
+    """A schedule from the one to the other, and its numbers at the first three steps."""
+    first, last = two(cls, field)
+    return cx.linear_schedule(first, last, 2), (first, (first + last) / 2, last)
+
+
+def run(*links, grads=GRADS[:3]):
+    """The parameters after each step, by the same link or by one for each step, and the last state."""
+    links = links * (len(grads) // len(links))
+    params, state = PARAMS, links[0].init(PARAMS)
+    trail = []
+    for link, g, loss in zip(links, grads, LOSSES):
+        extra = given(link).extra(params, g)
+        if "value" in extra:
+            extra["value"] = loss
+        params, state = link.step(params, state, in_pairs(link).examples(g) if link.per_example else g, **extra)
+        trail.append(params)
+    return trail, state
+
+
+def interpreted(*links):
+    """The same, op by op."""
+    with jax.disable_jit():
+        return run(*links)
 
 
 def assert_same(one, other, rtol=1e-6, atol=1e-7):
@@ -46,77 +102,115 @@ def assert_same(one, other, rtol=1e-6, atol=1e-7):
     jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=rtol, atol=atol), one, other)
 
 
-def differ(one, other):
-    """Whether the hyperparameter had an effect."""
-    return not all(
-        np.allclose(a, b, rtol=1e-3) for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True)
-    )
+def takes_tables(link):
+    """Whether leaves may have numbers of their own: not in a link that treats the whole tree at once."""
+    return not (link.treewise or link.init_memory())
 
 
 def test_all_links_are_here():
     """The table is taken from the public names, and no link's field is missed."""
-    assert {cx.scale_by_adam, cx.clip_by_global_norm, cx.trace, cx.scale_by_lr} <= set(LINKS)
+    assert {cx.scale_by_adam, cx.clip_by_global_norm, cx.trace, cx.scale_by_lr, cx.sharpness_aware} <= set(LINKS)
     assert (cx.scale_by_nadam, "momentum_decay") in FIELDS
+    assert {cls.__dataclass_fields__[name].type for cls, name in FIXED} == {"Number"}
+    assert len(FIELDS) > 20 * len(FIXED)
 
 
 # What may be given
 
 
-def constant_function(step):
-    """A bare Python function of the step that returns a Python number."""
-    return V
-
-
-@every_field
+@over(one_of_each_kind())
 def test_every_form_of_a_number(cls, field):
     """A number, a schedule, a function and a table by path that come to the same do the same."""
-    expected = run(build(cls, field, V))
-    for form in (
-        cx.constant_schedule(V),
-        constant_function,
-        lambda step: jnp.where(step < 0, W, V),
-        cx.by_path({"w": V}, default=V),
-        cx.by_path({"w": cx.constant_schedule(V)}, default=constant_function),
-        np.float32(V),
-        jnp.float32(V),
-    ):
+    v, w = two(cls, field)
+    expected = run(build(cls, field, v))
+    assert build(cls, field, np.float32(v)) == build(cls, field, v)
+    forms = [jnp.float32(v), cx.constant_schedule(v), lambda step: v, lambda step: jnp.where(step < 0, w, v)]
+    if takes_tables(instance(cls)):
+        forms += [cx.by_path({"w": v}, default=v), cx.by_path({"w": cx.constant_schedule(v)}, default=lambda step: v)]
+    for form in forms:
         assert_same(run(build(cls, field, form)), expected)
-    assert differ(run(build(cls, field, W)), expected)
 
 
-@every_field
+@pytest.mark.long
+@over(FIELDS)
+def test_every_field_has_an_effect(cls, field):
+    """Some number makes another run than the least one, and a traced number makes the run of a Python number.
+
+    Where a few steps show nothing, a longer run may, or one in which a gradient overflows.
+    """
+    if "value_fn" in instance(cls).extra:
+        pytest.skip("the numbers of a line search act on functions that are made for them")
+    numbers = within(cls, field, 0.25, 0.0, 0.0625, 0.5, 1.0, 2.0, 8.0, 100.0)
+
+    def differs(grads):
+        runs = jax.vmap(lambda x: run(build(cls, field, x), grads=grads))(jnp.array(numbers, jnp.float32))
+        expected = run(build(cls, field, numbers[0]), grads=grads)
+        assert_same(jax.tree.map(lambda x: x[0], runs), expected, rtol=1e-5, atol=1e-6)
+        return any(not np.array_equal(x[0], y, equal_nan=True) for x in jax.tree.leaves(runs) for y in x[1:])
+
+    overflow = GRADS[0], jax.tree.map(lambda g: np.inf * g, GRADS[1]), GRADS[2]
+    with jax.disable_jit():
+        assert differs(GRADS[:4]) or differs(GRADS) or differs(overflow)
+
+
+@over(FIELDS)
 def test_schedule_is_the_number_of_each_step(cls, field):
     """A schedule is read anew at every step, while the slots go on."""
-    schedule = cx.linear_schedule(V, W, 2)
-    expected = run(*(build(cls, field, float(schedule(k))) for k in range(3)))
-    assert_same(run(build(cls, field, schedule)), expected)
-    assert_same(run(build(cls, field, cx.by_path({"w": schedule}, default=schedule))), expected)
+    schedule, _ = by_step(cls, field)
+    assert_same(interpreted(build(cls, field, schedule)), number_by_number(cls, field))
 
 
-@every_field
+@functools.cache
+def number_by_number(cls, field):
+    """The run of links that hold the schedule's numbers, one for each step."""
+    return interpreted(*(build(cls, field, x) for x in by_step(cls, field)[1]))
+
+
+@over(FIELDS)
 def test_table_by_path_is_two_runs(cls, field):
-    """Each parameter moves as if its number were everyone's. (A norm is of the updates, whatever the bounds.)"""
-    schedule = cx.linear_schedule(W, V, 2)
-    updates, state = run(build(cls, field, cx.by_path({"w": V}, default=schedule)))
-    alone = {"w": run(build(cls, field, V)), "v": run(build(cls, field, schedule))}
-    for path, (own_updates, own_state) in alone.items():
-        assert_same([u[path] for u in updates], [u[path] for u in own_updates])
-        for slot in cls.slots:
+    """Each parameter moves as if its number were everyone's; a link that treats the whole tree refuses the table.
+
+    A norm is of the updates, whatever the bounds. A pattern that matches nothing warns, and the
+    warning shows what paths look like.
+    """
+    (schedule, numbers), link = by_step(cls, field), instance(cls)
+    table = cx.by_path({"w": numbers[0]}, default=schedule)
+    if not takes_tables(link):
+        with pytest.raises(ValueError, match=f"`{cls.__name__}.{field}` cannot be by_path"):
+            interpreted(build(cls, field, table))
+        return
+    trail, state = interpreted(build(cls, field, table))
+    alone = {"w": interpreted(build(cls, field, numbers[0])), "v": number_by_number(cls, field)}
+    for path, (own_trail, own_state) in alone.items():
+        assert_same([params[path] for params in trail], [params[path] for params in own_trail])
+        for slot in link.slots:
             entry, own = (s.links[cls.__name__][slot][path] for s in (state, own_state))
             assert_same(entry, own)
+    typo = cx.chain(mine=build(cls, field, cx.by_path({"typo": numbers[0]}, default=numbers[0])))
+    message = f"`mine.{field}`: the pattern 'typo' decides for no parameter; .* 'v', 'w'"
+    with pytest.warns(cx.ChainWarning, match=message):
+        typo.init(PARAMS)
 
 
-@every_field
+@pytest.mark.long
+@over(FIELDS)
 def test_double_precision(cls, field, x64):
     """Parameters in float64 have their schedules and tables evaluated in float64."""
+    first, last = within(cls, field, 0.1, 0.7)
     params, grads = (jax.tree.map(lambda x: x.astype(np.float64), tree) for tree in (PARAMS, GRADS[0]))
-    expected, tx = (
-        build(cls, field, 0.1),
-        build(cls, field, cx.by_path({"w": cx.linear_schedule(0.1, 0.7, 2)}, default=0.1)),
-    )
-    update, state = tx.update(grads, tx.init(params), params)
-    assert update["w"].dtype == jnp.float64
-    assert_same((update, state), expected.update(grads, expected.init(params), params), rtol=1e-13, atol=0.0)
+    form = cx.linear_schedule(first, last, 2)
+    if takes_tables(instance(cls)):
+        form = cx.by_path({"w": form}, default=first)
+
+    def one_step(number):
+        link = build(cls, field, number)
+        own = in_pairs(link).examples(grads) if link.per_example else grads
+        return link.update(own, link.init(params), params, **given(link).extra(params, grads))
+
+    with jax.disable_jit():
+        updates, state = one_step(form)
+        assert updates["w"].dtype == jnp.float64
+        assert_same((updates, state), one_step(first), rtol=1e-13, atol=0.0)
 
 
 def test_numbers_as_argument_compile_once():
@@ -163,16 +257,6 @@ def test_unmatched_path_is_an_error():
     np.testing.assert_allclose(updates["w"], 0.1 * PARAMS["w"], rtol=1e-6)
 
 
-@every_field
-def test_pattern_that_matches_nothing_warns(cls, field):
-    """The warning names link, field and pattern, and shows what paths look like."""
-    tx = cx.chain(mine=build(cls, field, cx.by_path({"typo": V}, default=V)))
-    with pytest.warns(
-        cx.ChainWarning, match=f"`mine.{field}`: the pattern 'typo' decides for no parameter; .* 'v', 'w'"
-    ):
-        tx.init(PARAMS)
-
-
 def test_table_is_a_value():
     """It prints as the code that makes it, compares, hashes, pickles and passes through JSON."""
     table = cx.by_path({"bias|norm": 0.0, "w": cx.linear_schedule(0.1, 0.0, 9)}, default=0.1)
@@ -194,44 +278,47 @@ def test_table_is_a_value():
 # Bad input
 
 
-@every_field
-@pytest.mark.parametrize("bad", (True, "0.1", [0.1], None, float("nan"), 1j, np.array([True]), cx.scale(1.0)), ids=repr)
-def test_what_is_no_hyperparameter(cls, field, bad):
-    """The error names link and field when the link is built, alone or in a table."""
-    with pytest.raises(ValueError, match=f"`{cls.__name__}.{field}` must"):
-        build(cls, field, bad)
-    with pytest.raises(ValueError, match=rf"`{cls.__name__}.{field}: by_path\['w'\]` must|`by_path\['w'\]` must"):
-        build(cls, field, cx.by_path({"w": bad}, default=V))
+@over(STRICT)
+def test_what_is_no_hyperparameter(cls, field):
+    """The error names link and field when the link is built, for the field alone or for an entry of a table.
+
+    A function of the parameters, which elsewhere is silently called on the step, points to by_path,
+    and so does a dict of patterns.
+    """
+    where, v = f"`{cls.__name__}.{field}`", two(cls, field)[0]
+    for bad in (True, "0.1", [0.1], None, float("nan"), 1j, np.array([True]), cx.scale(1.0)):
+        with pytest.raises(ValueError, match=f"{where} must"):
+            build(cls, field, bad)
+        with pytest.raises(ValueError, match=rf"{where}: `?by_path\['w'\]` must|`by_path\['w'\]` must"):
+            build(cls, field, cx.by_path({"w": bad}, default=v))
+    for mask in (
+        lambda params: jax.tree.map(lambda p: p.ndim > 1, params),
+        lambda params: params["w"],
+        lambda params: {"w": True},
+    ):
+        with pytest.raises(ValueError, match=rf"{where}: .* called on a step it .* write by_path\("):
+            build(cls, field, mask)
+    with pytest.raises(ValueError, match=rf"{where}.* by_path\({{'w': "):
+        build(cls, field, {"w": v})
 
 
-@every_field
+@over(FIELDS)
 def test_number_out_of_range(cls, field):
     """A number outside the field's range is an error that gives the range, also in a table."""
-    limits = cls.__dataclass_fields__[field].metadata["range"]
-    outside = [x for x in (limits.low - 1, limits.high + 1, float("inf")) if np.isfinite(x) or x == np.inf]
-    for bad in outside:
-        for value in (bad, cx.by_path({"w": bad}, default=V), cx.by_path({"w": V}, default=bad)):
+    limits, v = cls.__dataclass_fields__[field].metadata["range"], two(cls, field)[0]
+    outside = [x for x in (limits.low - 1, limits.high + 1) if np.isfinite(x)]
+    for bad in outside if limits.closed else [*outside, float("inf")]:
+        for value in (bad, cx.by_path({"w": bad}, default=v), cx.by_path({"w": v}, default=bad)):
             with pytest.raises(ValueError, match=rf"`{cls.__name__}.{field}.*` must lie in [\[(]"):
                 build(cls, field, value)
 
 
-@every_field
-@pytest.mark.parametrize(
-    "mask",
-    (lambda params: jax.tree.map(lambda p: p.ndim > 1, params), lambda params: params["w"], lambda params: {"w": True}),
-    ids=("tree of bools", "raises", "dict"),
-)
-def test_mask_function_is_no_schedule(cls, field, mask):
-    """A function of the parameters, which elsewhere is silently called on the step, points to by_path."""
-    with pytest.raises(ValueError, match=rf"`{cls.__name__}.{field}`: .* called on a step it .* write by_path\("):
-        build(cls, field, mask)
-
-
-@every_field
-def test_plain_dict_points_to_by_path(cls, field):
-    """A dict of patterns is all but a table."""
-    with pytest.raises(ValueError, match=rf"`{cls.__name__}.{field}`.* by_path\({{'w': 0.25}}"):
-        build(cls, field, {"w": V})
+@over(FIXED)
+def test_a_number_that_is_no_hyperparameter(cls, field):
+    """A field that must be known when the state begins takes no schedule and no table."""
+    for bad in (cx.constant_schedule(0.25), lambda step: 0.25, cx.by_path({"w": 0.25}, default=0.25)):
+        with pytest.raises(ValueError, match=f"`{cls.__name__}.{field}` must"):
+            build(cls, field, bad)
 
 
 @pytest.mark.parametrize(
@@ -264,4 +351,4 @@ def test_stacked_number_outside_vmap():
     with pytest.raises(ValueError, match=r"`scale_by_lr.learning_rate` must be a scalar .* float32\[2\]: .*vmap"):
         tx.update(GRADS[0], tx.init(PARAMS))
     updates = jax.vmap(lambda tx: tx.update(GRADS[0], tx.init(PARAMS))[0])(tx)
-    np.testing.assert_allclose(updates["w"], -np.outer([0.1, 0.2], GRADS[0]["w"]), rtol=1e-6)
+    np.testing.assert_allclose(updates["w"], -np.multiply.outer([0.1, 0.2], GRADS[0]["w"]), rtol=1e-6)

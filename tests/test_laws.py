@@ -1,9 +1,15 @@
-"""Laws that hold for every link and every chain."""
+"""Laws that hold for every link and every chain.
+
+A law is tried on the whole registry, one value after the other, so that the laws share what they compile for a value.
+Those that cost most are tried on the values that bring a link of their own, and are `long` but for those that use
+the engine in a way that is new.
+"""
 
 import functools
 import json
+import math
 import pickle
-from typing import Any
+from typing import Any, NamedTuple
 
 import chainax as cx
 import chex
@@ -14,27 +20,84 @@ import pytest
 import registry
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
-from registry import REGISTRY, grads, tree
+from registry import KINDS, LINK_CLASSES, QUICK, REGISTRY, edited, grads, links_of, tree
 
-every = pytest.mark.parametrize("tx", REGISTRY, ids=repr)
+
+def over(values: tuple) -> Any:
+    """Over these values, on a long leg of the suite; else over those that use the engine in a way that is new."""
+    rows = [pytest.param(tx, id=repr(tx), marks=() if tx in KINDS else pytest.mark.long) for tx in values]
+    return pytest.mark.parametrize("tx", rows, scope="module")
+
+
+every = pytest.mark.parametrize("tx", REGISTRY, ids=repr, scope="module")
+every_if_long, every_class = over(REGISTRY), over(LINK_CLASSES)
 every_dtype = pytest.mark.parametrize("dtype", (jnp.float32, jnp.bfloat16, jnp.float16, jnp.complex64))
+every_format = pytest.mark.parametrize("form", ("bfloat16", cx.int8(block=4, min_size=0)), ids=repr)
+quickly = functools.partial(jax.jit, compiler_options=QUICK)
 close = functools.partial(chex.assert_trees_all_close, rtol=2e-5, atol=1e-6)
 # A β₂ of 0.999 that is traced is rounded to float32, and 1 − β₂ is then off by 1.3e-5 of itself.
 close_traced = functools.partial(chex.assert_trees_all_close, rtol=2e-5, atol=1e-4)
 
 
-def run(tx: Any, params: Any, *, steps: int = 3, dtype: Any = jnp.float32) -> Any:
-    """A short training run on given gradients."""
-    state = tx.init(params)
-    for i in range(steps):
-        params, state = tx.step(params, state, grads(i + 1, dtype))
+class Run(NamedTuple):
+    """A short training run by `make_step`: what stands before and after every step, and what the compiler did."""
+
+    params: tuple[Any, ...]
+    states: tuple[Any, ...]
+    traces: int
+    donated: bool
+
+
+@functools.lru_cache(maxsize=2)
+def compiled(tx: Any) -> Run:
+    """The run with the chain closed over, shared by the laws that compare with it."""
+    step, params = cx.make_step(tx), tree(0)
+    state, donated, trail = tx.init(params), [], []
+    for i in range(3):
+        trail.append(jax.tree.map(jnp.copy, (params, state)))
+        old = params["layer"]["kernel"]
+        params, state = step(params, state, grads(i + 1))
+        donated.append(old.is_deleted())
+    ps, states = zip(*trail, (params, state))
+    return Run(ps, states, step._cache_size(), all(donated))
+
+
+def interpreted(tx: Any, params: Any, *gradients: Any) -> Any:
+    """The parameters and the state after these gradients, op by op."""
+    with jax.disable_jit():
+        state = tx.init(params)
+        for g in gradients:
+            params, state = tx.step(params, state, g)
     return params, state
 
 
-@functools.cache
-def jitted_run(tx: Any) -> Any:
-    """The run with the chain closed over, shared by the laws that compare with it."""
-    return jax.jit(functools.partial(run, tx))(tree(0))
+def small(seed: int) -> Any:
+    """The matrix and the vector of `tree`, and what is not trained."""
+    return {name: x for name, x in tree(seed).items() if name not in ("scalar", "empty")}
+
+
+def small_grads(seed: int) -> Any:
+    """Gradients for `small`."""
+    return {**small(seed), "steps": None}
+
+
+def halved(tx: Any) -> Any:
+    """The same chain with other numbers."""
+    return jax.tree.map(lambda x: 0.5 * x, tx)
+
+
+def avals(x: Any) -> Any:
+    """Shapes, dtypes and weak types."""
+    return jax.tree.map(lambda x: (x.shape, x.dtype, x.weak_type), x)
+
+
+def check_avals(tx: Any, params: Any, gradients: Any) -> Any:
+    """State and parameters keep tree, shapes, dtypes and weak types; gives back the state's shapes."""
+    state = jax.eval_shape(tx.init, params)
+    moved, after = jax.eval_shape(tx.step, params, state, gradients)
+    assert avals(after) == avals(state)
+    assert avals(moved) == avals(jax.eval_shape(lambda: params))
+    return state
 
 
 @every
@@ -42,12 +105,9 @@ def jitted_run(tx: Any) -> Any:
 def test_avals_never_change(tx: Any, dtype: Any) -> None:
     """State and parameters keep tree, shapes, dtypes and weak types, under `update` and under `step`."""
     params, gradients = tree(0, dtype), grads(1, dtype)
-    state = jax.eval_shape(tx.init, params)
-    updates, after_update = jax.eval_shape(tx.update, gradients, state, params)
-    moved, after_step = jax.eval_shape(tx.step, params, state, gradients)
-    avals = functools.partial(jax.tree.map, lambda x: (x.shape, x.dtype, x.weak_type))
-    assert avals(after_update) == avals(after_step) == avals(state)
-    assert avals(moved) == avals(jax.eval_shape(lambda: params))
+    state = check_avals(tx, params, gradients)
+    updates, after = jax.eval_shape(tx.update, gradients, state, params)
+    assert avals(after) == avals(state)
     assert avals(updates) == avals(jax.eval_shape(lambda: {**params, "steps": None}))
 
 
@@ -55,84 +115,78 @@ def test_avals_never_change(tx: Any, dtype: Any) -> None:
 def test_slots_are_float32_for_low_precision(tx: Any) -> None:
     """Slots of bfloat16 parameters are float32: 0.999·ν rounds back to ν in bfloat16. Counts are whole numbers."""
     state = jax.eval_shape(tx.init, tree(0, jnp.bfloat16))
-    assert {x.dtype for x in jax.tree.leaves(state.links)} <= {jnp.dtype(jnp.float32), jnp.dtype(jnp.int32)}
+    floats = {x.dtype for x in jax.tree.leaves(state.links) if jnp.issubdtype(x.dtype, jnp.inexact)}
+    others = {x.dtype for x in jax.tree.leaves(state.links)} - floats
+    assert floats <= {jnp.dtype(jnp.float32)}
+    assert others <= {jnp.dtype(jnp.int32), jnp.dtype(jnp.bool)}
 
 
 @every
 def test_jit_equals_no_jit(tx: Any) -> None:
     """Compiled and interpreted op by op, the results agree."""
-    with jax.disable_jit():
-        plain = run(tx, tree(0))
-    close(jitted_run(tx), plain)
+    run = compiled(tx)
+    close((run.params[3], run.states[3]), interpreted(tx, tree(0), *(grads(i + 1) for i in range(3))))
 
 
 @every
 def test_step_is_update_then_apply(tx: Any) -> None:
     """In float32, where nothing is rounded in between, `step` equals `update` with `apply_updates`."""
-    params = tree(0)
-    state = tx.init(params)
+    run = compiled(tx)
     for i in range(2):
-        updates, after = tx.update(grads(i + 1), state, params)
-        stepped = tx.step(params, state, grads(i + 1))
-        params, state = cx.apply_updates(params, updates), after
-        close((params, state), stepped)
-
-
-@every
-def test_chain_as_argument_equals_closed_over_and_compiles_once(tx: Any) -> None:
-    """Traced hyperparameters give the constants' results, and other numbers do not trace again."""
-    traces = 0
-
-    @jax.jit
-    def train(tx: Any, params: Any) -> Any:
-        nonlocal traces
-        traces += 1
-        return run(tx, params)
-
-    close_traced(train(tx, tree(0)), jitted_run(tx))
-    train(jax.tree.map(lambda x: 0.5 * x, tx), tree(0))
-    assert traces == 1
-
-
-@every
-def test_vmap_over_hyperparameters_equals_separate_runs(tx: Any) -> None:
-    """A stack of chains trained by one `vmap` is the chains trained one by one."""
-    chains = [tx, jax.tree.map(lambda x: 0.5 * x, tx)]
-    if not jax.tree.leaves(tx):
-        with pytest.raises(ValueError, match="has no numbers to be stacked"):
-            cx.stack(chains)
-        return
-    grid = cx.stack(chains)
-    together = jax.jit(lambda params: jax.vmap(run, (grid.axes(), None))(grid, params))(tree(0))
-    for i, one in enumerate(chains):
-        close_traced(jax.tree.map(lambda x, i=i: x[i], together), jitted_run(one))
+        updates, after = tx.update(grads(i + 1), run.states[i], run.params[i])
+        close((cx.apply_updates(run.params[i], updates), after), (run.params[i + 1], run.states[i + 1]))
 
 
 @every
 def test_no_retrace_and_step_donates(tx: Any) -> None:
     """One trace serves all steps, and the buffers of parameters and state are reused."""
-    step, params = cx.make_step(tx), tree(0)
-    state = tx.init(params)
-    for i in range(3):
-        old = params["layer"]["kernel"]
-        params, state = step(params, state, grads(i + 1))
-        assert old.is_deleted()
-    assert step._cache_size() == 1
-    assert int(state.step) == 3
+    run = compiled(tx)
+    assert run.traces == 1
+    assert run.donated
+    assert int(run.states[3].step) == 3
 
 
-@every
-def test_scan_and_cond(tx: Any) -> None:
-    """A run as one `scan` is the run step by step; a `cond` can skip a step."""
-    gradients = jax.tree.map(lambda *g: jnp.stack(g), *(grads(i + 1) for i in range(3)))
+@every_if_long
+def test_scan_of_a_chain_passed_as_an_argument(tx: Any) -> None:
+    """A run as one `scan`, in which a `cond` skips a step, of traced hyperparameters: as the run step by step.
 
-    def body(carry: Any, g: Any) -> Any:
-        skipped = jax.lax.cond(True, lambda: tx.step(*carry, g), lambda: carry)
-        return skipped, None
+    Other numbers do not trace again.
+    """
+    traces, gradients = 0, [small_grads(i + 1) for i in range(3)]
+    stacked = jax.tree.map(lambda *g: jnp.stack(g), *gradients)
 
-    params = tree(0)
-    scanned, _ = jax.jit(functools.partial(jax.lax.scan, body))((params, tx.init(params)), gradients)
-    close(scanned, jitted_run(tx))
+    @quickly
+    def train(tx: Any) -> Any:
+        nonlocal traces
+        traces += 1
+
+        def body(carry: Any, x: Any) -> Any:
+            return jax.lax.cond(x[0] != 1, lambda: tx.step(*carry, x[1]), lambda: carry), None
+
+        return jax.lax.scan(body, (small(0), tx.init(small(0))), (jnp.arange(3), stacked))[0]
+
+    for one in (tx, halved(tx)):
+        close_traced(train(one), interpreted(one, small(0), gradients[0], gradients[2]))
+    assert traces == 1
+
+
+@every_class
+def test_vmap_over_hyperparameters_equals_separate_runs(tx: Any) -> None:
+    """A stack of chains trained by one `vmap` is the chains trained one by one."""
+    chains, gradients = (tx, halved(tx)), [small_grads(i + 1) for i in range(2)]
+    if not jax.tree.leaves(tx):
+        with pytest.raises(ValueError, match="has no numbers to be stacked"):
+            cx.stack(chains)
+        return
+    grid, stacked = cx.stack(chains), jax.tree.map(lambda *g: jnp.stack(g), *gradients)
+
+    def train(tx: Any) -> Any:
+        start = small(0), tx.init(small(0))
+        return jax.lax.scan(lambda carry, g: (tx.step(*carry, g), None), start, stacked)[0]
+
+    together = quickly(lambda: jax.vmap(train, (grid.axes(),))(grid))()
+    for i, one in enumerate(chains):
+        close_traced(jax.tree.map(lambda x, i=i: x[i], together), interpreted(one, small(0), *gradients))
 
 
 @every
@@ -155,51 +209,109 @@ def test_complex_equals_split_real(tx: Any) -> None:
         pytest.skip("a whole-tree link gets complex numbers as they are")
     params, gradients = ({"layer": tree(i, jnp.complex64)["layer"]} for i in (0, 1))
     split = functools.partial(jax.tree.map, lambda z: jnp.stack([z.real, z.imag], -1))
-    parts, state, parts_state = split(params), tx.init(params), tx.init(split(params))
-    for _ in range(2):
-        params, state = tx.step(params, state, gradients)
-        parts, parts_state = tx.step(parts, parts_state, split(gradients))
-    close(split(params), parts)
+    together, _ = interpreted(tx, params, gradients, gradients)
+    parts, _ = interpreted(tx, split(params), split(gradients), split(gradients))
+    close(split(together), parts)
 
 
 @every
 def test_leaves_do_not_mix(tx: Any) -> None:
     """What is not float stays; each leaf of the tree gets what it gets in a tree of its own."""
-    params, _ = jitted_run(tx)
+    params = compiled(tx).params[3]
     chex.assert_trees_all_equal(params["steps"], jnp.arange(3))
     assert params["hole"] is None
     if any(link.needs_all_updates or link.treewise for link in tx.links.values()):
         pytest.skip("a link that needs the whole tree mixes the leaves by design")
-    alone = tree(0)["layer"], [grads(i + 1)["layer"] for i in range(3)]
-    layer, state = {"layer": alone[0]}, tx.init({"layer": alone[0]})
-    for g in alone[1]:
-        layer, state = tx.step(layer, state, {"layer": g})
-    close(layer["layer"], params["layer"])
+    alone, _ = interpreted(tx, *({"layer": x["layer"]} for x in (tree(0), *(grads(i + 1) for i in range(3)))))
+    close(alone["layer"], params["layer"])
 
 
 @every
+def test_slots_without_negative_numbers_are_declared(tx: Any) -> None:
+    """A slot is `nonnegative` exactly if a run shows no negative number in it: such slots have finer 8-bit codes.
+
+    Those that have another shape than the parameter are not stored in codes, and need no declaration.
+    """
+    for name, link in tx.links.items():
+        for slot in link.slots:
+            trees = [state.links[name][slot] for state in compiled(tx).states]
+            never = all(bool((x >= 0).all()) for x in jax.tree.leaves(trees))
+            codes = trees[0]["layer"]["kernel"].shape == (4, 3)
+            assert never if slot in link.nonnegative else not (never and codes), f"{name}.{slot}"
+
+
+@every
+@every_format
+def test_stored_slots(tx: Any, form: Any) -> None:
+    """Slots in bfloat16 or in 8 bits are smaller and keep their avals; all else stays as it is."""
+    stored = edited(tx, lambda tx: cx.store(tx, form))
+    assert (stored == tx) != any(link.slots for link in links_of(tx) if "storage" in link._static)
+    if stored != tx:
+        plain, state = (check_avals(x, small(0), small_grads(1)) for x in (tx, stored))
+        assert (size(state) < size(plain)) == any(map(has_slots, links_of(tx)))
+
+
+@every_class
+@every_format
+def test_stored_slots_make_finite_steps(tx: Any, form: Any) -> None:
+    """Where numbers are rounded to a few bits, none becomes infinite."""
+    stored = edited(tx, lambda tx: cx.store(tx, form))
+    if stored != tx:
+        chex.assert_tree_all_finite(interpreted(stored, small(0), small_grads(1), small_grads(2)))
+
+
+def has_slots(link: Any) -> bool:
+    """Whether the link has slots of a parameter's shape."""
+    entries = jax.eval_shape(link.init, {"bias": jnp.ones(12)}).links.values() if "storage" in link._static else ()
+    return any(entry[slot]["bias"].shape == (12,) for entry in entries for slot in link.slots)
+
+
+def size(state: Any) -> int:
+    """Its bytes."""
+    return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state))
+
+
+@every
+@pytest.mark.parametrize("dtype", (jnp.bfloat16, jnp.float16))
+def test_stochastic_rounding_may_follow(tx: Any, dtype: Any) -> None:
+    """`apply_update` may end any chain, but for one that moves the parameters itself."""
+    ended = edited(tx, lambda tx: cx.chain(tx, cx.apply_update("stochastic")))
+    params, gradients = tree(0, dtype), grads(1, dtype)
+    last = [*tx.links.values()][-1:]
+    if any(link.treewise and link.moves_params for link in last):
+        with pytest.raises(TypeError, match="put 'apply_update' into the chain it wraps"):
+            check_avals(ended, params, gradients)
+    else:
+        check_avals(ended, params, gradients)
+
+
+def waves(seed: int, *shape: int) -> jax.Array:
+    """Numbers of both signs; a matrix of them has full rank."""
+    return jnp.sin(jnp.square(jnp.arange(seed, seed + math.prod(shape)).astype(jnp.float32))).reshape(shape)
+
+
+@every_class
 def test_sharding_is_derived(tx: Any) -> None:
     """Slots lie where their parameters lie, and a step on 8 devices equals one on a single device."""
     mesh = Mesh(np.array(jax.devices()), ("d",))
-    params, gradients = ({"bias": jnp.linspace(-i, 2.0, 16), "kernel": jnp.ones((8, 3)) * i} for i in (1, 2))
+    params, gradients = ({"bias": waves(i, 16), "kernel": waves(i, 8, 3)} for i in (1, 2))
     where = {"bias": NamedSharding(mesh, P("d")), "kernel": NamedSharding(mesh, P("d", None))}
     sharded, sharded_grads = jax.device_put(params, where), jax.device_put(gradients, where)
     state = tx.init(sharded)
-    for entry in (state.links[name] for name, link in tx.links.items() if link.slots):
-        for slot in entry.values():
-            for name, x in slot.items():
-                assert x.ndim == 0 or x.sharding == where[name]
-    got, after = cx.make_step(tx, donate=False)(sharded, state, sharded_grads)
-    close(got, tx.step(params, tx.init(params), gradients)[0])
+    for slots in (state.links[name][slot] for name, link in tx.links.items() for slot in link.slots):
+        for name, p in params.items():
+            assert slots[name].shape != p.shape or slots[name].sharding == where[name]
+    got, after = quickly(tx.step)(sharded, state, sharded_grads)
+    close(got, interpreted(tx, params, gradients)[0])
     assert got["kernel"].sharding.is_equivalent_to(where["kernel"], 2)
     chex.assert_trees_all_equal_shapes_and_dtypes(after, state)
 
 
-@every
+@every_class
 def test_shard_map(tx: Any) -> None:
     """Data parallel under `shard_map`: gradients averaged over devices, parameters replicated."""
     mesh = Mesh(np.array(jax.devices()), ("d",))
-    params = {"bias": jnp.linspace(-1.0, 2.0, 5), "kernel": jnp.ones((4, 3))}
+    params = {"bias": waves(1, 5), "kernel": waves(1, 4, 3)}
     batches = jax.tree.map(lambda p: jnp.stack([p * i for i in range(8)]), params)
 
     def step(params: Any, state: Any, batch: Any) -> Any:
@@ -207,21 +319,19 @@ def test_shard_map(tx: Any) -> None:
         return tx.step(params, state, g)
 
     state = tx.init(params)
-    mapped = jax.jit(jax.shard_map(step, mesh=mesh, in_specs=(P(), P(), P("d")), out_specs=(P(), P())))
+    mapped = quickly(jax.shard_map(step, mesh=mesh, in_specs=(P(), P(), P("d")), out_specs=(P(), P())))
     mean = jax.tree.map(lambda b: b.mean(0), batches)
-    close(mapped(params, state, batches), tx.step(params, state, mean))
+    close(mapped(params, state, batches), interpreted(tx, params, mean))
 
 
-@every
+@every_class
 def test_exports_for_every_platform(tx: Any) -> None:
     """The step lowers to StableHLO for CPU, CUDA and TPU on a machine that has none of the latter."""
-    params = tree(0)
-    exported = jax.export.export(jax.jit(tx.step), platforms=("cpu", "cuda", "tpu"))(params, tx.init(params), grads(1))
+    params, gradients = small(0), small_grads(1)
+    state = tx.init(params)
+    exported = jax.export.export(jax.jit(tx.step), platforms=("cpu", "cuda", "tpu"))(params, state, gradients)
     assert exported.platforms == ("cpu", "cuda", "tpu")
-    close(
-        jax.tree.leaves(exported.call(params, tx.init(params), grads(1))[0]),
-        jax.tree.leaves(tx.step(params, tx.init(params), grads(1))[0]),
-    )
+    close(quickly(exported.call)(params, state, gradients), interpreted(tx, params, gradients))
 
 
 @every
@@ -237,7 +347,7 @@ def test_equation_names_every_hyperparameter(tx: Any) -> None:
         assert name in tx.describe()
 
 
-@every
+@every_if_long
 def test_differentiable_at_zero_gradients(tx: Any) -> None:
     """Hypergradients are finite even for coordinates whose gradient has always been exactly 0."""
     gradient = jnp.zeros(2)
@@ -249,5 +359,5 @@ def test_differentiable_at_zero_gradients(tx: Any) -> None:
             moved, state = tx.step(moved, state, {"bias": gradient * scale})
         return jnp.sum(jnp.square(moved["bias"]))
 
-    slopes = jax.grad(loss, argnums=(0, 1))(tx, jnp.array(1.0))
+    slopes = quickly(jax.grad(loss, argnums=(0, 1)))(tx, jnp.array(1.0))
     assert all(np.isfinite(x) for x in jax.tree.leaves(slopes))
