@@ -401,7 +401,9 @@ def init_leaf(link: Leafwise, name: str, path: str, p: Any, count: jax.Array) ->
     for slot, x in slots.items():
         form = formats.of(slot, path)
         if form is not None and x.shape == p.shape and x.size >= form.min_size:
-            slots[slot] = form.keep(split(x, dtype).astype(jnp.float32), slot not in link.nonnegative)
+            # Behind a barrier, or XLA would encode constant slots at compile time, for half a minute.
+            wide = jax.lax.optimization_barrier(split(x, dtype).astype(jnp.float32))
+            slots[slot] = form.keep(wide, slot not in link.nonnegative)
     return slots
 
 
