@@ -243,6 +243,8 @@ def test_describe_does_not_guess() -> None:
     told = foreign.replace(role="precondition")
     assert "weight decay: decoupled" in cx.chain(told, cx.add_decayed_weights(0.1), cx.scale_by_lr(0.1)).describe()
     assert "at a rate of its own" in cx.mxnet07_adam(0.1, weight_decay=0.1).describe()
+    assert "weight decay: inside scale_by_prodigy, as its equation says" in cx.prodigy(weight_decay=0.1).describe()
+    assert "weight decay: none" in cx.prodigy().describe()
     masked = cx.from_optax(optax.masked(optax.scale_by_adam(), {"b": True, "w": False}))
     assert masked.describe().endswith("state: depends on the parameters: call describe(params)")
     assert masked.describe(PARAMS).endswith("28 bytes in all")  # two moments of 3 numbers, and Optax's own count

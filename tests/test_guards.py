@@ -102,6 +102,40 @@ def test_guards_refuse_together() -> None:
     assert state.links["skip_large_updates"]["skipped"] == 2
 
 
+@pytest.mark.parametrize("first", (cx.trace(0.9), cx.from_optax(optax.trace(0.9))), ids=("leafwise", "whole tree"))
+@pytest.mark.parametrize("step", ("step", "update"))
+def test_a_guard_behind_other_links_undoes_them(first: Any, step: str) -> None:
+    """It knows its verdict when they have run: their slots are then as before, and its own memory is kept."""
+    tx = cx.chain(cx.skip_nonfinite(), first, cx.skip_large_updates(2.0), cx.scale_by_lr(1.0))
+    params, state, momentum, expected, refused = jnp.zeros(2), tx.init(jnp.zeros(2)), 0.0, 0.0, 0
+    for size in (1.0, 1.5, np.nan, 0.5, 3.0, 0.2):
+        g = jnp.array([size, 0.0])
+        if step == "step":
+            params, state = tx.step(params, state, g)
+        else:
+            updates, state = tx.update(g, state, params)
+            params = params + updates
+        if np.isfinite(size) and 0.9 * momentum + size <= 2:
+            momentum = 0.9 * momentum + size
+            expected -= momentum
+        else:
+            refused += np.isfinite(size)
+        np.testing.assert_allclose(params, [expected, 0.0], rtol=1e-6)
+        np.testing.assert_allclose(jax.tree.leaves(state.links[tx.names[1]])[0], [momentum, 0.0], rtol=1e-6)
+    assert refused == state.links["skip_large_updates"]["skipped"] == 2
+    assert state.links["skip_nonfinite"]["skipped"] == 1
+    assert state.step == 3
+
+
+def test_counters_are_whole_numbers() -> None:
+    """A float32 would stop counting at 16.8 million."""
+    state = cx.chain(cx.skip_nonfinite(), cx.dynamic_loss_scale(), cx.skip_loss_spikes()).init(jnp.ones(2))
+    counters = ("skipped", "consecutive", "growth_tracker", "seen")
+    found = [(k, x.dtype) for memory in state.links.values() for k, x in memory.items() if k in counters]
+    assert len(found) == 6
+    assert {dtype for _, dtype in found} == {jnp.dtype(jnp.int32)}
+
+
 # Losses
 
 

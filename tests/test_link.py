@@ -216,3 +216,42 @@ def test_whole_tree_state_keeps_its_dtype_and_is_missed() -> None:
     assert jax.tree.map(lambda x: (x.shape, x.dtype), after) == jax.tree.map(lambda x: (x.shape, x.dtype), state)
     with pytest.raises(KeyError, match="it lacks from_optax"):
         tx.step(params, cx.sgd(0.1).init(params), params)
+
+
+def test_a_field_may_not_hide_a_method() -> None:
+    """`axes` is what `vmap` asks a chain for, and `factor` what a scaling computes."""
+    for base, name in ((cx.Leafwise, "axes"), (cx.Scaling, "factor")):
+        body = {"__annotations__": {name: cx.Hyper}, name: cx.hyper("x", "a number", default=0.5)}
+        with pytest.raises(TypeError, match=f"`hiding.{name}` would hide the method '{name}' of its base"):
+            cx.transform(type("hiding", (base,), body))
+
+
+def test_whole_tree_links_get_the_parameters_even_if_none_moves() -> None:
+    """A tree without floating-point leaves is a tree of parameters all the same."""
+    seen = []
+
+    @cx.transform
+    class see_params(cx.Treewise):
+        """Look at the parameters."""
+
+        reads_params = True
+
+        def update_tree(self, updates: Any, state: Any, params: Any, at: cx.At) -> Any:
+            """Look."""
+            seen.append(params)
+            return updates, state
+
+    tx, params = see_params(), {"n": 3, "hole": None}
+    tx.step(params, tx.init(params), {"n": None, "hole": None})
+    assert seen == [params]
+
+
+def test_the_gradient_of_a_per_example_chain_is_the_reduced_one() -> None:
+    """`cautious` reads the gradient; behind a link that reduces an axis of examples it has that axis no more."""
+    params, examples = jnp.ones(3), jnp.array([[1.0, -2.0, 3.0], [1.0, 1.0, -1.0]])
+    first = cx.clip_per_example(100.0)
+    reduced, _ = first.update(examples, first.init(params), params)
+    tx = cx.chain(first, cx.trace(0.9), cx.cautious())
+    plain = cx.chain(cx.trace(0.9), cx.cautious())
+    ours, _ = tx.update(examples, tx.init(params), params)
+    np.testing.assert_array_equal(ours, plain.update(reduced, plain.init(params), params)[0])

@@ -235,6 +235,13 @@ def test_links_that_mix_numbers_are_not_taken_apart() -> None:
     np.testing.assert_allclose(updates["w"], plain.update(p, plain.init(p))[0]["w"], rtol=1e-6)
 
 
+def test_first_codes_are_not_made_by_the_compiler() -> None:
+    """Slots begin as constants, which XLA would encode while it compiles: half a minute for GPT-2's embedding."""
+    tx = cx.store(cx.adam(1e-3), cx.int8())
+    compiled = jax.jit(tx.init).lower({"w": jnp.zeros((64, 256))}).compile()
+    assert "reduce" in str(compiled.as_text())
+
+
 def test_traffic_of_8_bit_adamw() -> None:
     """Arguments and results are 16 bytes a parameter and temporaries next to none: at most 20 in all."""
     tx = cx.store(cx.adamw(1e-3), cx.int8())

@@ -167,3 +167,59 @@ def test_apply_update_belongs_inside() -> None:
         assert moved.dtype == jnp.bfloat16
         np.testing.assert_allclose(np.asarray(moved, np.float32).mean(), 0.999, atol=2e-4)
         assert len(np.unique(np.asarray(moved, np.float32))) == 2
+
+
+@pytest.mark.parametrize("rounding", ("kahan", "ecc", "master"))
+@pytest.mark.parametrize(
+    "wrap",
+    (
+        lambda tx: cx.accumulate(tx, every=1),
+        lambda tx: cx.partition(cx.by_path({"w": tx})),
+        lambda tx: cx.conditionally_transform(tx, lambda step: step >= 0),
+    ),
+    ids=("accumulate", "partition", "conditionally_transform"),
+)
+def test_an_inner_chain_rounds_the_parameters_as_they_are(wrap: Any, rounding: str) -> None:
+    """Parameters in bfloat16 come to it unwidened, so that what rounding takes has its slot."""
+    inner = cx.chain(cx.scale_by_lr(1e-3), cx.apply_update(rounding))
+    tx, grads = wrap(inner), {"w": jnp.ones(4, jnp.bfloat16)}
+    params = plain = {"w": jnp.ones(4, jnp.bfloat16)}
+    state, plain_state = tx.init(params), inner.init(params)
+    for _ in range(5):
+        params, after = tx.step(params, state, grads)
+        chex.assert_trees_all_equal_shapes_and_dtypes(after, state)
+        plain, plain_state = inner.step(plain, plain_state, grads)
+        state = after
+    chex.assert_trees_all_equal(params, plain)
+    assert any(x.shape == (4,) for x in jax.tree.leaves(state.links))
+
+
+def test_store_reaches_the_chains_inside() -> None:
+    """Through wrappers and through tables of chains."""
+    tx = cx.accumulate(cx.partition(cx.by_path({"e": cx.sgd(0.1, momentum=0.9)}, default=cx.adam(0.1))), every=2)
+    stored = cx.store(tx, trace="bfloat16", nu=cx.int8(min_size=0))
+    state = stored.init({"e": jnp.ones(4), "w": jnp.ones(4)})
+    groups = state.links["accumulate"]["tx"].links["partition"]
+    assert groups["e"].links["trace"]["trace"]["e"].dtype == jnp.bfloat16
+    assert set(groups["default"].links["scale_by_adam"]["nu"]["w"]) == {"codes", "scale"}
+    with pytest.raises(ValueError, match=r"no link has a slot 'sum'.*; those of .* are mu, nu, trace"):
+        cx.store(tx, sum="bfloat16")
+
+
+def test_describe_shows_the_chains_inside() -> None:
+    """Below the wrapper, indented; with what each of them does to the weights, and what schedules are in words."""
+    rate = cx.linear_schedule(0.1, 0.0, 10)
+    tx = cx.chain(cx.clip(1.0), cx.accumulate(cx.partition(cx.by_path({"e": cx.sgd(rate)}, default=cx.adamw(0.1))), 8))
+    lines = tx.describe().splitlines()
+    assert [line.split(" ū =")[0].split("  u ←")[0].rstrip() for line in lines[:4]] == [
+        "clip",
+        "accumulate",
+        "  partition",
+        "    'e'",
+    ]
+    assert lines[1].endswith("every=8")
+    assert any(line.startswith("      scale_by_adam ") for line in lines)
+    assert f"scale_by_lr.learning_rate: {rate.describe()}" in lines
+    decoupled = "decoupled (after the preconditioner), scaled by the learning rate"
+    assert f"accumulate: partition 'default': weight decay: {decoupled}" in lines
+    assert "weight decay: none" not in lines

@@ -35,8 +35,7 @@ def check_arguments(
         for name, link in links.items():
             if link.reads_params:
                 raise TypeError(f"Link {name!r} reads the parameters: call update(grads, state, params).")
-    if not hasattr(state, "links") or not hasattr(state, "step"):
-        raise TypeError(f"The state must be what init(params) or the last update returned, got {show(state)}")
+    check_state(state)
     missing = [n for n, link in links.items() if n not in state.links and (link.slots or _keeps_state(link, params))]
     unknown = [n for n in state.links if n not in links]
     if missing or unknown:
@@ -45,6 +44,12 @@ def check_arguments(
             f"The state is not of this chain ({' → '.join(links) or 'no links'}): {' and '.join(parts)}. "
             "Carry it over with adopt(params, state), or begin anew with init(params)"
         )
+
+
+def check_state(state: Any) -> None:
+    """Raise unless this is the state of some chain."""
+    if not hasattr(state, "links") or not hasattr(state, "step"):
+        raise TypeError(f"The state must be what init(params) or the last update returned, got {show(state)}")
 
 
 def check_leaf(path: str, u: Any, p: Any, has_params: bool, examples: bool = False) -> bool:

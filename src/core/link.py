@@ -202,8 +202,8 @@ def transform(cls: type[L]) -> type[L]:
     if isinstance(cls.role, str) and cls.role not in ROLES:
         raise ValueError(f"`{cls.__name__}.role` must be one of {', '.join(ROLES)}, got {cls.role!r}")
     for name in inspect.get_annotations(cls):
-        if callable(getattr(Transformation, name, None)):
-            raise TypeError(f"`{cls.__name__}.{name}` would hide the method {name!r} of all links: rename the field")
+        if any(inspect.isfunction(vars(base).get(name)) for base in cls.__mro__[1:]):
+            raise TypeError(f"`{cls.__name__}.{name}` would hide the method {name!r} of its base: rename the field")
     if not isinstance(cls.slots, (tuple, property)):
         raise TypeError(f"`{cls.__name__}.slots` must be a tuple of names, got {cls.slots!r}")
     if issubclass(cls, Leafwise) and isinstance(cls.slots, tuple) and cls.slots and not hasattr(cls, "storage"):

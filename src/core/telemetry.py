@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
+from .checks import check_state
 from .hyper import by_path, evaluate, pick
 from .state import State
-from .tree import compute_dtype, dtype_of, flatten, is_trainable, show, widest
+from .tree import compute_dtype, dtype_of, flatten, is_trainable, widest
 from .value import PlainKeyError
 
 if TYPE_CHECKING:
@@ -56,8 +57,7 @@ def _number(where: str, given: Any, state: State, params: Any) -> Any:
 
 def within(name: str, link: Link, state: Any, params: Any = None) -> Iterator[Inner]:
     """The chains that a link holds, with their parameters as it shows them, and ``None`` for none."""
-    if not hasattr(state, "links") or not hasattr(state, "step"):
-        raise TypeError(f"The state must be what init(params) or the last update returned, got {show(state)}")
+    check_state(state)
     look = getattr(link, "look", None)  # as those links have it that hold chains
     if look is None:
         return

@@ -33,9 +33,9 @@ def runs_of(links: Links) -> Iterator[Links]:
     """Consecutive links that one pass over the leaves can serve; at least one run, if an empty one."""
     run: Links = {}
     for name, link in links.items():
+        alone = link.treewise or any(before.treewise for before in run.values())
         # What scales all leaves alike scales their norm too, so it need not end a run.
-        unknown = link.needs_all_updates and not all(_is_uniform(before) for before in run.values())
-        if run and (link.treewise or unknown or next(iter(run.values())).treewise):
+        if run and (alone or (link.needs_all_updates and not all(map(_is_uniform, run.values())))):
             yield run
             run = {}
         run[name] = link
@@ -151,8 +151,10 @@ class Walk:
         if self.ending and apply:
             self._keep_rests()
         if self.verdicts:  # of links behind the first run, which know the step when it is made
-            made = self.entries
-            self.entries = {n: {**self.state.links[n], **_memory(self.links.get(n), e)} for n, e in made.items()}
+            made, self.entries = self.entries, dict(self.state.links)
+            for name, entry in made.items():
+                if memory := _memory(self.links.get(name), entry):
+                    self.entries[name] = {**self.entries[name], **memory}
             return self._unless_refused(self.verdicts, lambda: (us, self.number), apply=apply, entries=made)
         return us, self.number
 

@@ -19,19 +19,23 @@ from ..core.numerics import sqrt
 from ..core.value import Number, PlainKeyError, code, is_array, number, static
 
 
+def _counter() -> jax.Array:
+    return jnp.zeros((), jnp.int32)
+
+
 class Guard(Scaling):
     """A link that leaves updates alone. It counts as a scaling by 1, so that a clip behind it shares its norm."""
 
     judges = True
 
     def init_memory(self):
-        return {"skipped": jnp.zeros((), jnp.float32)}
+        return {"skipped": _counter()}
 
     def factor(self, at):
         return 1.0
 
     def remember(self, at):
-        return {"skipped": at.memory["skipped"] + jnp.where(self.accepts(at), 0.0, 1.0)}
+        return {"skipped": at.memory["skipped"] + jnp.where(self.accepts(at), 0, 1)}
 
 
 @transform
@@ -52,7 +56,7 @@ class skip_nonfinite(Guard):
             raise ValueError(f"`skip_nonfinite.max_consecutive` must be a whole number or None, got {code(limit)}")
 
     def init_memory(self):
-        return {**super().init_memory(), "consecutive": jnp.zeros((), jnp.float32)}
+        return {**super().init_memory(), "consecutive": _counter()}
 
     def accepts(self, at):
         if self.max_consecutive is None:
@@ -60,7 +64,7 @@ class skip_nonfinite(Guard):
         return at.all_finite() | (at.memory["consecutive"] >= self.max_consecutive)
 
     def remember(self, at):
-        row = jnp.where(at.all_finite(), 0.0, at.memory["consecutive"] + 1)
+        row = jnp.where(at.all_finite(), 0, at.memory["consecutive"] + 1)
         return {**super().remember(at), "consecutive": row}
 
 
@@ -99,7 +103,11 @@ class skip_loss_spikes(Guard):
     extra = ("value",)
 
     def init_memory(self):
-        return {name: jnp.zeros((), jnp.float32) for name in ("skipped", "seen", "mean", "variance")}
+        return {
+            **super().init_memory(),
+            "seen": _counter(),
+            **{x: jnp.zeros((), jnp.float32) for x in ("mean", "variance")},
+        }
 
     def accepts(self, at):
         return jnp.isfinite(_loss(at)) & (_loss(at) <= self.bound(at))
@@ -142,7 +150,7 @@ class dynamic_loss_scale(Guard):
 
     def init_memory(self):
         scale = jnp.asarray(self.init_scale, jnp.float32)
-        return {**super().init_memory(), "loss_scale": scale, "growth_tracker": jnp.zeros((), jnp.float32)}
+        return {**super().init_memory(), "loss_scale": scale, "growth_tracker": _counter()}
 
     def factor(self, at):
         return 1 / memories(at).loss_scale
