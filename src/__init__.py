@@ -118,6 +118,7 @@ from .plotting import plot as plot
 from .schedules import bias_corrected_schedule as bias_corrected_schedule
 from .schedules import cosine_decay_schedule as cosine_decay_schedule
 from .schedules import exponential_decay as exponential_decay
+from .schedules import half_life_schedule as half_life_schedule
 from .schedules import inverse_sqrt_schedule as inverse_sqrt_schedule
 from .schedules import inverse_time_decay_schedule as inverse_time_decay_schedule
 from .schedules import linear_schedule as linear_schedule
@@ -140,7 +141,6 @@ from .transforms.adam import scale_by_amsgrad as scale_by_amsgrad
 from .transforms.adam import scale_by_nadam as scale_by_nadam
 from .transforms.adam import scale_by_uncorrected_adam as scale_by_uncorrected_adam
 from .transforms.adam_momentum import add_gradient_change as add_gradient_change
-from .transforms.adam_momentum import half_life_schedule as half_life_schedule
 from .transforms.adam_momentum import scale_by_adan as scale_by_adan
 from .transforms.adam_momentum import scale_by_ademamix as scale_by_ademamix
 from .transforms.adam_momentum import scale_by_adopt as scale_by_adopt

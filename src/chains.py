@@ -14,6 +14,7 @@ from .core.hyper import HyperLike, by_path
 from .core.schedule import Schedule, as_schedule
 from .schedules import (
     bias_corrected_schedule,
+    half_life_schedule,
     inverse_sqrt_schedule,
     inverse_time_decay_schedule,
     linear_schedule,
@@ -23,7 +24,6 @@ from .schedules import (
 from .transforms.adam import scale_by_adam, scale_by_amsgrad, scale_by_nadam, scale_by_uncorrected_adam
 from .transforms.adam_momentum import (
     add_gradient_change,
-    half_life_schedule,
     scale_by_adan,
     scale_by_ademamix,
     scale_by_adopt,

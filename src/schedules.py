@@ -8,6 +8,7 @@ swept and differentiated.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -299,6 +300,35 @@ class warmup_cosine_decay_schedule(Schedule):
 
 
 @value
+class half_life_schedule(Schedule):
+    """A decay β whose memory, −1/log β, grows along a straight line.
+
+    Pagliardini et al. 2024, arXiv:2409.03137, the scheduler of β₃ in section 3.
+
+    >>> import chainax as cx
+    >>> [round(cx.half_life_schedule(0.9, 0.999, 100)(k).item(), 4) for k in (0, 50, 100)]
+    [0.9, 0.998, 0.999]
+    """
+
+    init_value: Number = number("β until the transition begins", low=0.0, high=1.0)
+    end_value: Number = number("β when it has ended", low=0.0, high=1.0)
+    transition_steps: Number = number("its length, in steps", low=0.0)
+    transition_begin: Number = number("the step at which it begins", default=0.0)
+
+    phrase = (
+        "a decay from {init_value} to {end_value} whose memory grows along a line over {transition_steps} steps; "
+        "begun at step {transition_begin}"
+    )
+
+    def at(self, k):
+        done, length = k - self.transition_begin, jnp.maximum(self.transition_steps, 1)
+        memory = line(_memory(self.init_value), _memory(self.end_value), done, length)
+        # Where there is no memory β is 0, and the inner `where` keeps the derivatives finite.
+        decay = jnp.where(memory > 0, jnp.exp(-1 / jnp.where(memory > 0, memory, 1.0)), 0.0)
+        return jnp.where(done < length, decay, self.end_value)
+
+
+@value
 class bias_corrected_schedule(Schedule):
     """α·√(1−β₂ᵗ)/(1−β₁ᵗ), t = k + 1: MXNet's learning rate, which carries Adam's bias correction.
 
@@ -338,3 +368,11 @@ def warmup_exponential_decay_schedule(
 
 def _cosine_power(to_go: Any, exponent: Any) -> Any:
     return raised(half_cosine(to_go), exponent * jnp.ones_like(to_go))
+
+
+def _memory(decay: Any) -> Any:
+    """−1/log β. A Python β has its logarithm taken in double precision: float32 holds 1 − β badly."""
+    if isinstance(decay, float):
+        return -1 / math.log(decay) if decay else 0.0
+    safe = jnp.where(decay > 0, decay, 0.5)
+    return jnp.where(decay > 0, -1 / jnp.log(safe), 0.0)

@@ -9,6 +9,7 @@ import numpy as np
 import optax
 import pytest
 from reference import STEPS, Tree
+from registry import quickly
 
 
 def run_optax(build: Callable[..., Any], hyper: dict[str, Any], params: Tree, grads: Tree, **extra: Any) -> Tree:
@@ -17,7 +18,7 @@ def run_optax(build: Callable[..., Any], hyper: dict[str, Any], params: Tree, gr
         return _run_optax(build, hyper, params, grads, extra)
 
 
-@functools.partial(jax.jit, static_argnums=0)
+@functools.partial(quickly, static_argnums=0)
 def _run_optax(build: Callable[..., Any], hyper: dict[str, Any], params: Tree, grads: Tree, extra: Tree) -> Tree:
     tx = build(**hyper)
 

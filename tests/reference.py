@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from registry import quickly
 
 Tree = dict[str, Any]
 Draw = Callable[[np.random.Generator], float]
@@ -72,17 +73,17 @@ def follow(tx: cx.chain, params: Tree, grads: Tree) -> Tree:
     return jax.lax.scan(step, (params, tx.init(params)), grads)[1]
 
 
-traced = jax.jit(follow)
+traced = quickly(follow)
 """`follow` with the chain as an argument: its numbers are traced, and chains of one structure share a compilation."""
 
 
 def run(tx: cx.chain, params: Tree, grads: Tree, dtype: Any = np.float64, *, closed_over: bool = False) -> Tree:
     """The trajectory of a chain, computed in ``dtype``."""
     params, grads = jax.tree.map(lambda x: jnp.asarray(x, dtype), (params, grads))
-    return jax.jit(lambda p, g: follow(tx, p, g))(params, grads) if closed_over else traced(tx, params, grads)
+    return quickly(lambda p, g: follow(tx, p, g))(params, grads) if closed_over else traced(tx, params, grads)
 
 
-@functools.partial(jax.jit, static_argnames=("loss", "lookahead"))
+@functools.partial(quickly, static_argnames=("loss", "lookahead"))
 def descend(tx: cx.chain, loss: Callable[[Tree], Any], params: Tree, *, lookahead: bool = False) -> tuple[Tree, Tree]:
     """The trajectory of a chain on a loss, and the points at which the gradients were taken."""
 

@@ -1,5 +1,6 @@
 """The values that every law is tried on: each link and prebuilt chain, and the forms that hyperparameters take."""
 
+import functools
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -199,6 +200,8 @@ LINKS = (
     given(cx.scale_by_sophia(update_interval=2)),
     given(cx.sharpness_aware()),
     given(cx.skip_loss_spikes(warmup=1)),
+    given(cx.chain(cx.scale_by_lr(0.5), cx.scale_by_backtracking_linesearch(store_grad=True))),
+    given(cx.chain(cx.scale_by_lr(0.5), cx.scale_by_zoom_linesearch())),
     in_pairs(cx.clip_blocks_per_example(1.0, uniform=False)),
     in_pairs(cx.clip_per_example(1.0)),
     in_pairs(cx.differentially_private_aggregate(1.0, 0.1)),
@@ -277,6 +280,7 @@ def is_known(option: str, choice: Any) -> bool:
 FAST = {"xla_cpu_use_fusion_emitters": False, "xla_backend_optimization_level": "0"}
 QUICK = {option: choice for option, choice in FAST.items() if is_known(option, choice)}
 """Options of the compiler for what must be compiled, though not well: up to four times faster."""
+quickly = functools.partial(jax.jit, compiler_options=QUICK)
 
 
 def edited(tx: Any, edit: Callable[[Any], Any]) -> Any:

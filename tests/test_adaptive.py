@@ -10,6 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from agreement import check_against_optax, pytorch_optimizer
+from libraries import run_optax, run_pytorch_optimizer
 from reference import (
     STEPS,
     TOLERANCE,
@@ -52,20 +54,6 @@ def test_agrees_with_torch(case: Case, dtype: Any) -> None:
 
 
 # Optax
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def run_optax(build: Callable[..., Any], hyper: dict[str, Any], params: Tree, grads: Tree) -> Tree:
-    """The trajectory of an Optax optimizer."""
-    tx = build(**hyper)
-
-    def step(carry: tuple, g: Tree) -> tuple:
-        p, state = carry
-        u, state = tx.update(g, state, p)
-        p = optax.apply_updates(p, u)
-        return (p, state), p
-
-    return jax.lax.scan(step, (params, tx.init(params)), grads)[1]
 
 
 def optax_belief(learning_rate: Any, eps: Any, weight_decay: Any, **hyper: Any) -> Any:
@@ -124,30 +112,10 @@ OPTAX: dict[str, tuple[Callable[..., cx.chain], Callable[..., Any], Ranges]] = {
 @pytest.mark.parametrize("name", OPTAX)
 def test_agrees_with_optax(name: str, x64: None) -> None:
     """Every hyperparameter means what it means in Optax."""
-    ours, theirs, ranges = OPTAX[name]
-    for i, hyper in enumerate(settings(ranges)):
-        params, grads = problem(seed=i)
-        with jax.numpy_dtype_promotion("standard"):
-            expected = run_optax(theirs, hyper, params, grads)
-        check_run(ours(**hyper), params, grads, expected, constant_too=i == 0)
+    check_against_optax(*OPTAX[name])
 
 
 # pytorch_optimizer
-
-
-def run_pytorch_optimizer(name: str, params: Tree, grads: Tree, **hyper: Any) -> Tree:
-    """The trajectory of an optimizer of that library."""
-    torch, library = pytest.importorskip("torch"), pytest.importorskip("pytorch_optimizer")
-    leaves = {n: torch.nn.Parameter(torch.tensor(p)) for n, p in params.items()}
-    opt = getattr(library, name)(leaves.values(), foreach=False, **hyper)
-    trajectory: dict[str, list] = {n: [] for n in params}
-    for k in range(STEPS):
-        for n, p in leaves.items():
-            p.grad = torch.tensor(grads[n][k])
-        opt.step()
-        for n, p in leaves.items():
-            trajectory[n].append(p.detach().numpy().copy())
-    return {n: np.stack(points) for n, points in trajectory.items()}
 
 
 def adan_proximal(learning_rate: float, weight_decay: float, **hyper: float) -> cx.chain:
@@ -171,7 +139,7 @@ PYTORCH_OPTIMIZER: dict[str, tuple[Callable[..., cx.chain], str, Ranges, dict[st
 @pytest.mark.parametrize("name", PYTORCH_OPTIMIZER)
 def test_agrees_with_pytorch_optimizer(name: str, x64: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every hyperparameter means what it means there; MARS clips each leaf alone, so each is a tree of its own."""
-    library = pytest.importorskip("pytorch_optimizer")
+    library = pytorch_optimizer()
     # It hides 1e-15 under the root of MARS and LaProp, beside ε.
     monkeypatch.setattr(library.base.optimizer.BaseOptimizer, "apply_ams_bound", staticmethod(root))
     ours, theirs, ranges, static = PYTORCH_OPTIMIZER[name]
@@ -181,7 +149,8 @@ def test_agrees_with_pytorch_optimizer(name: str, x64: None, monkeypatch: pytest
         given["betas"] = tuple(hyper[b] for b in ("b1", "b2", "b3") if b in hyper)
         if "warmup_steps" in hyper:
             given["t_alpha_beta3"] = hyper["warmup_steps"]
-        expected = run_pytorch_optimizer(theirs, params, grads, **given, **static)
+        new = functools.partial(getattr(library, theirs), foreach=False, **given, **static)
+        expected = run_pytorch_optimizer(new, params, grads)
         for group in [[n] for n in params] if name == "mars_adamw" else [list(params)]:
             check_run(ours(**hyper), *({n: tree[n] for n in group} for tree in (params, grads, expected)))
 
@@ -372,8 +341,7 @@ def test_acprop_of_optax_has_another_variance(x64: None) -> None:
     hyper = {"learning_rate": 0.01, "b1": 0.7, "b2": 0.99}
     floors = {"eps": 1e-6 / 0.7, "eps_root": 1e-6 / 0.7**2}
     ours = run(cx.acprop(**hyper, eps=1e-6), params, grads)
-    with jax.numpy_dtype_promotion("standard"):
-        theirs = run_optax(optax.contrib.acprop, {**hyper, **floors}, params, grads)
+    theirs = run_optax(optax.contrib.acprop, {**hyper, **floors}, params, grads)
     moves, others = (jax.tree.map(lambda x: np.diff(x, axis=0), tree) for tree in (ours, theirs))
     assert_agree(jax.tree.map(lambda x: 0.7 * x, moves), others, 1e-9)
 

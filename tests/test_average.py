@@ -11,6 +11,7 @@ import optax
 import pytest
 from agreement import pytorch_optimizer
 from reference import STEPS, Tree, assert_agree, problem, run
+from registry import quickly
 
 ADAM = cx.adam(1e-2)
 
@@ -22,7 +23,7 @@ def averages(tx: cx.chain, params: Tree, grads: Tree) -> tuple[Tree, Tree]:
         p, state = tx.step(*carry, g)
         return (p, state), (p, cx.read_average(tx, p, state))
 
-    return jax.jit(lambda p, g: jax.lax.scan(step, (p, tx.init(p)), g)[1])(*jax.tree.map(jnp.asarray, (params, grads)))
+    return quickly(lambda p, g: jax.lax.scan(step, (p, tx.init(p)), g)[1])(*jax.tree.map(jnp.asarray, (params, grads)))
 
 
 def torch_averages(points: Tree, average: Any, steps: Any = range(STEPS)) -> dict[str, list]:
@@ -53,7 +54,7 @@ def test_ema_agrees_with_optax(decay: float, x64: None) -> None:
     assert_agree(points, run(ADAM, params, grads, closed_over=True), 1e-12)
     tx = optax.ema(decay, debias=True)
     with jax.numpy_dtype_promotion("standard"):
-        step = jax.jit(lambda p, state: tx.update(p, state))
+        step = quickly(lambda p, state: tx.update(p, state))
         state, seen = tx.init({n: x[0] for n, x in points.items()}), []
         for k in range(STEPS):
             average, state = step({n: x[k] for n, x in points.items()}, state)
@@ -112,7 +113,7 @@ def lookahead(tx: Any, params: Tree, grads: Tree) -> tuple[Tree, Tree]:
 
     with jax.numpy_dtype_promotion("standard"):
         start = optax.LookaheadParams.init_synced(jax.tree.map(jnp.asarray, params))
-        return jax.jit(lambda p, g: jax.lax.scan(step, (p, tx.init(p)), g)[1])(start, grads)
+        return quickly(lambda p, g: jax.lax.scan(step, (p, tx.init(p)), g)[1])(start, grads)
 
 
 @pytest.mark.parametrize("reset", (False, True))

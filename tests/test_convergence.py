@@ -11,7 +11,7 @@ import chainax as cx
 import jax
 import jax.numpy as jnp
 import pytest
-from registry import QUICK
+from registry import quickly
 
 
 def falling(learning_rate: float, steps: int, **hyper: Any) -> cx.chain:
@@ -125,7 +125,7 @@ def descend(tx: Any, loss: Any, start: jax.Array, steps: int, noise: float) -> j
         keys = jax.random.split(jax.random.key(0), steps)
         return jax.lax.scan(step, (start, tx.init(start)), keys)[1]
 
-    return jax.jit(run, compiler_options=QUICK)()
+    return quickly(run)()
 
 
 @pytest.mark.parametrize("name", ROWS)

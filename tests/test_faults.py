@@ -1,4 +1,8 @@
-"""Faults of Optax 0.2.8 that cannot happen here: each shown there first, as a documented fact."""
+"""Faults of Optax 0.2.8 that cannot happen here: each shown there first, as a documented fact.
+
+Two more are beside what they concern: the accumulator that one bad micro-batch spoils for ever in
+`test_accumulate.py`, and the monitor that changes the state's structure in `test_telemetry.py`.
+"""
 
 from typing import Any
 

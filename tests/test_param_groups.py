@@ -24,6 +24,7 @@ from reference import (
     torch_names,
     uniform,
 )
+from registry import quickly
 
 # Groups by path
 
@@ -91,7 +92,7 @@ FROZEN = {"None": lambda tree, k: {n: x if LATE.get(n, 0) <= k else None for n, 
 FROZEN["missing"] = lambda tree, k: {n: x for n, x in tree.items() if LATE.get(n, 0) <= k}
 
 
-@jax.jit
+@quickly
 def train(tx: cx.chain, params: Tree, state: cx.State, grads: Tree) -> tuple[Tree, cx.State, Tree]:
     """Some steps from a state on: the parameters and state that they end with, and the trajectory."""
 

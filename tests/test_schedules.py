@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from registry import quickly
 
 
 def halving(step):
@@ -252,7 +253,7 @@ def test_ends_are_met_exactly(schedule, first, last):
 def test_finite_everywhere(schedule):
     """No NaN and no infinity at any age, nor in the derivatives by the schedule's numbers."""
     steps = jnp.array([0, 1, 2, 4, 5, 7, 9, 10, 11, 16, 25, 50, 60, 1000, 2**24, 2**31 - 1])
-    values, slopes = jax.jit(lambda s: (s(steps), jax.jacobian(lambda s: s(steps))(s)))(schedule)
+    values, slopes = quickly(lambda s: (s(steps), jax.jacobian(lambda s: s(steps))(s)))(schedule)
     assert np.all(np.isfinite(values))
     assert all(np.all(np.isfinite(x)) for x in jax.tree.leaves(slopes))
 
@@ -331,14 +332,13 @@ def test_derivatives_by_the_numbers(schedule, x64):
         return jnp.sum(jnp.sin(1.0 + steps) * jax.tree.unflatten(structure, numbers)(steps))
 
     numbers, structure = jax.tree.flatten(schedule)
-    weighted = jax.jit(weighted)
-    slopes = jax.grad(weighted)(numbers)
+    slopes, value = quickly(jax.grad(weighted))(numbers), quickly(weighted)
     for i, slope in enumerate(slopes):
         if isinstance(schedule, cx.warm_restarts_schedule) and schedule.factor == 1 and numbers[i] is schedule.factor:
             assert slope == 0  # as documented
             continue
         h = 1e-6
-        up, down = (weighted([*numbers[:i], numbers[i] + d, *numbers[i + 1 :]]) for d in (h, -h))
+        up, down = (value([*numbers[:i], numbers[i] + d, *numbers[i + 1 :]]) for d in (h, -h))
         np.testing.assert_allclose(slope, (up - down) / (2 * h), rtol=1e-6, atol=1e-8)
 
 

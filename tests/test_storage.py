@@ -15,6 +15,7 @@ from chainax.core import storage as chainax_storage
 from chainax.core.storage import dynamic_map
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
+from registry import quickly
 
 FORMATS = {"int8": cx.int8(), "int4": cx.int4(), "float8": cx.float8(), "companded8": cx.companded8()}
 rng = np.random.default_rng(0)
@@ -62,12 +63,18 @@ def test_codes_and_scales_are_those_of_torchao(torchao: Any, form: str, theirs: 
     kind = getattr(getattr(torchao, f"subclass_{theirs.lower()}"), f"OptimState{theirs}")
     other = kind.zeros(x.shape, *(() if form == "float8" else (signed,)), block)
     other.copy_(torch.tensor(x))
-    ours = jax.jit(lambda x: FORMATS[form].keep(x, signed))(x)
+    ours = quickly(lambda x: FORMATS[form].keep(x, signed))(x)
     codes = other.codes.view(torch.uint8) if form == "float8" else other.codes
     np.testing.assert_array_equal(np.ravel(ours["codes"]), codes.numpy().ravel())
     np.testing.assert_array_equal(np.ravel(ours["scale"]), other.scale.numpy())
-    wide = jax.jit(lambda kept: FORMATS[form].widen(kept, x.shape, signed))(ours)
+    wide = quickly(lambda kept: FORMATS[form].widen(kept, x.shape, signed))(ours)
     np.testing.assert_array_equal(wide, other.dequantize().numpy())
+
+
+@functools.partial(quickly, static_argnums=(0, 2))
+def there_and_back(form: Any, x: Any, signed: bool) -> Any:
+    """What is left of ``x`` when it has been stored."""
+    return form.widen(form.keep(x, signed), x.shape, signed)
 
 
 @pytest.mark.parametrize("signed", (True, False))
@@ -77,12 +84,11 @@ def test_any_shape_is_padded(form: Any, shape: tuple, signed: bool) -> None:
     """Leaves that the block does not divide come back as the rows of a padded one would."""
     x = rng.normal(size=shape).astype(np.float32)
     x = x if signed else np.abs(x)
-    kept = form.keep(x, signed)
-    wide = form.widen(kept, shape, signed)
+    wide = there_and_back(form, x, signed)
     assert wide.shape == shape
     padded = np.zeros(-(-max(x.size, 1) // form.block) * form.block, np.float32)
     padded[: x.size] = x.ravel()
-    apart = form.widen(form.keep(padded, signed), padded.shape, signed)
+    apart = there_and_back(form, padded, signed)
     np.testing.assert_array_equal(np.ravel(wide), apart[: x.size])
     coarse = {cx.int4: 0.2, cx.float8: 0.04}.get(type(form), 0.03)
     if x.size:
@@ -93,8 +99,8 @@ def test_any_shape_is_padded(form: Any, shape: tuple, signed: bool) -> None:
 def test_second_moments_are_never_rounded_to_zero(form: Any) -> None:
     """A step is divided by their root: with a code for 0, training diverges (docs/low_precision.md)."""
     x = np.abs(INPUTS["ill-scaled"]).astype(np.float32)
-    assert np.all(form.widen(form.keep(x, False), x.shape, False) > 0)
-    assert np.any(np.asarray(form.widen(form.keep(x, True), x.shape, True)) == 0)
+    assert np.all(there_and_back(form, x, False) > 0)
+    assert np.any(there_and_back(form, x, True) == 0)
 
 
 @pytest.mark.parametrize("bits", (8, 4))
@@ -108,7 +114,7 @@ def test_adamw_is_that_of_torchao(torchao: Any, bits: int) -> None:
     leaves = {n: torch.nn.Parameter(torch.tensor(p)) for n, p in params.items()}
     other = getattr(torchao, f"AdamW{bits}bit")(leaves.values(), lr=1e-2, weight_decay=0.1)
     tx = cx.store(cx.adamw(1e-2, weight_decay=0.1), FORMATS[f"int{bits}"])
-    state, step = tx.init(params), jax.jit(tx.step)
+    state, step = tx.init(params), quickly(tx.step)
     for g in grads:
         params, state = step(params, state, g)
         for n, p in leaves.items():
@@ -177,7 +183,7 @@ def test_optimizers_work_on_any_format(form: Any, name: str) -> None:
     start = {"large": jnp.ones((160, 256)), "odd": jnp.ones((65, 77)), "small": jnp.ones(9)}
     target = jax.tree.map(lambda x: jnp.sin(jnp.arange(x.size, dtype=x.dtype)).reshape(x.shape), start)
 
-    @functools.partial(jax.jit, static_argnums=0)
+    @functools.partial(quickly, static_argnums=0)
     def train(tx: Any) -> Any:
         def body(_: Any, carry: Any) -> Any:
             params, state = carry
@@ -200,7 +206,7 @@ def test_parts_are_the_whole(form: Any) -> None:
     shape = (100, 256 * 3)
     p, g = (jnp.asarray(rng.normal(size=shape), jnp.float32) for _ in range(2))
     state = tx.init({"w": p})
-    step = jax.jit(tx.step)
+    step = quickly(tx.step)
     loops = str(step.lower({"w": p}, state, {"w": g}).compile().as_text())
     assert " while(" in loops
     # The same numbers in one leaf for each block, which are too small for a loop.
@@ -261,7 +267,7 @@ def test_same_bits_on_any_sharding(form: Any, shape: tuple, spec: Any) -> None:
     mesh = Mesh(np.array(jax.devices()[:4]), ("d",))
     tx = cx.store(cx.adamw(1e-2), form)
     params, grads = ({"w": jnp.asarray(rng.normal(size=shape), jnp.float32)} for _ in range(2))
-    step = cx.make_step(tx, donate=False)
+    step = quickly(tx.step)
     alone = step(params, tx.init(params), grads)
     where = NamedSharding(mesh, spec)
     sharded, sharded_grads = jax.device_put((params, grads), where)
@@ -301,8 +307,8 @@ def test_complex_leaves_are_pairs() -> None:
     tx = cx.store(cx.adam(1e-2), cx.int8())
     z = jnp.asarray(rng.normal(size=(64, 128)) + 1j * rng.normal(size=(64, 128)), jnp.complex64)
     parts = jnp.stack([z.real, z.imag], -1)
-    _, state = jax.jit(tx.step)({"w": z}, tx.init({"w": z}), {"w": z})
-    _, apart = jax.jit(tx.step)({"w": parts}, tx.init({"w": parts}), {"w": parts})
+    _, state = quickly(tx.step)({"w": z}, tx.init({"w": z}), {"w": z})
+    _, apart = quickly(tx.step)({"w": parts}, tx.init({"w": parts}), {"w": parts})
     for slot in ("mu", "nu"):
         a, b = (s.links["scale_by_adam"][slot]["w"]["codes"] for s in (state, apart))
         np.testing.assert_array_equal(np.ravel(a), np.ravel(b))

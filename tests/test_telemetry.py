@@ -143,7 +143,7 @@ def test_statistics_are_of_the_last_step_that_was_taken() -> None:
     _, state = tx.step(params, state, jax.tree.map(lambda g: g * jnp.nan, GRADS))
     found = cx.recorded(tx, state)
     assert_recorded(found["record"], before)
-    assert found["skip_nonfinite"] == {"skipped": 1.0, "consecutive": 1.0}
+    assert found["skip_nonfinite"] == {"skipped": 1, "consecutive": 1}
     _, state = tx.step(params, state, {**jax.tree.map(jnp.zeros_like, GRADS), "head": None})
     assert_recorded(
         cx.recorded(tx, state, "path")["record"]["norm"], {"block_0/bias": 0, "block_0/kernel": 0, "head": 2}
@@ -158,7 +158,7 @@ def test_recorded_goes_into_other_links_and_lists_what_they_remember() -> None:
     )
     _, state = after(tx, 3)
     found = cx.recorded(tx, state)
-    assert found["dynamic_loss_scale"] == {"loss_scale": 4.0, "skipped": 0.0, "growth_tracker": 3.0}
+    assert found["dynamic_loss_scale"] == {"loss_scale": 4.0, "skipped": 0, "growth_tracker": 3}
     assert {k: float(x) for k, x in found["accumulate"].items() if k != "tx"} == {"count": 1, "skipped": 0, "weight": 1}
     assert_recorded(found["accumulate"]["tx"], {"partition": {"default": {"record": {"norm": 1.5 / 4}}}})
     assert cx.recorded(cx.adam(0.1), cx.adam(0.1).init(PARAMS)) == {}

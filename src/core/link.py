@@ -41,6 +41,8 @@ class Link(Transformation):
     """Names of the extra arguments of ``update`` that the link reads, as ``at.extra[name]``."""
     per_example: ClassVar[bool] = False
     """Whether the updates come with a leading axis of examples, which this link, the first, reduces."""
+    no_reverse_mode: ClassVar[str] = ""
+    """Why reverse-mode derivatives, and so hypergradients, do not pass through the link, if they do not."""
 
     @property
     def links(self) -> dict[str, Link]:

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import math
-
 import jax.numpy as jnp
 
 from ..core.hyper import Hyper, hyper
 from ..core.link import Leafwise, transform
 from ..core.numerics import one_minus_power, sqrt
-from ..core.schedule import Schedule
-from ..core.value import Number, number, value
-from ..curves import line
 from .adam import scale_by_adam
 
 
@@ -131,35 +126,6 @@ class scale_by_ademamix(scale_by_adam):
         return mean / (sqrt(v * debias[1]) + self.eps), {"mu": m, "nu": v, "mu_slow": slow}
 
 
-@value
-class half_life_schedule(Schedule):
-    """A decay β whose memory, −1/log β, grows along a straight line.
-
-    Pagliardini et al. 2024, arXiv:2409.03137, the scheduler of β₃ in section 3.
-
-    >>> import chainax as cx
-    >>> [round(cx.half_life_schedule(0.9, 0.999, 100)(k).item(), 4) for k in (0, 50, 100)]
-    [0.9, 0.998, 0.999]
-    """
-
-    init_value: Number = number("β until the transition begins", low=0.0, high=1.0)
-    end_value: Number = number("β when it has ended", low=0.0, high=1.0)
-    transition_steps: Number = number("its length, in steps", low=0.0)
-    transition_begin: Number = number("the step at which it begins", default=0.0)
-
-    phrase = (
-        "a decay from {init_value} to {end_value} whose memory grows along a line over {transition_steps} steps; "
-        "begun at step {transition_begin}"
-    )
-
-    def at(self, k):
-        done, length = k - self.transition_begin, jnp.maximum(self.transition_steps, 1)
-        memory = line(_memory(self.init_value), _memory(self.end_value), done, length)
-        # Where there is no memory β is 0, and the inner `where` keeps the derivatives finite.
-        decay = jnp.where(memory > 0, jnp.exp(-1 / jnp.where(memory > 0, memory, 1.0)), 0.0)
-        return jnp.where(done < length, decay, self.end_value)
-
-
 @transform
 class scale_by_simplified_ademamix(scale_by_adam):
     """Adam with a momentum that adds up, and a weight on the newest gradient. Morwani et al. 2025, arXiv:2502.02431."""
@@ -196,11 +162,3 @@ class add_gradient_change(Leafwise):
 
     def leaf(self, u, slot, p, scalars):
         return u + self.gamma * self.b1 / (1 - self.b1) * (u - slot.last), {"last": u}
-
-
-def _memory(decay):
-    """−1/log β. A Python β has its logarithm taken in double precision: float32 holds 1 − β badly."""
-    if isinstance(decay, float):
-        return -1 / math.log(decay) if decay else 0.0
-    safe = jnp.where(decay > 0, decay, 0.5)
-    return jnp.where(decay > 0, -1 / jnp.log(safe), 0.0)

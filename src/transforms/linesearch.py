@@ -71,6 +71,7 @@ class LineSearch(Treewise):
     role = "scale"
     reads_params = True
     extra = ("value", "grad", "value_fn")
+    no_reverse_mode = "its loop has as many turns as the search needs, and JAX keeps no record of them"
 
     def _check_steps(self, field: str) -> None:
         steps = getattr(self, field)
