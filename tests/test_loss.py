@@ -25,8 +25,7 @@ def losses(seed: int) -> np.ndarray:
     return 3 * np.exp(-np.arange(STEPS) / 30) + 0.5 * np.random.default_rng(seed).normal(size=STEPS)
 
 
-@quickly
-def run(tx: cx.chain, params: Tree, grads: Tree, values: Any) -> Tree:
+def trajectory(tx: cx.chain, params: Tree, grads: Tree, values: Any) -> Tree:
     """The trajectory of a chain that is given the loss."""
 
     def step(carry: tuple, given: tuple) -> tuple:
@@ -34,6 +33,9 @@ def run(tx: cx.chain, params: Tree, grads: Tree, values: Any) -> Tree:
         return (p, state), p
 
     return jax.lax.scan(step, (params, tx.init(params)), (grads, values))[1]
+
+
+run = quickly(trajectory)
 
 
 def flat(tree: Tree) -> np.ndarray:
@@ -133,7 +135,7 @@ def test_defaults(x64: None) -> None:
     params, grads = problem(seed=0)
     for ours, theirs in ((cx.momo, optax.contrib.momo), (cx.momo_adam, optax.contrib.momo_adam)):
         expected = run_optax(theirs, {}, params, grads, value=losses(0))
-        constant = quickly(functools.partial(run.__wrapped__, ours()))  # 0.999 is not rounded to float32
+        constant = quickly(functools.partial(trajectory, ours()))  # 0.999 is not rounded to float32
         assert_agree(constant(params, grads, losses(0)), expected, 1e-9)
 
 
