@@ -9,7 +9,7 @@ INSTALL := -m pip install -q --disable-pip-version-check --config-settings edita
 
 .PHONY: demo test bench lint types pytest newest clean
 
-demo: .venv/examples.done  ## The decay-order experiment: a table, and decay_order.png low_precision.png
+demo: .venv/examples.done  ## The decay-order experiment: a table, and decay_order.png
 	$(BIN)/python examples/decay_order.py
 
 test: lint types pytest newest  ## All checks, on the oldest Python and on the newest at hand

@@ -11,7 +11,7 @@ losses show, and the curves in ``low_precision.png``.
 
 The text is the language reference that ships with Python (`pydoc_data.topics`), each paragraph once; the
 last tenth is held out. The network has 4 layers of width 128, 0.8 million parameters, and sees 8 windows
-of 64 characters a step: small enough that 24 runs of 500 steps take some minutes on two cores, large enough
+of 64 characters a step: small enough that 24 runs of 500 steps take about twenty minutes on two cores, large enough
 that `int8` and its like store all its matrices in blocks. The learning rate was chosen by float32 alone, of five:
 twice as much ended 0.04 lower on average, but with seeds 0.13 apart, in which what storing costs would
 drown. A run this short says nothing of long ones.

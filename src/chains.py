@@ -1,7 +1,10 @@
 """The prebuilt optimizers: each one a chain of links, to be used as it is or edited.
 
-What all share: ``learning_rate`` and the other numbers may be numbers, schedules or `by_path`
-tables. ``weight_decay=None`` leaves the decay link out; a number, 0 included, puts it in.
+What all share: arguments typed ``HyperLike`` may be numbers, schedules or `by_path` tables; those typed
+``float`` are numbers. ``weight_decay=None`` leaves the decay link out; a number, 0 included, puts it
+in. What a number means stands in the link's own help and range. Where ``torch.optim`` has the optimizer,
+the defaults are PyTorch's, and so not always Optax's: `adamw` decays by 1e-2 instead of 1e-4, the decay
+of `rmsprop` is 0.99 instead of 0.9, and `adagrad` starts at 0 instead of 0.1.
 """
 
 from __future__ import annotations
@@ -110,7 +113,7 @@ def adagrad(
 ) -> chain:
     """Adagrad. Duchi, Hazan & Singer 2011, JMLR 12. ``weight_decay`` is coupled (L2).
 
-    ``lr_decay`` divides a constant learning rate by 1 + (t−1)·lr_decay, as in PyTorch.
+    ``lr_decay`` divides the learning rate by 1 + (t−1)·lr_decay, as in PyTorch.
     """
     rate = learning_rate
     if lr_decay is not None:
@@ -201,7 +204,7 @@ def adamw(
     b1: HyperLike = 0.9,
     b2: HyperLike = 0.999,
     eps: HyperLike = 1e-8,
-    weight_decay: HyperLike = 1e-2,
+    weight_decay: HyperLike | None = 1e-2,
 ) -> chain:
     """Adam with decoupled weight decay. Loshchilov & Hutter 2019, arXiv:1711.05101, Algorithm 2.
 
@@ -216,7 +219,7 @@ def adamw(
     weight decay: decoupled (after the preconditioner), scaled by the learning rate
     state: 2 slots, 8 bytes a parameter
     """
-    return chain(scale_by_adam(b1, b2, eps), add_decayed_weights(weight_decay), scale_by_lr(learning_rate))
+    return chain(scale_by_adam(b1, b2, eps), _decay(weight_decay), scale_by_lr(learning_rate))
 
 
 def adamw_paper(
@@ -226,7 +229,7 @@ def adamw_paper(
     b1: HyperLike = 0.9,
     b2: HyperLike = 0.999,
     eps: HyperLike = 1e-8,
-    weight_decay: HyperLike = 1e-2,
+    weight_decay: HyperLike | None = 1e-2,
 ) -> chain:
     """AdamW as published: θ ← θ − ηₜ(α·m̂/(√v̂+ε) + λθ). Loshchilov & Hutter 2019, arXiv:1711.05101, Algorithm 2.
 
@@ -235,7 +238,7 @@ def adamw_paper(
     return chain(
         scale_by_adam(b1, b2, eps),
         scale(learning_rate),
-        add_decayed_weights(weight_decay),
+        _decay(weight_decay),
         scale_by_lr(schedule),
     )
 
@@ -246,10 +249,11 @@ def adamw_independent(
     b1: HyperLike = 0.9,
     b2: HyperLike = 0.999,
     eps: HyperLike = 1e-8,
-    weight_decay: HyperLike = 1e-5,
+    weight_decay: HyperLike | None = 1e-5,
 ) -> chain:
     """Adam, then θ ← θ − λθ as a plain-SGD step of its own, which the learning rate does not scale."""
-    return chain(scale_by_adam(b1, b2, eps), scale_by_lr(learning_rate), decay_after_step(weight_decay))
+    after = None if weight_decay is None else decay_after_step(weight_decay)
+    return chain(scale_by_adam(b1, b2, eps), scale_by_lr(learning_rate), after)
 
 
 def bert_adamw(
@@ -366,10 +370,10 @@ def adamaxw(
     b1: HyperLike = 0.9,
     b2: HyperLike = 0.999,
     eps: HyperLike = 1e-8,
-    weight_decay: HyperLike = 1e-2,
+    weight_decay: HyperLike | None = 1e-2,
 ) -> chain:
     """`adamax` with decoupled weight decay."""
-    return chain(scale_by_adamax(b1, b2, eps), add_decayed_weights(weight_decay), scale_by_lr(learning_rate))
+    return chain(scale_by_adamax(b1, b2, eps), _decay(weight_decay), scale_by_lr(learning_rate))
 
 
 def nadamw(
@@ -378,10 +382,10 @@ def nadamw(
     b1: HyperLike = 0.9,
     b2: HyperLike = 0.999,
     eps: HyperLike = 1e-8,
-    weight_decay: HyperLike = 1e-2,
+    weight_decay: HyperLike | None = 1e-2,
 ) -> chain:
     """AdamW with its mean taken one step ahead, on no schedule. Dozat 2016; for his schedule see `nadam`."""
-    return chain(scale_by_nesterov_adam(b1, b2, eps), add_decayed_weights(weight_decay), scale_by_lr(learning_rate))
+    return chain(scale_by_nesterov_adam(b1, b2, eps), _decay(weight_decay), scale_by_lr(learning_rate))
 
 
 def radam(
@@ -402,10 +406,10 @@ def radamw(
     b1: HyperLike = 0.9,
     b2: HyperLike = 0.999,
     eps: HyperLike = 1e-8,
-    weight_decay: HyperLike = 1e-2,
+    weight_decay: HyperLike | None = 1e-2,
 ) -> chain:
     """`radam` with decoupled weight decay."""
-    return chain(scale_by_radam(b1, b2, eps), add_decayed_weights(weight_decay), scale_by_lr(learning_rate))
+    return chain(scale_by_radam(b1, b2, eps), _decay(weight_decay), scale_by_lr(learning_rate))
 
 
 def adabelief(
@@ -455,13 +459,13 @@ def stable_adamw(
     b1: HyperLike = 0.9,
     b2: HyperLike = 0.99,
     eps: HyperLike = 1e-8,
-    weight_decay: HyperLike = 1e-2,
+    weight_decay: HyperLike | None = 1e-2,
 ) -> chain:
     """AdamW with Adafactor's update clipping. Wortsman et al. 2023, arXiv:2304.13013, Algorithm 2.
 
     Departs from it in that only Adam's part is clipped, and not the decay.
     """
-    return chain(scale_by_stable_adam(b1, b2, eps), add_decayed_weights(weight_decay), scale_by_lr(learning_rate))
+    return chain(scale_by_stable_adam(b1, b2, eps), _decay(weight_decay), scale_by_lr(learning_rate))
 
 
 def novograd(
@@ -472,7 +476,10 @@ def novograd(
     eps: HyperLike = 1e-8,
     weight_decay: HyperLike | None = None,
 ) -> chain:
-    """NovoGrad: momentum on gradients normalized leaf by leaf. Ginsburg et al. 2019, arXiv:1905.11286, Algorithm 1."""
+    """NovoGrad: momentum on gradients normalized leaf by leaf. Ginsburg et al. 2019, arXiv:1905.11286, Algorithm 1.
+
+    ``weight_decay`` is added to the normalized gradient, before the momentum.
+    """
     return chain(
         scale_by_running_norm(b2, eps),
         _decay(weight_decay),
@@ -488,7 +495,7 @@ def adam_mini(
     b2: HyperLike = 0.999,
     eps: HyperLike = 1e-8,
     block_axes: tuple[int, ...] = (),
-    weight_decay: HyperLike = 1e-2,
+    weight_decay: HyperLike | None = 1e-2,
 ) -> chain:
     """AdamW with one mean square for each block of a leaf. Zhang et al. 2025, arXiv:2406.16793, Algorithm 1.
 
@@ -496,7 +503,7 @@ def adam_mini(
     """
     return chain(
         scale_by_adam_mini(b1, b2, eps, block_axes),
-        add_decayed_weights(weight_decay),
+        _decay(weight_decay),
         scale_by_lr(learning_rate),
     )
 
@@ -587,7 +594,7 @@ def mars_adamw(
     b2: HyperLike = 0.99,
     gamma: HyperLike = 0.025,
     eps: HyperLike = 1e-8,
-    weight_decay: HyperLike = 1e-2,
+    weight_decay: HyperLike | None = 1e-2,
 ) -> chain:
     """MARS-AdamW in its approximate form. Yuan et al. 2024, arXiv:2411.10438, Algorithm 2.
 
@@ -597,7 +604,7 @@ def mars_adamw(
         add_gradient_change(b1, gamma),
         clip_by_global_norm(1.0),
         scale_by_adam(b1, b2, eps),
-        add_decayed_weights(weight_decay),
+        _decay(weight_decay),
         scale_by_lr(learning_rate),
     )
 
@@ -630,7 +637,8 @@ def polyak_sgd(
 ) -> chain:
     """Gradient descent with Polyak's step size. Loizou et al. 2021, arXiv:2002.10542.
 
-    ``step`` must be given ``value``, the loss. ``scaling`` is the paper's 1/c, for steps of any length.
+    ``step`` must be given ``value``, the loss. ``scaling`` is the paper's 1/c. It multiplies
+    the bound too: no step is longer than scaling·max_learning_rate·‖g‖.
     """
     return chain(scale_by_polyak(f_min, max_learning_rate, eps), scale_by_lr(scaling))
 
@@ -655,13 +663,13 @@ def lion(
     *,
     b1: HyperLike = 0.9,
     b2: HyperLike = 0.99,
-    weight_decay: HyperLike = 1e-3,
+    weight_decay: HyperLike | None = 1e-3,
 ) -> chain:
     """Lion. Chen et al. 2023, arXiv:2302.06675, Algorithm 2.
 
     Its steps are longer than AdamW's: the paper takes a third to a tenth of the rate, and as much more decay.
     """
-    return chain(scale_by_lion(b1, b2), add_decayed_weights(weight_decay), scale_by_lr(learning_rate))
+    return chain(scale_by_lion(b1, b2), _decay(weight_decay), scale_by_lr(learning_rate))
 
 
 def rprop(
@@ -691,7 +699,10 @@ def lars(
     trust_coefficient: HyperLike = 1e-3,
     eps: HyperLike = 0.0,
 ) -> chain:
-    """LARS. You et al. 2017, arXiv:1708.03888, Algorithm 1: the momentum holds steps, at the rates they came with."""
+    """LARS. You et al. 2017, arXiv:1708.03888, Algorithm 1: the momentum holds steps, at the rates they came with.
+
+    ``weight_decay`` enters before the trust ratio and the momentum.
+    """
     return chain(
         scale_by_lars(trust_coefficient, weight_decay, eps),
         scale_by_lr(learning_rate),
@@ -705,12 +716,12 @@ def lamb(
     b1: HyperLike = 0.9,
     b2: HyperLike = 0.999,
     eps: HyperLike = 1e-6,
-    weight_decay: HyperLike = 0.0,
+    weight_decay: HyperLike | None = None,
 ) -> chain:
     """LAMB. You et al. 2020, arXiv:1904.00962, Algorithm 2, with φ(z) = z. The decay counts in the trust ratio."""
     return chain(
         scale_by_adam(b1, b2, eps),
-        add_decayed_weights(weight_decay),
+        _decay(weight_decay),
         scale_by_trust_ratio(),
         scale_by_lr(learning_rate),
     )
@@ -739,8 +750,8 @@ def adafactor(
     """Adafactor. Shazeer & Stern 2018, arXiv:1804.04235, Algorithm 6.
 
     By default the rate is the paper's min(10⁻², 1/√t). It counts relative to the RMS of a parameter, or
-    to ``min_scale`` if that is more; with ``None`` it is absolute. ``weight_decay``, which the paper has
-    not, is decoupled. The published code averages steps, ``momentum`` here what the rate multiplies.
+    to ``min_scale`` if that is more; with ``None`` it is absolute. ``weight_decay``, which the paper does
+    not have, is decoupled. ``momentum`` averages the update before the learning rate; the published code, after it.
     """
     return chain(
         scale_by_factored_rms(decay_rate, eps, min_dim_size_to_factor),
@@ -768,7 +779,10 @@ def galore_adamw(
     eps: HyperLike = 1e-8,
     weight_decay: HyperLike | None = None,
 ) -> chain:
-    """AdamW on low-rank gradients. Zhao et al. 2024, arXiv:2403.03507, Algorithm 2. ``weight_decay`` has full rank."""
+    """AdamW on low-rank gradients. Zhao et al. 2024, arXiv:2403.03507, Algorithm 2.
+
+    ``weight_decay`` is decoupled, and acts on the parameters as they are, not projected.
+    """
     return chain(
         scale_by_galore(scale_by_adam(b1, b2, eps), rank, update_proj_gap, scale),
         _decay(weight_decay),
@@ -856,7 +870,10 @@ def sophia(
 
 
 def noisy_sgd(learning_rate: HyperLike, *, eta: HyperLike = 0.01, gamma: HyperLike = 0.55, seed: int = 0) -> chain:
-    """SGD with Gaussian noise that fades. Neelakantan et al. 2015, arXiv:1511.06807."""
+    """SGD with Gaussian noise that fades. Neelakantan et al. 2015, arXiv:1511.06807.
+
+    ``eta`` is the variance at the first step, from which it falls as t^−``gamma``.
+    """
     return chain(add_noise(eta, gamma, seed), scale_by_lr(learning_rate))
 
 
@@ -883,7 +900,7 @@ def ldog(
     eps: HyperLike = 1e-8,
     weight_decay: HyperLike | None = None,
 ) -> chain:
-    """`dog` leaf by leaf: L-DoG. Ivgi et al. 2023, arXiv:2302.12022."""
+    """`dog` leaf by leaf: L-DoG. Ivgi et al. 2023, arXiv:2302.12022. ``weight_decay`` is L2."""
     return chain(_decay(weight_decay), scale_by_ldog(r_eps, relative, eps), scale_by_lr(learning_rate))
 
 

@@ -230,6 +230,16 @@ def test_stack_of_equal_chains_has_an_axis() -> None:
     assert moved["b"].shape == (1, 3)
 
 
+def test_a_chain_may_climb() -> None:
+    """A scale by −1 at the front turns the gradients, without a warning, and the decay still shrinks weights."""
+    climb = cx.chain(cx.scale(-1.0), cx.adamw(0.1))
+    assert "weight decay: decoupled (after the preconditioner), scaled by the learning rate" in climb.describe()
+    plain = cx.adamw(0.1)
+    params, grads = jnp.array([1.0, -2.0]), jnp.array([0.5, 0.25])
+    ours, _ = climb.update(grads, climb.init(params), params)
+    np.testing.assert_array_equal(ours, plain.update(-grads, plain.init(params), params)[0])
+
+
 def test_describe_does_not_guess() -> None:
     """L1 is not L2, a foreign link may be a preconditioner, and a decay may have a rate of its own."""
     l1 = cx.chain(cx.add_l1(0.1), cx.scale_by_lr(0.1)).describe()

@@ -380,7 +380,7 @@ MISTAKES: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "an axis that a leaf has not": (
         lambda: cx.chain(cx.centralize(axis=2)).update(PARAMS, EMPTY),
         ValueError,
-        "`centralize.axis` is 2, which an update of shape [2, 3] has not",
+        "`centralize.axis` is 2, but an update of shape [2, 3] has no such axis",
     ),
     "no loss scale": (lambda: cx.loss_scale(STATE), KeyError, "no loss scales: put one dynamic_loss_scale() first"),
     "a loss scale of 0": (lambda: cx.dynamic_loss_scale(0), ValueError, "init_scale` must be positive, got 0"),

@@ -245,6 +245,23 @@ def test_first_pattern_found_decides():
     assert factors == {"encoder": {"kernel": 1.0, "bias": 0.0}, "norm": [0.0], "head": 3.0}
 
 
+def test_a_table_may_be_made_leaf_by_leaf():
+    """By shape, by dtype or by another tree; names that are regular expressions match themselves alone."""
+    params = {"a.b": jnp.ones((2, 2)), "aXb": jnp.ones(2), "n": np.arange(3), "hole": None, "w": [jnp.ones(1)] * 2}
+    mask = {"a.b": True, "aXb": False, "n": False, "hole": None, "w": [True, False]}
+    table = cx.by_leaf(params, lambda path, p: 0.5 if p.ndim > 1 else 1.0)
+    assert table == cx.by_path({r"^(a\.b)$": 0.5, "^(aXb|w/0|w/1)$": 1.0})
+    assert cx.by_leaf(jax.eval_shape(lambda: {"w": jnp.ones(2)}), lambda path, p: len(p.shape)) == cx.by_path(
+        {"^(w)$": 1}
+    )
+    chosen = dict(zip(["a.b", "aXb", "hole", "n", "w/0", "w/1"], jax.tree.leaves(mask, is_leaf=lambda x: x is None)))
+    tx = cx.scale(cx.by_leaf(params, lambda path, p: float(chosen[path])))
+    updates, _ = tx.update({**params, "n": None}, tx.init(params), params)
+    assert [x.sum() for x in jax.tree.leaves(updates)] == [4, 0, 1, 0]
+    with pytest.raises(ValueError, match="`by_path` needs a table"):
+        cx.by_leaf({"n": np.arange(3)}, lambda path, p: 1.0)
+
+
 def test_unmatched_path_is_an_error():
     """Without a default each parameter needs a pattern; leaves that are not trained need none."""
     tx = cx.scale(cx.by_path({"w": 0.1}))

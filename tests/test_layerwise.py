@@ -23,7 +23,7 @@ VECTORS = ("vector", "scalar")
 def optax_lars(**hyper: Any) -> cx.chain:
     """Optax's LARS, which takes the norm of the gradient with the decay in it."""
     tx = cx.lars(**{**hyper, "weight_decay": 0.0})
-    trust = cx.scale_by_trust_ratio(hyper["trust_coefficient"], hyper["eps"])
+    trust = cx.scale_by_trust_ratio(trust_coefficient=hyper["trust_coefficient"], eps=hyper["eps"])
     return tx.replace("scale_by_lars", cx.chain(cx.add_decayed_weights(hyper["weight_decay"]), trust))
 
 
@@ -147,7 +147,7 @@ def test_fromage_keeps_the_norm(schedule: Callable, rate: float) -> None:
 @pytest.mark.parametrize(
     "tx",
     (
-        cx.chain(cx.scale_by_trust_ratio(0.1), cx.scale_by_lr(0.1)),
+        cx.chain(cx.scale_by_trust_ratio(trust_coefficient=0.1), cx.scale_by_lr(0.1)),
         cx.chain(cx.scale_by_lars(0.1, 0.5), cx.scale_by_lr(0.1)),
     ),
     ids=repr,

@@ -276,6 +276,15 @@ def test_minimize_stops(x64: None) -> None:
     assert cx.minimize(cx.lbfgs(), lambda x: jnp.sum(jnp.sqrt(x)), -jnp.ones(2)).state.step == 0
 
 
+def test_minimize_ends_though_a_guard_refuses() -> None:
+    """Every attempt counts, so that a step that is refused for ever ends the run too."""
+    tx = cx.chain(cx.skip_large_updates(1.0), cx.sgd(0.1))
+    found = cx.minimize(tx, lambda x: jnp.sum(jnp.square(x)), jnp.array([3.0]), max_steps=5)
+    assert found.params == 3.0
+    assert found.state.step == 0
+    assert found.state.links["skip_large_updates"]["skipped"] == 5
+
+
 def test_minimize_in_mixed_precision(x64: None) -> None:
     """Each parameter in its own precision, scalars in the better one; no parameters are no work."""
     params = {"double": jnp.zeros(2), "single": jnp.zeros(3, jnp.float32)}

@@ -13,7 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from .schedule import Schedule, number_or_schedule
-from .value import PlainKeyError, Range, Value, code, fill, is_array, make, number, register
+from .tree import flatten, is_trainable
+from .value import PlainKeyError, Range, Value, code, fill, is_array, make, number, register, same
 
 DTYPES = ("float32", "bfloat16", "float16")
 """The names of dtypes that slots can be stored in."""
@@ -104,6 +105,30 @@ class by_path(Value):
     def __repr__(self) -> str:
         default = "" if self.default is None else f", default={code(self.default)}"
         return f"by_path({code(self.table)}{default})"
+
+
+def by_leaf(params: Any, choose: Callable[[str, Any], Any]) -> by_path:
+    """The `by_path` table that gives each trained leaf of ``params`` what ``choose(path, leaf)`` returns.
+
+    For what depends on shapes, or stands in a tree of its own. ``params`` may be arrays or their shapes and
+    dtypes, as of ``jax.eval_shape``. Leaves with equal entries share a pattern.
+
+    >>> import chainax as cx
+    >>> params = {"bias": jax.numpy.ones(2), "kernel": jax.numpy.ones((3, 2)), "scale": jax.numpy.ones(2)}
+    >>> cx.by_leaf(params, lambda path, p: 0.1 if p.ndim > 1 else 0.0)
+    by_path({'^(bias|scale)$': 0, '^(kernel)$': 0.1})
+    """
+    groups: list[tuple[Any, list[str]]] = []
+    for path, leaf in flatten(params).items():
+        if not is_trainable(leaf):
+            continue
+        entry = choose(path, leaf)
+        alike = next((paths for other, paths in groups if same(other, entry)), None)
+        if alike is None:
+            groups.append((entry, [path]))
+        else:
+            alike.append(path)
+    return by_path({f"^({'|'.join(map(re.escape, paths))})$": entry for entry, paths in groups})
 
 
 def _entry(label: str, x: Any) -> Any:

@@ -60,13 +60,15 @@ def _decays(link: Link) -> bool:
 
 
 def _roles(links: dict[str, Link]) -> list[str]:
-    """What each link is for; a scale by a negative number is a descent."""
+    """What each link is for; a scale by a negative number is a descent, but at the front of one a turned gradient."""
+    later = any(link.role == "descend" for link in links.values())
 
-    def flips(link: Link) -> bool:
+    def flips(i: int, link: Link) -> bool:
         factor = getattr(link, "step_size", None)
-        return link.role == "scale" and isinstance(factor, float) and factor < 0
+        negative = link.role == "scale" and isinstance(factor, float) and factor < 0
+        return negative and not (i == 0 and later)
 
-    return ["descend" if flips(link) else link.role for link in links.values()]
+    return ["descend" if flips(i, link) else link.role for i, link in enumerate(links.values())]
 
 
 def _kind(i: int, links: dict[str, Link]) -> str:

@@ -32,7 +32,7 @@ class Transformation(Value):
         Leaves that are not floating-point or complex arrays get no slots and are never changed. A
         parameter whose gradient is ``None`` at some step is left alone at that step, slots and all.
 
-        Warns (`ChainWarning`) of a `by_path` pattern that no parameter's path matches.
+        Warns (`ChainWarning`) of a `by_path` pattern that decides for no parameter.
         """
         warn_of_unmatched(self.links, params)
         return engine.init(self.links, params)
@@ -45,7 +45,8 @@ class Transformation(Value):
         keeps the update in float32 until it meets the parameter.
 
         Errors: ``TypeError`` for missing parameters, trees that do not match (the message says
-        where) and extra arguments that no link reads.
+        where), extra arguments that no link reads and those that are missing; ``KeyError`` for the
+        state of another chain.
         """
         return engine.update(self.links, updates, state, params, extra)
 
@@ -53,7 +54,8 @@ class Transformation(Value):
         """Update the parameters: `update` and `apply_updates` in one pass over the leaves.
 
         Jit it with ``donate_argnums=(0, 1)``, or call `make_step`: the argument order is the one in
-        which JAX reuses the buffers of parameters and state.
+        which JAX reuses the buffers of parameters and state. ``extra`` is what the links read besides, by
+        name: ``value``, the loss, or ``grad_fn``. Errors: those of `update`.
         """
         return engine.step(self.links, params, state, grads, extra)
 

@@ -124,7 +124,7 @@ class accumulate_weighted(accumulate):
 
 @transform
 class apply_every(Leafwise):
-    """Add updates up, let their sum out at every k-th step, and 0 at the others. Links before it run at every step."""
+    """Add updates up; pass their sum on at every k-th step, and 0 at the others. Links before it run at every step."""
 
     k: Hyper = hyper("k", "steps to a sum", default=1.0, low=1.0)
 

@@ -43,7 +43,7 @@ class ema_params(Mean):
 
     The same as an average that begins at 0 and is corrected for that: after t steps, what the
     parameters were i steps ago weighs (1−β)βⁱ/(1−βᵗ). Without ``debias`` it is that of PyTorch's
-    AveragedModel, where the first ones weigh βᵗ⁻¹.
+    AveragedModel, in which the first ones weigh βᵗ⁻¹.
     """
 
     decay: Hyper = hyper("β", "decay of the average", high=1.0)
@@ -63,8 +63,9 @@ class ema_params(Mean):
 class swa(Mean):
     """Keep the plain mean of the parameters at some steps. Izmailov et al. 2018, arXiv:1803.05407.
 
-    Algorithm 1. They are those after ``start`` steps and after every ``every`` from there; until then the
-    average is the parameters as they are. With ``start=1`` that is Polyak and Ruppert's averaging.
+    Algorithm 1. The parameters after step ``start``, and after every ``every``-th step from there, are
+    averaged; until then the average is the parameters as they are. With ``start=1`` that is Polyak and
+    Ruppert's averaging.
     """
 
     start: Hyper = hyper("s", "steps before the first of them")

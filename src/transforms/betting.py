@@ -71,8 +71,8 @@ class mechanize(Wrapper):
 
     tx: Any = child("the chain whose updates are scaled")
     weight_decay: Hyper = hyper("λ", "share of the parameters in what is bet on", default=1e-2)
-    s_init: Hyper = hyper("s₀", "the scale to begin with", default=1e-8)
     eps: Hyper = hyper("ε", "floor of the denominators", default=1e-8)
+    s_init: Hyper = hyper("s₀", "the scale to begin with", default=1e-8)
     betas: Number = number(
         "decay of what is remembered, a bet each",
         symbol="β",

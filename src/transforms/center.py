@@ -29,7 +29,9 @@ class centralize(Leafwise):
         if u.ndim < 2 or not u.size:
             return u
         if not -u.ndim <= self.axis < u.ndim:
-            raise ValueError(f"`centralize.axis` is {self.axis}, which an update of shape {list(u.shape)} has not")
+            raise ValueError(
+                f"`centralize.axis` is {self.axis}, but an update of shape {list(u.shape)} has no such axis"
+            )
         return u - jnp.mean(u, [i for i in range(u.ndim) if i != self.axis % u.ndim], keepdims=True)
 
 

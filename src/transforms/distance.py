@@ -64,7 +64,7 @@ class scale_by_dog(Treewise):
 class scale_by_dowg(scale_by_dog):
     """The same with squares weighted by the distance at which they were met. Khaled et al. 2023, arXiv:2305.16284.
 
-    Algorithm 2. The published code has ε = 1e-4 too, which the paper has not.
+    Algorithm 2. The published code has ε = 1e-4 too, which the paper does not have.
     """
 
     r_eps: Hyper = hyper("r_ε", "the distance to begin with", default=1e-2)

@@ -12,8 +12,8 @@ from ..core.value import static
 class from_optax(Treewise):
     """An Optax ``GradientTransformation`` (or anything with its ``init`` and ``update``) as a link.
 
-    Its state appears in the chain's as it is. It cannot be compared, stored or swept, since it is
-    made of closures; everything else works.
+    Its state appears in the chain's as it is. It cannot be compared, written as JSON or swept,
+    since it is made of closures; everything else works.
     """
 
     transformation: Any = static("what has init(params) and update(updates, state, params)")

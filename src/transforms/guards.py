@@ -83,12 +83,12 @@ class skip_large_updates(Guard):
 
 @transform
 class skip_loss_spikes(Guard):
-    """Refuse steps whose loss l stands far above the mean of the last. ``update`` must be given it as ``value``.
+    """Refuse steps whose loss l stands far above the mean of the last.
 
-    Mean and variance are those of all losses up to the n-th, and from there on exponential ones with
-    the decay 1 − 1/n. A refused loss counts as the highest that would have been taken: so a spike does
-    not widen the bound much, and a loss that stays higher is taken in the end. One that is not finite
-    is always refused, and does not count.
+    ``update`` and ``step`` must be given it as ``value``. Mean and variance are those of all losses up to
+    the n-th, and from there on exponential ones with the decay 1 − 1/n. A refused loss counts as the
+    highest that would have been taken: so a spike does not widen the bound much, and a loss that stays
+    higher is taken in the end. One that is not finite is always refused, and does not count.
     """
 
     sigmas: Hyper = hyper("k", "how many standard deviations above the mean are too many", default=6.0)

@@ -18,9 +18,9 @@ class scale_by_trust_ratio(Leafwise):
     not move. Optax's ``min_norm`` is a floor of both norms.
     """
 
+    min_norm: Hyper = hyper("n", "floor of both norms", default=0.0)
     trust_coefficient: Hyper = hyper("η", "the length, in norms of the parameter", default=1.0)
     eps: Hyper = hyper("ε", "added to the norm of the update", default=0.0)
-    min_norm: Hyper = hyper("n", "floor of both norms", default=0.0)
 
     equation = "u ← u·η·max(‖θ‖, n) / (max(‖u‖, n) + ε), or u if a norm is 0"
     role = "scale"

@@ -88,7 +88,8 @@ class LineSearch(Treewise):
 class scale_by_backtracking_linesearch(LineSearch):
     """Shorten the update until the function falls enough. Armijo 1966; Nocedal & Wright 2006, Algorithm 3.1.
 
-    The next search begins at the last length times τ. With ``store_grad`` the gradient at the point
+    ``update`` and ``step`` must be given ``value``, ``grad`` and ``value_fn``. The next search begins at
+    the last length times τ. With ``store_grad`` the gradient at the point
     found is computed, for `value_and_grad_from_state`.
     """
 
@@ -154,7 +155,8 @@ class Bracket(NamedTuple):
 class scale_by_zoom_linesearch(LineSearch):
     """Find a length where the function is lower and flatter: the strong Wolfe conditions.
 
-    Nocedal & Wright 2006, Algorithms 3.5 and 3.6, with cubic interpolation (3.59), and the bracket's
+    ``update`` and ``step`` must be given ``value``, ``grad`` and ``value_fn``. Nocedal & Wright 2006,
+    Algorithms 3.5 and 3.6, with cubic interpolation (3.59), and the bracket's
     midpoint where that leaves the bracket or has shrunk it too little (Moré & Thuente 1994). Departs
     from the book where differences of f are at most ε|f| and may be rounding: there the slope decides,
     by f′(α) ≤ (2c₁−1)f′ (Hager & Zhang 2005, the approximate Wolfe conditions). ε = 0 leaves that out.
@@ -296,8 +298,10 @@ def minimize(
 ) -> Minimum:
     """Follow a chain down a function until no coordinate of the gradient exceeds ``tolerance``.
 
-    The whole run is one ``lax.while_loop``, to be compiled with what is round it. Links get the extra
-    arguments ``value``, ``grad``, ``value_fn`` and ``grad_fn`` if they read them.
+    At most ``max_steps`` steps are tried, those that a guard refuses among them, and a gradient of NaN ends
+    the run: whether it has arrived, ``grad`` says. The whole run is one ``lax.while_loop``, to be compiled
+    with what is round it. Links get the extra arguments ``value``, ``grad``, ``value_fn`` and ``grad_fn``
+    if they read them.
 
     >>> import chainax as cx
     >>> rosenbrock = lambda x: (1 - x[0]) ** 2 + 100 * (x[1] - x[0] ** 2) ** 2
@@ -312,10 +316,11 @@ def minimize(
 
     start = jax.tree.map(jnp.asarray, space.movable())
     state = tx.init(start)
-    end = jax.lax.while_loop(
-        lambda at: (at.state.step < max_steps) & _exceeds(at.grad, tolerance),
-        functools.partial(_descend, tx, f),
-        Minimum(start, *value_and_grad_from_state(tx, f, start, state), state),
+    first = Minimum(start, *value_and_grad_from_state(tx, f, start, state), state)
+    _, end = jax.lax.while_loop(
+        lambda turn: (turn[0] < max_steps) & _exceeds(turn[1].grad, tolerance),
+        lambda turn: (turn[0] + 1, _descend(tx, f, turn[1])),
+        (jnp.zeros((), jnp.int32), first),
     )
     return end._replace(params=space.whole(end.params))
 

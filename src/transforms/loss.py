@@ -25,7 +25,8 @@ class scale_by_momo(Treewise):
     Algorithm 1. θ goes to the minimum of the mean of the linear models, cut off at f*, plus
     ‖θ′ − θ‖²/2α + λ‖θ′‖²/2; Optax does not divide τd by 1+αλ, as that asks. With ``adapt_lower_bound``
     f* is estimated from the losses met, and never under ``lower_bound`` (MoMo*). α and λ are fields
-    because the model holds them: `scale_by_lr` after this link has the rate 1.
+    because the model holds them: `scale_by_lr` after this link has the rate 1. ``update`` and ``step``
+    must be given ``value``, the loss at the parameters.
     """
 
     learning_rate: Hyper = hyper("α", "the longest step", default=1.0)

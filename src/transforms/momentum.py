@@ -50,7 +50,7 @@ class trace(Leafwise):
 
 @transform
 class ema(Leafwise):
-    """Average updates exponentially, starting from zero, without correcting for the start."""
+    """Average updates exponentially from 0, without correcting for the start. Optax's ``ema`` is `debiased_ema`."""
 
     decay: Hyper = hyper("β", "decay of the mean", high=1.0)
 

@@ -21,7 +21,11 @@ from .vector import Space, Vector
 
 @transform
 class clip_per_example(Treewise):
-    """Clip the common norm of each example's gradients, and take their mean."""
+    """Clip the common norm of each example's gradients, and take their mean.
+
+    The first link of a chain. Gradients come with a first axis of examples, ``(B, *shape)``, as
+    ``jax.vmap(jax.grad(loss), (None, 0))(params, batch)`` makes them; so with the next two links.
+    """
 
     max_norm: Hyper = hyper("c", "the largest norm of one example's gradients")
 
@@ -38,8 +42,8 @@ class clip_per_example(Treewise):
 class clip_blocks_per_example(Treewise):
     """Clip the norm of each example's gradient in each leaf, and take the mean. McMahan et al. 2018, arXiv:1812.06210.
 
-    The bounds are such that the common norm is at most c. They are equal, or with ``uniform=False``
-    in proportion to the root of the leaf's size.
+    First in a chain, for gradients ``(B, *shape)``. The bounds are such that the common norm is at most c.
+    They are equal, or with ``uniform=False`` in proportion to the root of the leaf's size.
     """
 
     max_norm: Hyper = hyper("c", "the largest norm of one example's gradients")
@@ -66,8 +70,9 @@ class clip_blocks_per_example(Treewise):
 class differentially_private_aggregate(Treewise):
     """Clip each example's gradients, add noise, and take the mean. Abadi et al. 2016, arXiv:1607.00133, Algorithm 1.
 
-    The noise depends on ``seed`` and the step alone: a run that shall be private needs a seed that
-    nobody knows. How much privacy it gives is for an accountant of the same σ to say.
+    First in a chain, for gradients ``(B, *shape)``. The noise depends on ``seed`` and the step alone: a run
+    that shall be private needs a seed that nobody knows. How much privacy it gives is for an accountant of
+    the same σ to say.
     """
 
     l2_norm_clip: Hyper = hyper("C", "the largest norm of one example's gradients")

@@ -13,9 +13,9 @@ from .guards import memories
 
 @transform
 class reduce_on_plateau(Scaling):
-    """Scale down when a value has stopped to improve, as PyTorch's ReduceLROnPlateau does.
+    """Scale down when a value has stopped improving, as PyTorch's ReduceLROnPlateau does.
 
-    ``update`` must be given ``value``. The link takes the mean of ``accumulation_size`` values for one,
+    ``update`` and ``step`` must be given ``value``. The link takes the mean of ``accumulation_size`` values for one,
     such as all of an epoch, and judges it at once: the last step of an epoch already has the new scale.
     The state holds it as ``scale``. PyTorch's ``eps`` is 0 here. In Optax ``patience`` is 1 more.
     """

@@ -17,7 +17,11 @@ from .vector import Space, Vector, add
 
 @transform
 class sharpness_aware(Treewise):
-    """Take the gradient a distance ρ uphill. Foret et al. 2021, arXiv:2010.01412, Algorithm 1."""
+    """Take the gradient a distance ρ uphill. Foret et al. 2021, arXiv:2010.01412, Algorithm 1.
+
+    First in a chain. ``update`` and ``step`` must be given ``grad_fn``, the gradient of the loss on the
+    same batch, as a function of the parameters.
+    """
 
     rho: Hyper = hyper("ρ", "how far to go uphill", default=0.05)
 
@@ -44,7 +48,7 @@ class adaptive_sharpness_aware(sharpness_aware):
     """The same, but farther where parameters are large. Kwon et al. 2021, arXiv:2102.11600, Algorithm 1.
 
     T = |θ| + η makes the step the same however a layer's scale is split with the next. The published
-    code has T = 1 for biases; the paper has not.
+    code has T = 1 for biases; the paper does not.
     """
 
     rho: Hyper = hyper("ρ", "how far to go uphill, relative to the parameters", default=0.5)
