@@ -136,7 +136,7 @@ LINKS = (
     cx.flatten(cx.sgd(0.1, momentum=0.9)),
     cx.freeze(),
     cx.partition(cx.by_path({"bias": cx.sgd(0.1, momentum=0.9)}, default=cx.scale(2.0))),
-    cx.restart(cx.sgd(0.1, momentum=0.9), 2.0),
+    cx.restart(cx.chain(cx.trace(0.9), cx.decay_to_init(0.1)), 2.0),
     cx.slow_weights(2.0),
     cx.split_complex(cx.sgd(0.1, momentum=0.9)),
     cx.swa(1.0, 2.0),

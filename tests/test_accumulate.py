@@ -162,6 +162,21 @@ def test_without_a_good_micro_batch_there_is_no_step() -> None:
     assert bad[1].links["accumulate"]["tx"].step == 2
 
 
+def test_a_loss_scale_stands_before() -> None:
+    """There it sees the overflow and falls; the micro-batch is not one of those that make a step."""
+    for kind, extra in ((cx.accumulate, {}), (cx.accumulate_weighted, {"weight": 3.0})):
+        tx, params = cx.chain(cx.dynamic_loss_scale(8.0, growth_interval=4), kind(cx.sgd(1.0), 2)), jnp.zeros(2)
+        state, step, scales = tx.init(params), cx.make_step(tx, donate=False), []
+        for size in (1.0, jnp.inf, 3.0, jnp.nan, 1.0, 1.0, 1.0, 1.0):
+            scales.append(cx.loss_scale(state).item())
+            params, state = step(params, state, jnp.full(2, size) * cx.loss_scale(state), **extra)
+        assert scales == [8.0, 8.0, 4.0, 4.0, 2.0, 2.0, 2.0, 2.0]
+        assert cx.loss_scale(state) == 4.0
+        np.testing.assert_array_equal(params, [-4.0, -4.0])  # the means of 1 and 3, 1 and 1, 1 and 1
+        entry = state.links[kind.__name__]
+        assert (int(entry["tx"].step), int(entry["count"]), int(entry["skipped"])) == (3, 0, 0)
+
+
 def test_a_parameter_without_a_gradient_is_left_alone() -> None:
     """Where the last micro-batch has none there is no step, and what came before does not come up again."""
     tx, params = cx.accumulate(cx.sgd(1.0), 2), {"a": jnp.zeros(2), "b": jnp.zeros(2)}

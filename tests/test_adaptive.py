@@ -346,6 +346,16 @@ def test_acprop_of_optax_has_another_variance(x64: None) -> None:
     assert_agree(jax.tree.map(lambda x: 0.7 * x, moves), others, 1e-9)
 
 
+def test_acprop_takes_the_first_gradient_that_comes() -> None:
+    """Whenever it comes: a leaf without one at the first step has no spread to divide by at the second."""
+    tx, params = cx.scale_by_acprop(), {"a": jnp.ones(2), "b": jnp.ones(2)}
+    g = jnp.array([0.5, -2.0])
+    _, state = tx.update({"a": g, "b": None}, tx.init(params))
+    updates, _ = tx.update({"a": g, "b": g}, state)
+    np.testing.assert_array_equal(updates["b"], g)
+    assert jnp.all(updates["a"] != g)
+
+
 def test_stable_adamw_clips() -> None:
     """The gradients of the reference problem make the root mean square pass 1, and stay below it."""
     params, grads = problem(seed=0)

@@ -217,3 +217,29 @@ def test_one_of_several_is_read_by_its_name() -> None:
     params, state = tx.step(params, tx.init(params), params)
     averages = [cx.read_average(tx, params, state, name) for name in ("ema_params", "slow")]
     np.testing.assert_allclose(averages, [[0.0, 0.0], [0.5, 0.5]])
+
+
+def test_links_of_one_name_are_told_apart() -> None:
+    """One outside keeps its name, and those in other links have that of each link before theirs."""
+    deep = cx.restart(cx.chain(cx.conditionally_mask(cx.ema_params(1 / 2)), cx.ema_params(1 / 3)), 9.0)
+    flat = cx.flatten(cx.chain(cx.scale_by_lr(1.0), cx.ema_params(1 / 4), cx.swa(0)))
+    expected = {
+        "flatten/ema_params": 1 / 4,
+        "restart/ema_params": 1 / 3,
+        "restart/conditionally_mask/ema_params": 1 / 2,
+    }
+    for last in ((), (cx.ema_params(0.0),)):
+        tx, expected = cx.chain(flat, deep, *last), {**expected, **({"ema_params": 0.0} if last else {})}
+        params = jnp.ones(2)
+        state = tx.init(params)
+        for _ in range(2):
+            params, state = tx.step(params, state, jnp.ones(2))
+        assert params.tolist() == [-1.0, -1.0]
+        for name, decay in expected.items():  # of 0 and −1, after two steps
+            np.testing.assert_allclose(cx.read_average(tx, params, state, name), -1 / (1 + decay), rtol=1e-6)
+        np.testing.assert_allclose(cx.read_average(tx, params, state, "swa"), 0.0, atol=1e-6)
+        with pytest.raises(KeyError, match=r"say which by name= one of .*flatten/ema_params, swa, restart/ema_params"):
+            cx.read_average(tx, params, state)
+    alone = cx.chain(cx.scale_by_lr(1.0), deep)
+    with pytest.raises(KeyError, match=r"one of ema_params, conditionally_mask/ema_params$"):
+        cx.read_average(alone, params, alone.init(params))

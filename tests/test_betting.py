@@ -125,6 +125,16 @@ def test_clipped_mechanic_agrees_with_optax(name: str, x64: None) -> None:
         check_run(cx.chain(tx), params, grads, expected)
 
 
+def test_a_gradient_that_is_not_a_number_spreads() -> None:
+    """The scale is NaN then, and no parameter goes back to the start as if nothing had been won."""
+    tx, params = cx.mechanize(cx.sgd(1.0), s_init=0.1), {"a": jnp.ones(2), "b": jnp.ones(2)}
+    moved, state = tx.step(params, tx.init(params), params)
+    moved, state = tx.step(moved, state, params)
+    assert jnp.all(moved["b"] < 1)
+    moved, _ = tx.step(moved, state, {**params, "a": jnp.array([1.0, jnp.nan])})
+    assert jnp.all(jnp.isnan(moved["b"]))
+
+
 def test_mechanic_finds_a_scale() -> None:
     """Gradient descent at the rate 1 flies off a curvature of 20; tuned, from 1e-8 on, it arrives."""
 

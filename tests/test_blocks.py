@@ -93,6 +93,23 @@ def test_adaptive_grad_clip_takes_axes(x64: None) -> None:
     check_run(tx, params, grads, run_optax(build, {}, params, grads))
 
 
+@pytest.mark.parametrize("axis", (1, -2, (0, 1)), ids=str)
+def test_a_leaf_without_the_axis_is_a_unit(axis: Any, x64: None) -> None:
+    """Biases and scalars, for which Optax raises, are clipped as it does by default; the others along the axis."""
+    params, grads = problem(0, KERNELS)
+    short = {"vector": None, "scalar": None}
+
+    def build(of: Any) -> Any:
+        return optax.chain(optax.adaptive_grad_clip(0.05, axis=of), optax.scale(RATE))
+
+    def theirs(of: Any, names: Any) -> Tree:
+        return run_optax(lambda: build(of), {}, *({n: x[n] for n in names} for x in (params, grads)))
+
+    tx = cx.chain(cx.adaptive_grad_clip(0.05, axis=axis), cx.scale(RATE))
+    expected = {**theirs(None, short), **theirs(axis, params.keys() - short)}
+    check_run(tx, params, grads, {n: expected[n] for n in params})
+
+
 def test_centralize_agrees_with_pytorch_optimizer(x64: None) -> None:
     """By default units are numbered by the last axis, where PyTorch's are by the first."""
     torch = pytest.importorskip("torch")

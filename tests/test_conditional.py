@@ -25,6 +25,15 @@ def optax_inner() -> Any:
     return optax.adamw(optax.linear_schedule(1e-2, 0.0, 20), weight_decay=0.1)
 
 
+def in_pieces(tx: cx.chain, params: Tree, grads: Tree) -> Tree:
+    """The trajectory of runs of ten steps, each from where the last ended."""
+    pieces = []
+    for k in range(0, STEPS, 10):
+        pieces.append(run(tx, params, {n: g[k : k + 10] for n, g in grads.items()}))
+        params = {n: np.asarray(x[-1]) for n, x in pieces[-1].items()}
+    return {n: np.concatenate([piece[n] for piece in pieces]) for n in params}
+
+
 @pytest.mark.parametrize("kind", ("conditionally_transform", "conditionally_mask"))
 def test_agrees_with_optax(kind: str, x64: None) -> None:
     """Elsewhere the update passes, or is 0; moments and schedules see the steps at which the chain runs."""
@@ -86,12 +95,75 @@ def test_the_mask_leaves_parameters_as_they_are() -> None:
 def test_restart_is_a_new_run_with_the_parameters(x64: None) -> None:
     """Moments, and the schedules' steps, begin anew after every tenth step."""
     params, grads = problem(seed=0)
-    ours = run(cx.restart(INNER, 10), params, grads)
-    now, pieces = params, []
-    for k in range(0, STEPS, 10):
-        pieces.append(run(INNER, now, {n: g[k : k + 10] for n, g in grads.items()}))
-        now = {n: np.asarray(x[-1]) for n, x in pieces[-1].items()}
-    assert_agree(ours, {n: np.concatenate([piece[n] for piece in pieces]) for n in params}, 1e-9)
+    assert_agree(run(cx.restart(INNER, 10), params, grads), in_pieces(INNER, params, grads), 1e-9)
+
+
+@pytest.mark.parametrize("alone", (False, True), ids=("in a chain", "alone"))
+@pytest.mark.parametrize("how", ("step", "update"))
+def test_restart_begins_where_the_parameters_are(how: str, alone: bool, x64: None) -> None:
+    """A link that keeps where it began does so after the step that ends a piece, wherever it stands."""
+    params, grads = problem(seed=0)
+    piece = cx.chain(cx.scale_by_cocob(), cx.scale_by_lr(1.0))
+    tx = cx.restart(piece, 10) if alone else cx.chain(cx.restart(cx.scale_by_cocob(), 10), cx.scale_by_lr(1.0))
+
+    def step(carry: tuple, g: Tree) -> tuple:
+        p, state = carry
+        if how == "step":
+            p, state = tx.step(p, state, g)
+        else:
+            u, state = tx.update(g, state, p)
+            p = cx.apply_updates(p, u)
+        return (p, state), p
+
+    ours = jax.jit(lambda p, g: jax.lax.scan(step, (p, tx.init(p)), g)[1])(*jax.tree.map(jnp.asarray, (params, grads)))
+    assert_agree(ours, in_pieces(piece, params, grads), 1e-9)
+
+
+def test_what_joins_before_a_restart_begins_with_the_rest() -> None:
+    """A parameter that joined the run in mid-piece has the age of the others in the next one."""
+    tx, one = cx.restart(cx.conditionally_mask(cx.adam(0.1)), 3), jnp.ones(2)
+    params, step = {"a": one}, cx.make_step(tx, donate=False)
+    params, state = step(params, tx.init(params), params)
+    params["b"] = one
+    state = tx.add_param_group(params, state)
+    for _ in range(2):
+        params, state = step(params, state, jax.tree.map(jnp.ones_like, params))
+    fresh = tx.init(params)
+    for g in (one, -2 * one, 3 * one):
+        got, state = step(params, state, {"a": g, "b": g})
+        params, fresh = step(params, fresh, {"a": g, "b": g})
+        chex.assert_trees_all_equal(got, params)
+
+
+def test_a_restart_refuses_the_state_of_other_parameters() -> None:
+    """In the engine's words, compiled too."""
+    tx = cx.restart(cx.sgd(0.1, momentum=0.9), 2)
+    for step in (tx.step, cx.make_step(tx)):
+        with pytest.raises(TypeError, match=r"Slot 'trace' .* the state belongs to other parameters"):
+            step(jnp.ones(3), tx.init(jnp.ones(2)), jnp.ones(3))
+
+
+IDLE = 40
+
+
+@pytest.mark.parametrize("rounding", ("stochastic", "kahan", "ecc", "master"))
+def test_idle_steps_round_as_the_chain_does(rounding: str) -> None:
+    """Steps of 1e-3 away from 1 are not lost in bfloat16 where the chain does not run, nor when it runs again."""
+    inner = cx.chain(cx.scale_by_lr(0.0), cx.apply_update(rounding))
+    tx, size = cx.conditionally_transform(inner, lambda k: (k == 0) | (k == IDLE + 1)), np.float32(jnp.bfloat16(1e-3))
+    params, step = jnp.ones(2000, jnp.bfloat16), cx.make_step(tx, donate=False)
+    state = tx.init(params)
+    for _ in range(IDLE + 2):
+        params, after = step(params, state, jnp.full(2000, 1e-3, jnp.bfloat16))
+        chex.assert_trees_all_equal_shapes_and_dtypes(after, state)
+        state = after
+    assert int(state.links["conditionally_transform"]["tx"].step) == 2
+    got = np.asarray(params, np.float32)
+    if rounding == "stochastic":  # each draw is one of its own, or all steps would go the same way
+        np.testing.assert_allclose(got.mean(), 1 + IDLE * size, atol=2e-3)
+        assert 0 < got.std() < 0.03
+    else:
+        np.testing.assert_array_equal(got, np.float32(jnp.bfloat16(1 + IDLE * size)))
 
 
 def test_conditions_are_values() -> None:

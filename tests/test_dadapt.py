@@ -179,6 +179,21 @@ def test_bias_correction_multiplies_the_rate(x64: None) -> None:
         assert distance(run(ours, params, grads), run(build(**h), params, grads)) > 1e-6
 
 
+@pytest.mark.parametrize("tx", (cx.dadapt_sgd(0.1), cx.dadapt_adamw(0.1), cx.prodigy(0.1)), ids=repr)
+def test_a_large_leaf_without_gradient_does_not_raise_the_estimate(tx: cx.chain) -> None:
+    """On a slope, r/‖s‖ of a leaf of one number alone would be some 30 or 1000 times as large."""
+    params = {"large": jnp.ones(1000), "small": jnp.ones(1)}
+
+    def step(carry: tuple, _: None) -> tuple:
+        return tx.step(*carry, params), None
+
+    p, state = jax.jit(lambda p: jax.lax.scan(step, (p, tx.init(p)), None, 50)[0])(params)
+    _, after = tx.step(p, state, {**params, "large": None})
+    before, now = (s.links[tx.names[0]]["estimate"] for s in (state, after))
+    assert before > 10e-6
+    np.testing.assert_allclose(now, before, rtol=0.03)
+
+
 @pytest.mark.parametrize("tx", (cx.dadapt_sgd(), cx.dadapt_adamw(), cx.prodigy()), ids=repr)
 def test_the_estimate_finds_the_distance(tx: cx.chain) -> None:
     """On |x| it grows from 1e-6 to the distance of 50, up to a small factor, and never falls."""

@@ -87,6 +87,16 @@ def test_the_length_of_a_path_does_not_depend_on_the_scale_of_the_loss(tx: cx.ch
     assert ends[0]["b"] < 0.5
 
 
+@pytest.mark.parametrize("tx", (cx.scale_by_dog(), cx.scale_by_dowg()), ids=repr)
+def test_the_distance_is_that_of_all_leaves(tx: cx.Link) -> None:
+    """Also at a step where the one that has moved farthest has no gradient."""
+    params = {"far": jnp.array([1.0, -2.0]), "near": jnp.array([0.5])}
+    moved = {"far": jnp.array([4.0, 2.0]), "near": jnp.array([0.5])}
+    update = {"far": None, "near": jnp.array([0.1])}
+    _, state = tx.update(update, tx.init(params), moved)
+    np.testing.assert_allclose(state.links[type(tx).__name__]["distance"], 5.0)
+
+
 def test_zero_gradients_at_first_leave_the_parameters() -> None:
     """Without ε DoWG divides 0 by 0 there; then the next gradient counts as the first."""
     tx, params = cx.dowg(), jnp.array([1.0, 2.0])

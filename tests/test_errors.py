@@ -17,6 +17,7 @@ STATE = TX.init(PARAMS)
 NARROW = jax.tree.map(lambda p: p[..., :2], PARAMS)
 CONFIG = cx.to_config(TX)
 AVERAGED = cx.chain(cx.ema_params(0.9), slow=cx.ema_params(0.99))
+NESTED = cx.chain(cx.restart(cx.ema_params(0.9), 3), cx.ema_params(0.99))
 EMPTY = cx.chain().init(PARAMS)
 SKIPPING = cx.chain(cx.skip_large_updates(1.0)).init(PARAMS)
 
@@ -244,6 +245,18 @@ MISTAKES: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
         "`accumulate.tx`: 'clip_per_example' reduces an axis of examples, so it must come before the link that holds "
         "the chain: chain(clip_per_example(1), accumulate(...))",
     ),
+    "a loss scale that sees no overflow": (
+        lambda: cx.accumulate_weighted(cx.flatten(cx.chain(mine=cx.dynamic_loss_scale(), sgd=cx.sgd(0.1))), 2),
+        ValueError,
+        "`accumulate_weighted.tx`: 'mine' would see no overflow, since accumulate_weighted leaves such micro-batches "
+        "out, and its scale would only grow: put it before: chain(dynamic_loss_scale(), accumulate_weighted(...))",
+    ),
+    "rounding inside of a vector": (
+        lambda: cx.flatten(cx.chain(cx.sgd(0.1), cx.apply_update("kahan"))),
+        ValueError,
+        "`flatten.tx`: 'apply_update' says how parameters are rounded, but flatten moves them by an update: "
+        "put it at the end of the chain outside: chain(flatten(...), apply_update(rounding='kahan'))",
+    ),
     "a dict for a partition": (
         lambda: cx.partition({"bias": cx.freeze()}),
         ValueError,
@@ -297,6 +310,43 @@ MISTAKES: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
         TypeError,
         "Link 'flatten' has no update at 'dense/kernel', float32[2, 3], and a vector has no holes: leave the parameter",
     ),
+    "examples behind another link": (
+        lambda: cx.chain(cx.scale(1.0), cx.clip_per_example(1.0)),
+        ValueError,
+        "'clip_per_example' reduces an axis of examples: it must be the first link, and the only such one",
+    ),
+    "the state of another link of the same name": (
+        lambda: cx.chain(pre=cx.scale_by_adam()).update(PARAMS, cx.chain(pre=cx.scale_by_amsgrad()).init(PARAMS)),
+        KeyError,
+        "link 'pre' keeps mu, nu, the state has mu, nu, nu_max under its name. Carry it over with adopt",
+    ),
+    "other statistics": (
+        lambda: cx.record("norm", "max").update(PARAMS, cx.record("norm").init(PARAMS)),
+        KeyError,
+        "The state is not of this chain: link 'record' keeps",
+    ),
+    "another dtype of slots": (
+        lambda: cx.adam(1e-3).update(PARAMS, cx.store(cx.adam(1e-3), "bfloat16").init(PARAMS)),
+        TypeError,
+        "Slot 'mu' of link 'scale_by_adam' is bfloat16[3] at 'dense/bias', where the parameter is float32[3] and the "
+        "slot float32[3]: the state belongs to other parameters, or was stored in another format",
+    ),
+    "another way to round": (
+        lambda: cx.chain(cx.scale(-1.0), cx.apply_update("ecc")).step(
+            PARAMS, cx.chain(cx.scale(-1.0), cx.apply_update("kahan")).init(PARAMS), PARAMS
+        ),
+        KeyError,
+        "link 'apply_update' keeps correction, the state has compensation under its name",
+    ),
+    "a narrow parameter that joins": (
+        lambda: cx.apply_update("master").step(
+            {"w": jnp.ones(2, jnp.bfloat16)},
+            cx.apply_update("master").init({"w": None}),
+            {"w": jnp.ones(2, jnp.bfloat16)},
+        ),
+        TypeError,
+        "The state has no slot 'weights' of link 'apply_update' for parameter 'w' (bfloat16[2]): if it has joined",
+    ),
     "a condition that asks for the step": (
         lambda: cx.conditionally_mask(cx.sgd(0.1), lambda k: bool(k > 3)),
         ValueError,
@@ -326,6 +376,11 @@ MISTAKES: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
         lambda: cx.read_average(AVERAGED, PARAMS, AVERAGED.init(PARAMS)),
         KeyError,
         "several links keep an average: say which by name= one of ema_params, slow",
+    ),
+    "one of two averages of a name": (
+        lambda: cx.read_average(NESTED, PARAMS, NESTED.init(PARAMS)),
+        KeyError,
+        "several links keep an average: say which by name= one of ema_params, restart/ema_params",
     ),
     "an unknown average": (
         lambda: cx.read_average(AVERAGED, PARAMS, AVERAGED.init(PARAMS), "slo"),
@@ -381,6 +436,12 @@ MISTAKES: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
         lambda: cx.chain(cx.centralize(axis=2)).update(PARAMS, EMPTY),
         ValueError,
         "`centralize.axis` is 2, but an update of shape [2, 3] has no such axis",
+    ),
+    "an axis that a kernel has not": (
+        lambda: cx.chain(cx.adaptive_grad_clip(0.1, axis=(0, 2))).update(PARAMS, EMPTY, PARAMS),
+        ValueError,
+        "`adaptive_grad_clip.axis` is (0, 2), but an update of shape [2, 3] has no such axis: give its like a link "
+        "of their own, by partition(by_path({pattern: adaptive_grad_clip(...)}, default=...))",
     ),
     "no loss scale": (lambda: cx.loss_scale(STATE), KeyError, "no loss scales: put one dynamic_loss_scale() first"),
     "a loss scale of 0": (lambda: cx.dynamic_loss_scale(0), ValueError, "init_scale` must be positive, got 0"),

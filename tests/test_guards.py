@@ -70,6 +70,40 @@ def test_skip_nonfinite_counts(x64: None) -> None:
     assert int(memory["consecutive"]) == in_a_row
 
 
+def test_finite_is_asked_of_what_reaches_the_guard() -> None:
+    """Links before it that scale all updates alike may make them infinite, or NaN, where gradients are not."""
+    for tx, extra in (
+        (cx.chain(cx.scale(1e38), cx.skip_nonfinite()), {}),
+        (cx.chain(cx.scale_by_polyak(), cx.skip_nonfinite()), {"value": jnp.array(jnp.nan)}),
+    ):
+        x = jnp.array([1.0, 2.0])
+        moved, state = tx.step(x, tx.init(x), jnp.array([1e2, 1.0]), **extra)
+        np.testing.assert_array_equal(moved, x)
+        assert state.links["skip_nonfinite"]["skipped"] == 1
+    fine = cx.chain(cx.scale(1e30), cx.skip_nonfinite(), cx.scale(1e-30))  # its norm overflows, no number does
+    moved, _ = fine.step(jnp.zeros(2), fine.init(jnp.zeros(2)), jnp.array([1e2, 1.0]))
+    np.testing.assert_allclose(moved, [1e2, 1.0], rtol=1e-6)
+
+
+COMPILED: list[str] = []
+jax.monitoring.register_event_duration_secs_listener(
+    lambda event, _, **__: COMPILED.append(event) if event.endswith("backend_compile_duration") else None
+)
+
+
+@pytest.mark.parametrize("inner", (cx.sgd(0.1, momentum=0.9), cx.accumulate(cx.sgd(0.1), 2)), ids=("links", "wrapper"))
+def test_a_guard_outside_of_jit_compiles_once(inner: Any) -> None:
+    """Also if the loss comes as a Python number."""
+    tx, x = cx.chain(cx.skip_nonfinite(), cx.skip_loss_spikes(), inner), {"w": jnp.arange(3.0)}
+    state, counts = tx.init(x), []
+    for i in range(5):
+        before = len(COMPILED)
+        x, state = tx.step(x, state, {"w": jnp.ones(3)}, value=1.0 + i)
+        counts.append(len(COMPILED) - before)
+    assert counts[0] > 0
+    assert counts[3:] == [0, 0]
+
+
 def test_a_norm_that_overflows_is_finite() -> None:
     """Squares over 3e38 do not make a finite gradient a bad one."""
     tx = cx.chain(cx.skip_nonfinite(), cx.scale_by_lr(1.0))
@@ -125,6 +159,28 @@ def test_a_guard_behind_other_links_undoes_them(first: Any, step: str) -> None:
     assert refused == state.links["skip_large_updates"]["skipped"] == 2
     assert state.links["skip_nonfinite"]["skipped"] == 1
     assert state.step == 3
+
+
+WRAPPERS = (
+    cx.mechanize(guarded(cx.skip_nonfinite()), s_init=0.1),
+    cx.schedule_free(guarded(cx.skip_nonfinite())),
+    cx.scale_by_galore(cx.chain(cx.skip_nonfinite(), cx.sgd(0.1, momentum=0.9)), rank=2, update_proj_gap=3, scale=1.0),
+)
+
+
+@pytest.mark.parametrize("tx", WRAPPERS, ids=lambda tx: type(tx).__name__)
+def test_a_guard_within_a_link_holds_the_link_too(tx: Any, x64: None) -> None:
+    """All parameters and the link's own memory are as if bad steps had never been, from the first on."""
+    params, grads = problem(seed=0)
+    bad = np.isin(np.arange(STEPS), (0, 1, 30, 31, 50, STEPS - 1))
+    spoilt = {n: np.where(bad.reshape(-1, *(1 for _ in params[n].shape)), np.nan, g) for n, g in grads.items()}
+    ours, state = final(tx, params, spoilt)
+    theirs, expected = final(tx, params, {n: g[~bad] for n, g in grads.items()})
+    name = type(tx).__name__
+    kept, memory = state.links[name], state.links[name]["tx"].links["skip_nonfinite"]
+    assert int(memory["skipped"]) == 6
+    assert_agree(ours, theirs, 1e-12)
+    assert_agree({**kept, "tx": None}, {**expected.links[name], "tx": None}, 1e-12)
 
 
 def test_counters_are_whole_numbers() -> None:

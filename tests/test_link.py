@@ -218,6 +218,19 @@ def test_whole_tree_state_keeps_its_dtype_and_is_missed() -> None:
         tx.step(params, cx.sgd(0.1).init(params), params)
 
 
+@pytest.mark.parametrize("shape", ((), (1,), (2,), (3, 2)))
+def test_a_real_update_of_a_complex_parameter_is_real(shape: tuple[int, ...]) -> None:
+    """It moves the real part, as a complex update without an imaginary part would."""
+    p, g = jnp.full(shape, 1 + 2j), jnp.full(shape, 0.5)
+    tx = cx.chain(cx.scale_by_adam(), cx.scale_by_lr(0.1))
+    for ours, theirs in (
+        (cx.apply_updates(p, g), p + g.astype(p.dtype)),
+        (tx.step(p, tx.init(p), g)[0], tx.step(p, tx.init(p), g.astype(p.dtype))[0]),
+        (tx.update(g, tx.init(p), p)[0], tx.update(g.astype(p.dtype), tx.init(p), p)[0]),
+    ):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-6)
+
+
 def test_a_field_may_not_hide_a_method() -> None:
     """`axes` is what `vmap` asks a chain for, and `factor` what a scaling computes."""
     for base, name in ((cx.Leafwise, "axes"), (cx.Scaling, "factor")):

@@ -159,6 +159,19 @@ def test_the_step_minimizes_the_model(value: float, x64: None) -> None:
     assert model(x + np.asarray(updates)) > model(y) + 1e-6
 
 
+@pytest.mark.parametrize("tx", (cx.momo(), cx.momo_adam(3.0)), ids=repr)
+def test_the_model_is_of_all_leaves(tx: cx.chain) -> None:
+    """A large leaf without a gradient keeps its part in the model: the step of a small one stays as long as it was."""
+    params = {"large": jnp.ones(1000), "small": jnp.ones(1)}
+    step = jax.jit(lambda *given: tx.step(*given, value=3000.0))
+    p, state = params, tx.init(params)
+    for _ in range(50):
+        p, state = step(p, state, params)
+    moves = [p["small"] - step(p, state, {**params, "large": g})[0]["small"] for g in (params["large"], None)]
+    assert 0.01 < moves[0] < 0.5
+    np.testing.assert_allclose(moves[1], moves[0], rtol=0.03)
+
+
 def test_no_gradient_no_step() -> None:
     """Where the gradient is 0 the step is 0, not NaN."""
     params = jnp.array([1.0, 2.0])

@@ -202,6 +202,62 @@ def test_resuming_is_the_uninterrupted_run(tx: cx.chain, tmp_path: Path) -> None
     chex.assert_trees_all_equal(train(tx, params, loaded, grads), train(tx, params, state, grads))
 
 
+def test_a_lone_array_is_loaded_whole() -> None:
+    """Its path is empty: it did not join, and counts from the beginning."""
+    tx, p = cx.adam(0.1), jnp.ones(3)
+    _, state = tx.step(p, tx.init(p), p)
+    loaded, report = tx.load_state_dict(p, tx.state_dict(state))
+    chex.assert_trees_all_equal(loaded, state, strict=True)
+    assert report.matched == list(tx.state_dict(state))
+    assert tx.load_state_dict(p, tx.state_dict(loaded))[0].born == {}
+
+
+WRAPPED = {
+    "coded": (lambda tx: cx.store(tx, cx.int8(min_size=0)), lambda state: state),
+    "accumulate": (lambda tx: cx.accumulate(tx, 1), lambda state: state.links["accumulate"]["tx"]),
+    "partition": (
+        lambda tx: cx.partition(cx.by_path({"old|new": tx})),
+        lambda state: state.links["partition"]["old|new"],
+    ),
+    "wrapped twice": (
+        lambda tx: cx.accumulate(cx.chain(cx.restart(tx, 100.0)), 1),
+        lambda state: state.links["accumulate"]["tx"].links["restart"]["tx"],
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", WRAPPED)
+def test_a_parameter_joins_wherever_its_slots_are(kind: str, x64: None) -> None:
+    """In codes, in wrappers and in wrappers of wrappers: its first step is Adam's first, and loads as it was saved."""
+    wrap, inner = WRAPPED[kind]
+    tx, g = wrap(cx.adam(0.1)), jnp.linspace(0.5, 1.0, 256)
+    params = {"old": jnp.ones(256)}
+    state = tx.init(params)
+    for _ in range(5):
+        params, state = tx.step(params, state, {"old": g})
+    params = {**params, "new": jnp.ones(256)}
+    state = tx.add_param_group(params, state)
+    assert inner(state).born == {"scale_by_adam/new": 5}
+    params, state = tx.step(params, state, {"old": g, "new": g})
+    np.testing.assert_allclose(params["new"], 0.9, rtol=1e-2 if kind == "coded" else 1e-6)
+    loaded, report = tx.load_state_dict(params, tx.state_dict(state))
+    chex.assert_trees_all_equal(loaded, state, strict=True)
+    assert not report.unexpected
+
+
+def test_a_whole_tree_link_that_joins_counts_from_there() -> None:
+    """Its first step is the first: MoMo takes the loss whole then."""
+    tx, p = cx.chain(cx.scale_by_momo(0.1), cx.scale_by_lr(1.0)), {"w": jnp.ones(3)}
+    begun = cx.chain(cx.scale_by_lr(1.0))
+    late = begun.init(p)._replace(step=jnp.array(1000))
+    state, _ = tx.adopt(p, late)
+    assert state.born == {"scale_by_momo/": 1000}
+    args = {"w": jnp.array([0.5, 1.0, 2.0])}
+    chex.assert_trees_all_close(
+        tx.step(p, state, args, value=2.0)[0], tx.step(p, tx.init(p), args, value=2.0)[0], rtol=1e-6
+    )
+
+
 def test_resuming_remembers_who_joined(x64: None) -> None:
     """The step of birth is part of what is stored."""
     params, grads = problem(seed=0)

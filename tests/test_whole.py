@@ -17,6 +17,7 @@ LINKS = (
     cx.scale_by_prodigy(estim_lr0=0.1, weight_decay=0.1),
     cx.scale_by_momo(weight_decay=0.1),
     cx.scale_by_momo_adam(weight_decay=0.1),
+    cx.scale_by_sophia(gamma=1.0, update_interval=1),
     cx.mechanize(cx.adamw(0.1), s_init=0.1),
     cx.schedule_free(cx.adamw(0.1)),
 )
@@ -24,8 +25,9 @@ every = pytest.mark.parametrize("tx", LINKS, ids=lambda tx: type(tx).__name__)
 
 
 def extra(tx: Any) -> dict[str, Any]:
-    """The loss, for links that read it."""
-    return {"value": 1.5} if "value" in tx.extra else {}
+    """The loss, and an estimate of the curvature, for links that read them."""
+    given = {"value": 1.5, "hessian": lambda params: params}
+    return {name: given[name] for name in tx.extra}
 
 
 @every

@@ -169,6 +169,17 @@ def test_apply_update_belongs_inside() -> None:
         assert len(np.unique(np.asarray(moved, np.float32))) == 2
 
 
+@pytest.mark.parametrize("wrap", (cx.flatten, cx.split_complex, cx.mechanize, cx.schedule_free, cx.scale_by_galore))
+def test_apply_update_belongs_outside(wrap: Any) -> None:
+    """Where a wrapper does not let its chain move the parameters, nor a chain in it, that is said when it is built."""
+    chain = cx.chain(cx.scale_by_lr(1.0), cx.apply_update("kahan"))
+    for inner in (chain, cx.partition(cx.by_path({".*": chain}))):
+        with pytest.raises(ValueError, match=rf"`{wrap.__name__}.tx`: 'apply_update' .* the end of the chain outside"):
+            wrap(inner)
+    tx, params = cx.chain(wrap(cx.scale_by_lr(1.0)), cx.apply_update("kahan")), jnp.ones((2, 2), jnp.bfloat16)
+    assert tx.step(params, tx.init(params), params)[0].dtype == jnp.bfloat16
+
+
 @pytest.mark.parametrize("rounding", ("kahan", "ecc", "master"))
 @pytest.mark.parametrize(
     "wrap",
@@ -201,7 +212,7 @@ def test_store_reaches_the_chains_inside() -> None:
     state = stored.init({"e": jnp.ones(4), "w": jnp.ones(4)})
     groups = state.links["accumulate"]["tx"].links["partition"]
     assert groups["e"].links["trace"]["trace"]["e"].dtype == jnp.bfloat16
-    assert set(groups["default"].links["scale_by_adam"]["nu"]["w"]) == {"codes", "scale"}
+    assert set(groups["default"].links["scale_by_adam"]["nu"]["w"]) == {"int8", "scale"}
     with pytest.raises(ValueError, match=r"no link has a slot 'sum'.*; those of .* are mu, nu, trace"):
         cx.store(tx, sum="bfloat16")
 

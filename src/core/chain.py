@@ -66,6 +66,11 @@ class chain(Transformation):
         ends = [name for name, link in pairs if link.role == "apply"]
         if ends and ends != names[-1:]:
             raise ValueError(f"{ends[0]!r} says how the chain ends: it must be the last link, and there is one at most")
+        late = [name for name, link in pairs[1:] if link.per_example]
+        if late:
+            raise ValueError(
+                f"{late[0]!r} reduces an axis of examples: it must be the first link, and the only such one"
+            )
         fill(self, names=tuple(names), values=tuple(link for _, link in pairs))
         for problem in order.problems(self.links):
             warn(problem)

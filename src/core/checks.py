@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from .hyper import by_path, pick
-from .tree import flatten, is_trainable, show, widened
+from .tree import dtype_of, flatten, is_trainable, show, widened
 from .value import PlainKeyError
 from .warning import warn
 
@@ -44,6 +44,21 @@ def check_arguments(
             f"The state is not of this chain ({' → '.join(links) or 'no links'}): {' and '.join(parts)}. "
             "Carry it over with adopt(params, state), or begin anew with init(params)"
         )
+    for name, entry in state.links.items():
+        _check_entry(name, links[name], entry)
+
+
+def _check_entry(name: str, link: Any, entry: Any) -> None:
+    """Raise unless a link's entry has its slots, and what it remembers."""
+    if link.treewise or (isinstance(entry, dict) and entry.keys() == {*link.slots}):
+        return
+    expected = [*link.slots, *jax.eval_shape(link.init_memory)]
+    if not isinstance(entry, dict) or entry.keys() != {*expected}:
+        found = ", ".join(entry) if isinstance(entry, dict) else show(entry)
+        raise PlainKeyError(
+            f"The state is not of this chain: link {name!r} keeps {', '.join(expected) or 'nothing'}, the state has "
+            f"{found} under its name. Carry it over with adopt(params, state), or begin anew with init(params)"
+        )
 
 
 def check_state(state: Any) -> None:
@@ -76,6 +91,11 @@ def check_leaf(path: str, u: Any, p: Any, has_params: bool, examples: bool = Fal
     if p is not None and jnp.iscomplexobj(u) and not jnp.iscomplexobj(p):
         raise TypeError(f"The update at {path!r} is complex, the parameter is not")
     return True
+
+
+def as_parameter(u: Any, p: Any) -> Any:
+    """The update; one of real numbers for a complex parameter made complex."""
+    return jnp.asarray(u, dtype_of(p)) if jnp.iscomplexobj(p) and not jnp.iscomplexobj(u) else u
 
 
 def check_result(name: str, link: Leafwise, u: Any, slots: dict[str, Any], result: Any) -> tuple[Any, dict]:

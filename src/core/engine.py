@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax.core import Tracer
 from jax.tree_util import tree_leaves
 
-from .checks import check_arguments, check_leaf
+from .checks import as_parameter, check_arguments, check_leaf
 from .leaf import Frozen, added, freeze
 from .offload import fetched, returned
 from .state import State
@@ -70,7 +70,7 @@ def apply_updates(params: Any, updates: Any) -> Any:
     flat = flatten(params)
     leaves = flat.line_up("The updates", updates)
     moves = [check_leaf(path, u, p, True) for path, u, p in zip(flat.paths, leaves, flat.leaves)]
-    return flat.build([added(u, p) if m else p for m, u, p in zip(moves, leaves, flat.leaves)])
+    return flat.build([added(as_parameter(u, p), p) if m else p for m, u, p in zip(moves, leaves, flat.leaves)])
 
 
 def make_step(tx: Transformation, *, donate: bool = True) -> Any:
@@ -97,6 +97,7 @@ def _walk(
     us = flat.line_up("The updates", updates)
     examples = next((link.per_example for link in links.values()), False)
     moves = [check_leaf(path, u, p, params is not None, examples) for path, u, p in zip(flat.paths, us, ps)]
+    us = [as_parameter(u, p) if m else u for m, u, p in zip(moves, us, ps)]
     if _is_eager(links, us, ps, state, extra):
         # Outside of jit the walk is compiled as a whole: one dispatch in place of one for each leaf.
         # A compiled function takes arrays only, so what does not move becomes a hole.
@@ -126,4 +127,6 @@ def _is_eager(links: Links, us: list[Any], ps: list[Any], state: State, extra: d
     if jax.config.jax_disable_jit or any(link.treewise for link in links.values()):  # pyright: ignore[reportAttributeAccessIssue]
         return False
     inputs = tree_leaves((tuple(links.values()), us, ps, state, extra))
-    return not any(isinstance(x, Tracer) for x in inputs) and all(map(is_array, tree_leaves(extra)))
+    return not any(isinstance(x, Tracer) for x in inputs) and all(
+        is_array(x) or isinstance(x, (int, float)) for x in tree_leaves(extra)
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+import re
 import zlib
 from types import SimpleNamespace
 from typing import Any, NamedTuple
@@ -14,7 +15,7 @@ from jax.extend.core import ClosedJaxpr, Jaxpr
 from jax.tree_util import tree_flatten, tree_unflatten
 
 from .checks import check_result
-from .rounding import precise, rounded
+from .rounding import by_turns, precise, rounded
 from .tree import compute_dtype, dtype_of, merge, split
 from .value import is_array
 
@@ -61,7 +62,8 @@ class Plan(NamedTuple):
 def fused(plan: Plan, traced: list[Any], u: Any, p: Any, slots: Slots, given: dict[str, Any]) -> tuple[Any, Slots, Any]:
     """Take one leaf through a run of links: the update or the parameter, the slots, and the rest from rounding.
 
-    ``given`` holds what else a leaf may need: ``grad``, ``keys`` by link, ``rest``, and ``round``, a key.
+    ``given`` holds what else a leaf may need: ``grad``, ``keys`` by link, ``rest``, ``round``, a key, and ``turn``,
+    the step's share in rounding slots.
     """
 
     def whole(*leaf: Any) -> tuple:
@@ -98,7 +100,7 @@ def _through(plan: Plan, links: Any, scalars: Any, u: Any, p: Any, slots: Slots,
         own = SimpleNamespace(**wide, **grad, **({"key": given["keys"][name]} if link.random else {}))
         with jax.named_scope(name):
             w, new = check_result(name, link, w, wide, link.leaf(w, own, q, shared))
-        done[name] = {s: _narrowed(x, formats.get((name, s)), old[s]) for s, x in new.items()}
+        done[name] = {s: _narrowed(x, formats.get((name, s)), old[s], given.get("turn")) for s, x in new.items()}
     done = {name: new for name, new in done.items() if new}
     if q is None or not plan.apply:
         return merge(w, plan.out), done, None
@@ -114,9 +116,11 @@ def _widened(x: Any, form: Any, shape: tuple[int, ...], dtype: Any) -> jax.Array
     return form[0].widen(x, shape, form[1]).astype(dtype)
 
 
-def _narrowed(x: jax.Array, form: Any, old: Any) -> Any:
+def _narrowed(x: jax.Array, form: Any, old: Any, turn: Any) -> Any:
     if not isinstance(old, dict):
-        return merge(x, old.dtype)
+        # Rounded to the nearest, 0.999ν would stay ν for ever in bfloat16.
+        decays = turn is not None and form and not form[1] and jnp.finfo(old.dtype).bits < jnp.finfo(x.dtype).bits
+        return by_turns(x, old.dtype, turn) if decays else merge(x, old.dtype)
     return form[0].keep(x.astype(jnp.float32), form[1])
 
 
@@ -151,10 +155,24 @@ class _Parts(NamedTuple):
         def bare(*leaf: Any) -> Any:
             return _through(plan, *plan.frozen.thaw(traced), *leaf)
 
-        slots = {n: {s: _float(shape) if isinstance(x, dict) else x for s, x in of.items()} for n, of in slots.items()}
-        return (
-            cls(shape, unit, rows) if _is_elementwise(jax.make_jaxpr(bare)(u, p, slots, given).jaxpr, shape) else None
-        )
+        def traced_at(shape: tuple[int, ...]) -> Any:
+            def resized(x: Any) -> Any:
+                if isinstance(x, dict):  # a coded slot, which `bare` gets widened
+                    return jax.ShapeDtypeStruct(shape, jnp.float32)
+                return x if x is None or not jnp.ndim(x) else jax.ShapeDtypeStruct(shape, x.dtype)
+
+            wide = {name: {s: resized(x) for s, x in of.items()} for name, of in slots.items()}
+            rest = {name: x if name == "keys" else resized(x) for name, x in given.items()}
+            return jax.make_jaxpr(bare)(resized(u), resized(p), wide, rest)
+
+        part = (*(1 for _ in shape[1:]), rows * unit)
+        try:
+            whole, cut = traced_at(shape), traced_at(part)
+        except Exception:  # whatever it is, it comes of the shape
+            return None
+        # A shape that a leaf function computes with, as with a fan-in, is another number in a part.
+        alike = _less_shape(whole, shape) == _less_shape(cut, part)
+        return cls(shape, unit, rows) if alike and _is_elementwise(whole.jaxpr, shape) else None
 
     def map(self, whole: Any, u: Any, p: Any, slots: Slots, given: dict[str, Any]) -> tuple:
         """``whole`` on every part, in a loop that changes the parameter and its slots in place."""
@@ -162,15 +180,21 @@ class _Parts(NamedTuple):
         in_place = p is not None and p.dtype == like[0].dtype
         count = math.prod(self.shape) // self.unit
         keys = {k: given[k] for k in ("keys", "round") if k in given}
-        read = self._apart((u, p, given.get("grad")))
+        read = self._apart((u, p, given.get("grad"), given.get("rest") if like[2] is None else None))
         kept = {name: {s: slots[name][s] for s in of} for name, of in like[1].items()}
-        start = (p if in_place else jnp.zeros(self.shape, like[0].dtype), kept, given.get("rest"))
+        returned = given.get("rest") if like[2] is not None else None
+        start = (p if in_place else jnp.zeros(self.shape, like[0].dtype), kept, returned)
 
         def part(i: Any, rows: int, mine: Any) -> Any:
-            u, q, grad = self._cut(read, i, rows)
-            new, of, rest = mine
+            u, q, grad, rest = self._cut(read, i, rows)
+            new, of, mine = mine
+            # Slots of one number are the same for all parts: each begins with the first one's.
+            of = jax.tree.map(lambda x, first: x if jnp.ndim(first) else first, of, kept)
             own = jax.tree.map(lambda key: jax.random.fold_in(key, i), keys)
-            own |= {name: x for name, x in (("rest", rest), ("grad", grad)) if x is not None}
+            rest = rest if mine is None else mine
+            own |= {
+                name: x for name, x in (("rest", rest), ("grad", grad), ("turn", given.get("turn"))) if x is not None
+            }
             return whole(u, new if in_place else q, of, own)
 
         def body(k: Any, carry: Any) -> Any:
@@ -207,22 +231,36 @@ class _Parts(NamedTuple):
         return jax.tree.map(put, tree, parts)
 
 
-def _float(shape: tuple[int, ...]) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct(shape, jnp.float32)
-
-
-_MIXING = {"sort", "rev", "cumsum", "cumprod", "cummax", "cummin", "cumlogsumexp", "dot_general", "gather", "scatter"}
+_EACH_ALONE = frozenset(
+    re.findall(
+        r"\w+",
+        """abs acos acosh add and asin asinh atan atan2 atanh bitcast_convert_type broadcast_in_dim cbrt ceil clamp
+        convert_element_type copy cos cosh digamma div eq erf erf_inv erfc exp exp2 expm1 floor ge gt igamma igammac
+        imag integer_pow is_finite le lgamma log log1p logistic lt max min mul ne neg nextafter not or polygamma pow
+        real reduce_precision rem round rsqrt select_n shift_left shift_right_arithmetic shift_right_logical sign sin
+        sinh sqrt square stop_gradient sub tan tanh xor""",
+    )
+)
+"""The primitives that treat each number of arrays of one shape alone."""
 
 
 def _is_elementwise(jaxpr: Any, shape: tuple[int, ...]) -> bool:
     """Whether every array of a computation has the leaf's shape, and no operation mixes its numbers."""
     for e in jaxpr.eqns:
         inner = [x for x in jax.tree.leaves(list(e.params.values())) if isinstance(x, (ClosedJaxpr, Jaxpr))]
-        if e.primitive.name in _MIXING or not all(_is_elementwise(getattr(x, "jaxpr", x), shape) for x in inner):
+        draws = e.primitive.name.startswith("random")
+        if not (inner or draws or e.primitive.name in _EACH_ALONE):
+            return False
+        if not all(_is_elementwise(getattr(x, "jaxpr", x), shape) for x in inner):
             return False
         sizes = {v.aval.shape for v in e.outvars}
         if any(getattr(v.aval, "shape", ()) == shape for v in e.invars) and sizes != {shape}:
             return False
-        if not inner and sizes - {shape, ()} and not e.primitive.name.startswith("random"):
+        if not inner and not draws and sizes - {shape, ()}:
             return False
     return True
+
+
+def _less_shape(jaxpr: Any, shape: tuple[int, ...]) -> str:
+    """A computation in words, without the shape of the leaf."""
+    return str(jaxpr).replace(f"[{','.join(map(str, shape))}]", "[*]").replace(str(shape), "(*)")

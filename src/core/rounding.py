@@ -51,12 +51,28 @@ def rounded(rounding: str, theta: jax.Array, dtype: Any, key: jax.Array | None) 
 
 def stochastic(x: jax.Array, dtype: Any, key: jax.Array) -> jax.Array:
     """One of the two neighbours of ``x`` in ``dtype``, such that the mean is ``x``; what ``dtype`` holds stays."""
+    return between(x, dtype, jax.random.uniform(key, x.shape, jnp.float32))
+
+
+def between(x: jax.Array, dtype: Any, draw: jax.Array) -> jax.Array:
+    """One of the two neighbours of ``x`` in ``dtype``: the farther one if ``draw``, in [0, 1), is below its share."""
     near = x.astype(dtype)
     wide = near.astype(x.dtype)
     away = jnp.nextafter(near, jnp.where(x > wide, jnp.inf, -jnp.inf).astype(dtype))
     chance = (x - wide) / jnp.where(x == wide, 1, away.astype(x.dtype) - wide)
-    draw = jax.random.uniform(key, x.shape, jnp.float32).astype(x.dtype)
-    return jnp.where((draw < chance) & jnp.isfinite(away), away, near)
+    return jnp.where((draw.astype(x.dtype) < chance) & jnp.isfinite(away), away, near)
+
+
+def turn(step: jax.Array) -> jax.Array:
+    """A number in [0, 1) for each step, evenly spread over any steps in a row: the multiples of the golden ratio."""
+    return (step.astype(jnp.uint32) * jnp.uint32(0x9E3779B9) >> 8).astype(jnp.float32) * 2.0**-24
+
+
+def by_turns(x: jax.Array, dtype: Any, draw: jax.Array) -> jax.Array:
+    """``x``, not negative, in ``dtype``: right on average over the steps that ``draw`` comes from, and never made 0."""
+    y = between(x, dtype, draw)
+    least = jnp.nextafter(jnp.zeros((), dtype), jnp.ones((), dtype))
+    return jnp.where((y == 0) & (x > 0), least, y)
 
 
 def _half_gap(p: jax.Array, wide: jax.Array) -> jax.Array:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
@@ -12,6 +12,7 @@ from jax.core import Tracer
 
 from . import engine
 from .state import State
+from .telemetry import within
 from .tree import flatten, show
 from .value import PlainKeyError
 
@@ -46,7 +47,7 @@ def load_state_dict(  # noqa: D103
     tx: Transformation, params: Any, arrays: Mapping[str, Any], *, strict: bool = True
 ) -> tuple[State, Report]:
     fresh = engine.init(tx.links, params)
-    names, places = _named(fresh), jax.tree.leaves(fresh)
+    names, (places, treedef) = _named(fresh), jax.tree.flatten(fresh)
     report, loaded = Report([], [], [], []), {}
     for name, new in names.items():
         if name not in arrays:
@@ -54,35 +55,75 @@ def load_state_dict(  # noqa: D103
         elif np.shape(given := arrays[name]) != new.shape:
             report.mismatched.append(f"{name} ({show(given)} for {show(new)})")
         else:
-            report.matched.append(name)
             given = jnp.asarray(given, new.dtype)
             loaded[name] = given if isinstance(new, Tracer) else jax.device_put(given, new.sharding)
-    born = {n: x for n, x in arrays.items() if n.startswith("born/") and _slots_of(n, names)}
-    report.matched.extend(born)
-    report.unexpected.extend(n for n in arrays if n not in names and n not in born)
+    entries = list(_entries(tx, params, fresh, jax.tree.unflatten(treedef, list(names))))
+    for coded in (slot for entry in entries for slot in entry.slots if any(n not in loaded for n in slot)):
+        for name in coded:  # codes mean nothing without their scales
+            if loaded.pop(name, None) is not None:
+                report.mismatched.append(f"{name} (the other arrays of its slot do not fit)")
+    report.matched.extend(loaded)
+    births: dict[Place, dict[str, jax.Array]] = {}
+    for entry in entries:
+        carried = any(name in loaded for slot in entry.slots for name in slot)
+        birth, step = entry.prefix + f"born/{entry.key}", entry.prefix + "step"
+        if carried and birth in arrays:
+            births.setdefault(entry.place, {})[entry.key] = jnp.asarray(arrays[birth], jnp.int32)
+            report.matched.append(birth)
+        elif not carried and step in loaded:
+            births.setdefault(entry.place, {})[entry.key] = loaded[step]
+    report.unexpected.extend(n for n in arrays if n not in names and n not in report.matched)
     if strict and (report.missing or report.unexpected or report.mismatched):
         raise PlainKeyError(
             f"the arrays do not match this chain and these parameters (strict=False loads what does): {report}"
         )
-    state = jax.tree.unflatten(jax.tree.structure(fresh), [loaded.get(n, x) for n, x in zip(names, places)])
-    return state._replace(born=_births(tx, fresh, loaded, born)), report
+    state = jax.tree.unflatten(treedef, [loaded.get(n, x) for n, x in zip(names, places)])
+    return _with_births(state, births), report
 
 
-def _births(tx: Transformation, fresh: State, loaded: Mapping[str, Any], born: Mapping[str, Any]) -> dict[str, Any]:
-    """When the slots of each link began, by ``link/path``, for those that did not begin with the run.
+Place = tuple[tuple[str, str], ...]
+"""Where an inner chain's state is: a link, and the key in its entry; then those within."""
+
+
+class _Entry(NamedTuple):
+    """What begins at one time: a link's slots for one parameter, or the state of a whole-tree link."""
+
+    place: Place
+    prefix: str
+    key: str  # in `State.born`
+    slots: list[list[str]]  # the names of their arrays
+
+
+def _entries(
+    tx: Transformation, params: Any, state: State, names: State, place: Place = (), prefix: str = ""
+) -> Iterator[_Entry]:
+    """What the links of a chain keep, and those of the chains within; ``names`` is a state of names."""
+    flat = flatten(params)
+    for name, link in tx.links.items():
+        if name not in state.links or link.role == "apply":
+            continue
+        if link.treewise:
+            yield _Entry(place, prefix, f"{name}/", [[n] for n in jax.tree.leaves(names.links[name])])
+            for key, inner, its, own in within(name, link, state, params):
+                there = f"{prefix}{'links/' if prefix else ''}{name}/{key}/"
+                yield from _entries(inner, its, own, names.links[name][key], (*place, (name, key)), there)
+            continue
+        slots = [flat.line_up(f"The slots {slot!r}", names.links[name][slot]) for slot in link.slots]
+        for path, *own in zip(flat.paths, *slots):
+            if any(x is not None for x in own):
+                yield _Entry(place, prefix, f"{name}/{path}", [jax.tree.leaves(x) for x in own])
+
+
+def _with_births(state: State, births: Mapping[Place, dict[str, jax.Array]]) -> State:
+    """The state with its ``born``, and those of the states within.
 
     Slots of which none came over begin now. Where some did, they carry on together.
     """
-    births = {name.removeprefix("born/"): jnp.asarray(x, jnp.int32) for name, x in born.items()}
-    for name, link in tx.links.items():
-        if link.treewise or not link.slots or "step" not in loaded:
-            continue
-        slots = fresh.links[name]
-        for path, x in flatten(slots[link.slots[0]]).items():
-            key = f"{name}/{path}"
-            if x is not None and not any(f"{name}/{slot}/{path}" in loaded for slot in link.slots):
-                births[key] = loaded["step"]
-    return births
+    links = dict(state.links)
+    for name, key in {place[0]: None for place in births if place}:
+        inner = {place[1:]: found for place, found in births.items() if place[:1] == ((name, key),)}
+        links[name] = {**links[name], key: _with_births(links[name][key], inner)}
+    return state._replace(links=links, born=births.get((), {}))
 
 
 def adopt(tx: Transformation, params: Any, state: State) -> tuple[State, Report]:  # noqa: D103
@@ -104,9 +145,3 @@ def _named(state: State) -> dict[str, Any]:
             raise ValueError(f"two arrays of the state have the name {name!r}: rename one of the parameters")
         named[name] = x
     return named
-
-
-def _slots_of(birth: str, names: Mapping[str, Any]) -> bool:
-    """Whether the link and path of a ``born/link/path`` have slots here."""
-    _, link, path = birth.split("/", 2)
-    return any(n.startswith(f"{link}/") and n.split("/", 2)[2:] == [path] for n in names)

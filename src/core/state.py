@@ -18,4 +18,5 @@ class State(NamedTuple):
     """How many updates were made; an int32 scalar."""
     links: dict[str, Any]
     born: dict[str, jax.Array]
-    """The step at which a link's slots for a parameter began, by ``link/path``, if not with the run."""
+    """The step at which a link's slots for a parameter began, by ``link/path``, if not with the run; for a whole-tree
+    link that joined the chain, by ``link/``."""

@@ -36,7 +36,12 @@ class Format(Value):
 
 @value
 class cast(Format):
-    """A narrower floating-point dtype, rounded to the nearest. Written as its name: ``store(tx, mu="bfloat16")``."""
+    """A narrower floating-point dtype. Written as its name: ``store(tx, mu="bfloat16")``.
+
+    Numbers are rounded to the nearest; but those of slots that hold no negative ones up or down by turns,
+    so that they are right on average over the steps: a mean square that is multiplied by 0.999 would
+    otherwise stay where it is, since the product rounds back. It is never rounded to 0.
+    """
 
     dtype: str = static("its name", one_of=DTYPES)
 
@@ -54,7 +59,8 @@ class Blocks(Format):
     """Codes with a float32 scale, the largest magnitude, for each block of neighbours in row-major order.
 
     The last block is padded with zeros where the block does not divide the leaf. The codes are the
-    same on any sharding of the leaf.
+    same on any sharding of the leaf. They bear the format's name, since the numbers of one format mean
+    others in another.
     """
 
     block: int = static("numbers that share a scale", default=256)
@@ -85,11 +91,11 @@ class Blocks(Format):
         if self.largest != 1:  # not a constant, of which XLA would take a rounded reciprocal
             scale = scale / jnp.where(jnp.isnan(scale), scale, self.largest)
         codes = self.encode(rows / scale[..., None], signed)
-        return {"codes": self._flat(codes, x.shape), "scale": scale}
+        return {type(self).__name__: self._flat(codes, x.shape), "scale": scale}
 
     def widen(self, kept, shape, signed):
         rows = jax.eval_shape(self._rows, jax.ShapeDtypeStruct(shape, jnp.float32)).shape
-        codes = kept["codes"]
+        codes = kept[type(self).__name__]
         short = math.prod(rows) // self.per_code - codes.size
         if short:
             codes = jnp.pad(codes.reshape(-1), (0, short))

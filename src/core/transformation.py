@@ -30,7 +30,8 @@ class Transformation(Value):
         """The state before the first step, for parameters in any pytree.
 
         Leaves that are not floating-point or complex arrays get no slots and are never changed. A
-        parameter whose gradient is ``None`` at some step is left alone at that step, slots and all.
+        parameter whose gradient is ``None`` at some step is left alone at that step, slots and all; its
+        bias corrections count the step, so one that is frozen at first should join by `add_param_group`.
 
         Warns (`ChainWarning`) of a `by_path` pattern that decides for no parameter.
         """

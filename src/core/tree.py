@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jax.tree_util import GetAttrKey, keystr, tree_flatten_with_path, tree_leaves, tree_structure, tree_unflatten
 
 from .numerics import sqrt
@@ -96,6 +97,13 @@ def merge(x: jax.Array, dtype: Any) -> jax.Array:
     return x.astype(dtype)
 
 
+def cond(holds: Any, yes: Callable[[], Any], no: Callable[[], Any]) -> Any:
+    """``lax.cond``; outside of ``jit`` only the branch that is taken runs, and is not traced anew at every call."""
+    if isinstance(holds, Tracer):
+        return jax.lax.cond(holds, yes, no)
+    return yes() if holds else no()
+
+
 def global_norm(tree: Any) -> jax.Array:
     """The Euclidean norm of all floating-point and complex numbers in a tree, accumulated in float32 or better.
 
@@ -113,6 +121,13 @@ def all_finite(leaves: list[Any]) -> jax.Array:
     # 0·x is NaN where x is not finite: a sum needs no memory, where XLA's CPU compiler would store flags.
     sums = [jnp.isfinite(_sum_of(_nothing, jnp.asarray(x))) for x in leaves]
     return functools.reduce(jnp.logical_and, sums, jnp.array(True))
+
+
+def max_abs(leaves: list[Any]) -> jax.Array:
+    """The largest magnitude in these arrays, and 0 if there is none."""
+    dtype = widest(x.dtype for x in leaves)
+    each = (jnp.max(jnp.abs(split(x, compute_dtype(x.dtype))), initial=0).astype(dtype) for x in leaves)
+    return functools.reduce(jnp.maximum, each, jnp.zeros((), dtype))
 
 
 def _nothing(x: jax.Array) -> jax.Array:

@@ -18,9 +18,23 @@ import jax.numpy as jnp
 from .at import At
 from .hyper import by_path, evaluate, pick
 from .leaf import NOTHING, Plan, freeze, fused, key_of_leaf
-from .rounding import precise
+from .rounding import precise, turn
 from .state import State
-from .tree import Flat, all_finite, compute_dtype, dtype_of, global_norm, is_trainable, show, slot_dtype, split, widest
+from .storage import cast
+from .tree import (
+    Flat,
+    all_finite,
+    compute_dtype,
+    cond,
+    dtype_of,
+    global_norm,
+    is_trainable,
+    max_abs,
+    show,
+    slot_dtype,
+    split,
+    widest,
+)
 from .value import make
 
 if TYPE_CHECKING:
@@ -53,6 +67,7 @@ class _Updates:
         self.leaves = leaves
         self.factor: Any = 1.0
         self._cache: dict[str, jax.Array] = {}
+        self._finite_scaled: jax.Array | None = None
 
     def norm(self) -> jax.Array:
         if "norm" not in self._cache:
@@ -64,13 +79,19 @@ class _Updates:
         if "finite" not in self._cache:
             # Squares of finite numbers may overflow, which is rare enough to look again then.
             self.norm()
-            self._cache["finite"] = jax.lax.cond(
-                jnp.isfinite(self._cache["norm"]),
-                lambda leaves: jnp.array(True),
-                all_finite,
-                self.leaves,
+            self._cache["finite"] = cond(
+                jnp.isfinite(self._cache["norm"]), lambda: jnp.array(True), lambda: all_finite(self.leaves)
             )
-        return self._cache["finite"]
+        if isinstance(self.factor, float) and self.factor == 1:
+            return self._cache["finite"]
+        if self._finite_scaled is None:
+            fits = cond(jnp.isfinite(self.norm()), lambda: jnp.array(True), self._largest_fits)
+            self._finite_scaled = self._cache["finite"] & fits
+        return self._finite_scaled
+
+    def _largest_fits(self) -> jax.Array:
+        largest = max_abs(self.leaves)
+        return jnp.isfinite(largest * jnp.abs(jnp.asarray(self.factor, largest.dtype)))
 
     def scaled(self, factor: Any) -> _Updates:
         new = _Updates(self.leaves)
@@ -184,7 +205,7 @@ class Walk:
 
         ends = moving(self.ps), moving(self.us), moving(self.outs)
         ok = functools.reduce(jnp.logical_and, verdicts)
-        done, number, self.entries = jax.lax.cond(ok, taken, refused)
+        done, number, self.entries = cond(ok, taken, refused)
         done = iter(done)
         return [next(done) if m else u for m, u in zip(self.moves, self.us)], number
 
@@ -217,6 +238,8 @@ class Walk:
             given = {"keys": {name: key_of_leaf(k, path) for name, k in keys.items()}} if keys else {}
             if reads:
                 given["grad"] = self.us[i]
+            if any(isinstance(form, cast) and not signed for _, _, form, signed in formats):
+                given["turn"] = self.turn
             plan = plan._replace(out=target, apply=last and apply)
             plan, given = self._with_rest(i, plan, given)
             out[i], mine, rest = fused(plan, traced, us[i], self.ps[i], mine, given)
@@ -257,7 +280,8 @@ class Walk:
         dtype = widest(d for d in self.dtypes if d)
         updates = self._updates(us)
         link = resolve(link, name, None, self.count, dtype)
-        return link, At(self.number.astype(dtype), dtype, updates, self.extra, {})
+        age = self.number - self.state.born.get(f"{name}/", 0)
+        return link, At(age.astype(dtype), dtype, updates, self.extra, {})
 
     def _enter(self, name: str, entry: Any) -> None:
         if name in self.entries:
@@ -304,10 +328,14 @@ class Walk:
         if self.ending is None or not self.ending[1].slots:
             return [None] * len(self.ps)
         name, (slot,) = self.ending[0], self.ending[1].slots
-        return self._slot_leaves(name, slot, self.state.links[name][slot])
+        rests = self._slot_leaves(name, slot, self.state.links[name][slot])
+        for path, p, rest, out in zip(self.flat.paths, self.ps, rests, self.outs):
+            if rest is None and out is not None and _is_narrow(out):
+                raise TypeError(_no_slot(name, slot, path, p))
+        return rests
 
     def _with_rest(self, i: int, plan: Plan, given: dict[str, Any]) -> tuple[Plan, dict[str, Any]]:
-        if self.ending is None or self.outs[i] is None or jnp.finfo(self.outs[i]).bits >= 32:
+        if self.ending is None or self.outs[i] is None or not _is_narrow(self.outs[i]):
             return plan, given
         name, link = self.ending
         if link.rounding == "stochastic" and plan.apply:
@@ -337,6 +365,11 @@ class Walk:
     def _key(self, name: str, seed: int) -> jax.Array:
         return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), self.number), zlib.crc32(name.encode()))
 
+    @functools.cached_property
+    def turn(self) -> jax.Array:
+        """The step's share in rounding slots."""
+        return turn(self.number)
+
     # Slots
 
     def _formats(self, run: Links, path: str) -> tuple:
@@ -354,11 +387,9 @@ class Walk:
         for name, of in mine.items():
             for slot, x in of.items():
                 if x is None:
-                    raise TypeError(
-                        f"The state has no slot {slot!r} of link {name!r} for parameter {path!r} ({show(like)}): "
-                        "if it has joined since init, call add_param_group(params, state)"
-                    )
-                if run[name].formats is not None or isinstance(x, dict) or jnp.shape(x) not in ((), jnp.shape(like)):
+                    raise TypeError(_no_slot(name, slot, path, like))
+                usual = not isinstance(x, dict) and x.dtype == slot_dtype(dtype_of(like))
+                if run[name].formats is not None or not usual or jnp.shape(x) not in ((), jnp.shape(like)):
                     self._check_shape(run[name], name, slot, path, like, x)
 
     def _check_shape(self, link: Any, name: str, slot: str, path: str, like: Any, x: Any) -> None:
@@ -435,6 +466,18 @@ def _next(count: jax.Array) -> jax.Array:
 def _like(new: Any, old: Any) -> Any:
     """``new`` in the dtype of ``old``, so that the state's avals stay."""
     return jnp.asarray(new, old.dtype) if hasattr(old, "dtype") and hasattr(new, "dtype") else new
+
+
+def _is_narrow(dtype: Any) -> bool:
+    """Whether parameters of this dtype are rounded at every step."""
+    return jnp.finfo(dtype).bits < 32
+
+
+def _no_slot(name: str, slot: str, path: str, p: Any) -> str:
+    return (
+        f"The state has no slot {slot!r} of link {name!r} for parameter {path!r} ({show(p)}): "
+        "if it has joined since init, call add_param_group(params, state)"
+    )
 
 
 def _shown(x: Any) -> str:

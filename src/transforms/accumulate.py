@@ -12,7 +12,8 @@ from ..core.link import Leafwise, slot_like, transform
 from ..core.schedule import Schedule, as_schedule
 from ..core.tree import dtype_of, flatten, is_trainable, widest
 from ..core.value import child, code, static
-from .wrappers import Sometimes, begin
+from .guards import dynamic_loss_scale
+from .wrappers import Sometimes, all_links, begin
 
 
 @transform
@@ -22,7 +23,8 @@ class accumulate(Sometimes):
     In between only the sum, in float32 or wider, is written; parameters and the chain's state are not
     touched. The chain's schedules count the steps that it takes. A micro-batch whose gradients are not
     all finite is left out of the mean: it counts as one of the ``every``, and in ``skipped`` of the
-    state. If all of them are left out there is no step.
+    state. If all of them are left out there is no step. `dynamic_loss_scale`, which must see them, stands
+    before this link; a micro-batch that it refuses does not count.
 
     A parameter whose gradient is ``None`` at the last micro-batch is left alone. Extra arguments for
     the chain are those of the last micro-batch.
@@ -44,11 +46,16 @@ class accumulate(Sometimes):
 
     def check(self) -> None:
         super().check()
-        every = as_schedule(f"{type(self).__name__}.every", self.every)
+        own = type(self).__name__
+        for name, link in all_links(self.tx):
+            if isinstance(link, dynamic_loss_scale):
+                raise ValueError(
+                    f"`{own}.tx`: {name!r} would see no overflow, since {own} leaves such micro-batches out, and its "
+                    f"scale would only grow: put it before: chain({code(link)}, {own}(...))"
+                )
+        every = as_schedule(f"{own}.every", self.every)
         if not isinstance(every, Schedule) and (type(every) is not int or every < 1):
-            raise ValueError(
-                f"`{type(self).__name__}.every` must be a whole number, 1 or more, or a schedule, got {code(every)}"
-            )
+            raise ValueError(f"`{own}.every` must be a whole number, 1 or more, or a schedule, got {code(every)}")
         vars(self)["every"] = every
 
     def weight(self, at: At) -> Any:

@@ -63,16 +63,15 @@ class scale_by_acprop(scale_by_belief):
     1/β₁² times as large.
     """
 
-    equation = "u₊ = u / (√ŝ + ε) but u₁ at t=1,  m ← β₁m + (1−β₁)u,  s ← β₂s + (1−β₂)(u−m)² + ε,  u ← u₊"
+    equation = "u₊ = u / (√ŝ + ε) but u where s = 0,  m ← β₁m + (1−β₁)u,  s ← β₂s + (1−β₂)(u−m)² + ε,  u ← u₊"
 
     def scalars(self, at):
-        return at.step == 1, 1 / one_minus_power(self.b2, jnp.maximum(at.step - 1, 1))
+        return 1 / one_minus_power(self.b2, jnp.maximum(at.step - 1, 1))
 
-    def leaf(self, u, slot, p, scalars):
-        first, debias = scalars
+    def leaf(self, u, slot, p, debias):
         m, s = self.moments(u, slot)
         # `where` in the denominator: dividing by ε alone could overflow, and then its derivatives are NaN.
-        size = jnp.where(first, 1.0, sqrt(slot.nu * debias) + self.eps)
+        size = jnp.where(slot.nu == 0, 1.0, sqrt(slot.nu * debias) + self.eps)
         return u / size, {"mu": m, "nu": s}
 
 

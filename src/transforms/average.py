@@ -7,6 +7,7 @@ into the chain that it runs. `read_average` reads the averages out of a state.
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import jax.numpy as jnp
@@ -104,7 +105,8 @@ def read_average(tx: Transformation, params: Any, state: State, name: str | None
     """The average that `ema_params`, `swa` or `slow_weights` keeps, in the parameters' dtypes.
 
     The link may stand in a chain within another link. Parameters of which it keeps no average are as
-    they are. ``name`` is the link's, if several keep one.
+    they are. ``name`` is the link's, if several keep one; where links within others have the same, they
+    are told apart as ``"accumulate/ema_params"``.
 
     Errors: ``KeyError`` unless there is one such link, or one of that name.
 
@@ -132,13 +134,24 @@ def read_average(tx: Transformation, params: Any, state: State, name: str | None
 
 def _averages(tx: Transformation, params: Any, state: State) -> dict[str, Any]:
     """The averages by the names of their links, each a tree like the parameters, with holes."""
-    found: dict[str, Any] = {}
+    own: dict[str, Any] = {}
+    inner: dict[str, dict[str, Any]] = {}
     for name, link in tx.links.items():
         if link.slots == ("average",):
-            found[name] = _read(link, params, state.links[name]["average"])
+            own[name] = _read(link, params, state.links[name]["average"])
         elif isinstance(link, Wrapper):
-            found |= link.look(_averages, params, state.links[name])
-    return found
+            inner[name] = link.look(_averages, params, state.links[name])
+    places = Counter(link for found in (own, *inner.values()) for link in set(map(_link, found)))
+    return own | {
+        name if places[_link(name)] == 1 else f"{wrapper}/{name}": average
+        for wrapper, found in inner.items()
+        for name, average in found.items()
+    }
+
+
+def _link(name: str) -> str:
+    """The link's name alone."""
+    return name.rpartition("/")[2]
 
 
 def _read(link: Any, params: Any, average: Any) -> Any:

@@ -13,7 +13,7 @@ from ..core.numerics import sqrt
 from ..core.tree import global_norm
 from ..core.value import Number, check_number, child, each, number, static
 from .vector import Space, dot
-from .whole import Moving, over, zeros
+from .whole import Moving, over, unless_refused, zeros
 from .wrappers import Wrapper, begin, passed_on
 
 
@@ -109,6 +109,10 @@ class mechanize(Wrapper):
 
     def update_tree(self, updates, state, params, at):
         u, inner = self.tx.update(updates, state["tx"], params, **passed_on(self.tx, at))
+        return unless_refused(self.tx, inner, state, updates, params, lambda: self.bet(u, updates, state, params, at))
+
+    def bet(self, u: Any, updates: Any, state: Any, params: Any, at: Any) -> tuple[Any, dict[str, Any]]:
+        """The change of SΔ for the chain's updates, and the next state but for the chain's."""
         space = Moving(updates, params, at.dtype)
         x, g, delta, u = map(space.read, (params, updates, state["delta"], u))
         decay = self.weight_decay * at.global_norm() / (global_norm(x) + self.eps)
@@ -118,7 +122,7 @@ class mechanize(Wrapper):
         S_next = jnp.sum(bets["scale"])
         moved = [a + b for a, b in zip(delta, u)]
         u = [S_next * a - S * b for a, b in zip(moved, delta)]
-        return space.write(u, updates), {"tx": inner, "delta": space.write(moved, state["delta"]), **bets}
+        return space.write(u, updates), {"delta": space.write(moved, state["delta"]), **bets}
 
     def settled(self, h: jax.Array, state: Any, dtype: Any) -> dict[str, jax.Array]:
         """The next scales, and what they are made of."""

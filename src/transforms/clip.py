@@ -47,8 +47,8 @@ class adaptive_grad_clip(Leafwise):
     """Clip each unit's gradient in proportion to its weights. Brock et al. 2021, arXiv:2102.06171, equation 3.
 
     A unit's weights lie along all axes but the last: along the first alone in a leaf of three axes
-    [in, heads, size], and along all where at most one axis is longer than 1. ``axis`` says otherwise.
-    A complex leaf counts a last axis of 2 more.
+    [in, heads, size], and along all where at most one axis is longer than 1. ``axis`` says otherwise,
+    save for those of the latter that lack it. A complex leaf counts a last axis of 2 more.
     """
 
     clipping: Hyper = hyper("λ", "the largest norm, in norms of the weights")
@@ -65,12 +65,20 @@ class adaptive_grad_clip(Leafwise):
             raise ValueError(f"`adaptive_grad_clip.axis` must be an axis, a tuple of axes or None, got {self.axis!r}")
 
     def leaf(self, u, slot, p, scalars):
-        axes = _axes_of_unit(u.shape) if self.axis is None else self.axis
+        axes = _axes_of_unit(u.shape, self.axis)
         size, weights = (sqrt(jnp.sum(jnp.square(x), axes, keepdims=True)) for x in (u, p))
         return u * bounding(size, self.clipping * jnp.maximum(weights, self.eps))
 
 
-def _axes_of_unit(shape: tuple[int, ...]) -> tuple[int, ...]:
+def _axes_of_unit(shape: tuple[int, ...], axis: int | tuple[int, ...] | None) -> tuple[int, ...]:
+    asked = (axis,) if isinstance(axis, int) else axis
+    if asked is not None and all(-len(shape) <= i < len(shape) for i in asked):
+        return asked
     if sum(n > 1 for n in shape) <= 1:
         return tuple(range(len(shape)))
+    if asked is not None:
+        raise ValueError(
+            f"`adaptive_grad_clip.axis` is {axis}, but an update of shape {list(shape)} has no such axis: "
+            "give its like a link of their own, by partition(by_path({pattern: adaptive_grad_clip(...)}, default=...))"
+        )
     return (0,) if len(shape) == 3 else tuple(range(len(shape) - 1))

@@ -13,8 +13,9 @@ from ..core.hyper import Hyper, check_hyper, hyper
 from ..core.link import transform
 from ..core.schedule import Schedule, from_function
 from ..core.state import State
+from ..core.tree import cond
 from ..core.value import Range, Value, child, number, static, value
-from .wrappers import Sometimes, Wrapper, as_chains_return, begin, cond, passed_on
+from .wrappers import Sometimes, Wrapper, as_chains_return, begin, passed_on
 
 
 @value
@@ -84,8 +85,14 @@ class conditionally_transform(Sometimes):
         holds = jnp.asarray(self.condition != 0)
         return state, holds & jnp.asarray(at.extra[self.argument]).astype(bool) if self.argument else holds
 
-    def idle_step(self, params, updates):
-        return engine.apply_updates(params, updates)
+    def idle_step(self, params, updates, inner, at):
+        # The chain's last link still says how parameters are rounded. The chain's count stands still, so what
+        # it draws is drawn for a step of its own: below 0, where no other is.
+        ending = {name: link for name, link in self.tx.links.items() if link.role == "apply"}
+        rests = {name: inner.links[name] for name in ending if name in inner.links}
+        alone = State((-at.step).astype(jnp.int32), rests, {})
+        params, after = engine.step(ending, params, alone, updates, {})
+        return params, inner._replace(links={**inner.links, **after.links})
 
     def idle_update(self, updates, params):
         return as_chains_return(updates, params)
@@ -102,26 +109,51 @@ class conditionally_mask(conditionally_transform):
 
 @transform
 class restart(Wrapper):
-    """Begin a chain's state anew after every k-th step: its slots, and the steps that its schedules count."""
+    """Begin a chain's state anew after every k-th step: its slots, and the steps that its schedules count.
+
+    It does so when the next step comes, so what links keep of the parameters is what they are then.
+    """
 
     tx: Any = child("the chain")
     every: Hyper = hyper("k", "steps from one beginning to the next", low=1.0)
 
-    equation = "u ← tx(u), and tx begins anew where t mod k = 0"
+    equation = "tx begins anew where (t−1) mod k = 0,  u ← tx(u)"
     reads_params = True
 
     def init_tree(self, params):
         return {"tx": begin(self.tx, params)}
 
     def step_tree(self, params, state, updates, at):
-        params, inner = self.tx.step(params, state["tx"], updates, **passed_on(self.tx, at))
-        return params, {"tx": self.renewed(inner, params, at)}
+        inner = self.renewed(state["tx"], params, at)
+        params, inner = self.tx.step(params, inner, updates, **passed_on(self.tx, at))
+        return params, {"tx": inner}
 
     def update_tree(self, updates, state, params, at):
-        updates, inner = self.tx.update(updates, state["tx"], params, **passed_on(self.tx, at))
-        return updates, {"tx": self.renewed(inner, params, at)}
+        inner = self.renewed(state["tx"], params, at)
+        updates, inner = self.tx.update(updates, inner, params, **passed_on(self.tx, at))
+        return updates, {"tx": inner}
 
     def renewed(self, state: State, params: Any, at: At) -> State:
-        """The chain's state after the step."""
-        due = jnp.floor(at.step / self.every) > jnp.floor((at.step - 1) / self.every)
-        return cond(due, lambda: engine.init(self.tx.links, params), lambda: state)
+        """The chain's state before the step."""
+        done = at.step - 1
+        due = (done > 0) & (jnp.floor(done / self.every) > jnp.floor((done - 1) / self.every))
+
+        def anew() -> State:
+            first = _born_anew(engine.init(self.tx.links, params), state)
+            return first if _form(first) == _form(state) else state  # which the engine refuses, and says why
+
+        return cond(due, anew, lambda: state)
+
+
+def _born_anew(first: Any, old: Any) -> Any:
+    """A chain's first state with the ``born`` of an old one, at 0: what joined the run later begins with the rest."""
+    if isinstance(first, State) and isinstance(old, State):
+        return State(first.step, _born_anew(first.links, old.links), jax.tree.map(jnp.zeros_like, old.born))
+    if isinstance(first, dict) and isinstance(old, dict):
+        return {name: _born_anew(first.get(name), x) for name, x in old.items()}
+    return first
+
+
+def _form(state: State) -> Any:
+    leaves, treedef = jax.tree.flatten(state)
+    return treedef, [(jnp.shape(x), x.dtype) for x in leaves]

@@ -12,7 +12,8 @@ from ..core.hyper import Hyper, hyper
 from ..core.link import Treewise, slot_like, transform
 from ..core.tree import widened
 from ..core.value import code, static
-from .vector import Space
+from .vector import Space, Vector
+from .whole import Moving
 
 
 @transform
@@ -52,21 +53,17 @@ class scale_by_sophia(Treewise):
         return {"mu": space.keep(zeros), "nu": space.keep([jnp.copy(x) for x in zeros])}
 
     def update_tree(self, updates, state, params, at):
-        space, given = Space(params), at.extra["hessian"]
-        g, m, h = (space.read(x) for x in (updates, state["mu"], state["nu"]))
+        space, given = Moving(updates, params, at.dtype), at.extra["hessian"]
+        g, m, h = map(space.read, (updates, state["mu"], state["nu"]))
 
-        def mean(decay: Any, old: jax.Array, new: jax.Array) -> jax.Array:
-            decay = jnp.asarray(decay, old.dtype)
-            return decay * old + (1 - decay) * new
-
-        def estimated() -> list[jax.Array]:
+        def estimated() -> Vector:
             estimate = space.read(given(params) if callable(given) else given)
-            return [mean(self.b2, old, new) for old, new in zip(h, estimate)]
+            return [self.b2 * old + (1 - self.b2) * new for old, new in zip(h, estimate)]
 
-        m = [mean(self.b1, old, new) for old, new in zip(m, g)]
+        m = [self.b1 * old + (1 - self.b1) * new for old, new in zip(m, g)]
         h = jax.lax.cond((at.step - 1) % self.update_interval == 0, estimated, lambda: h)
         u = [jnp.clip(x / jnp.maximum(self.gamma * y, self.eps), -1, 1) for x, y in zip(m, h)]
-        return space.write(u, updates), {"mu": space.keep(m), "nu": space.keep(h)}
+        return space.write(u, updates), {"mu": space.write(m, state["mu"]), "nu": space.write(h, state["nu"])}
 
 
 def hutchinson(loss: Callable[[Any], Any], params: Any, key: jax.Array) -> Any:

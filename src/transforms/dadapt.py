@@ -51,7 +51,7 @@ class scale_by_dadapt_sgd(Treewise):
         rate = over(self.learning_rate * d, norm)
         r = r + rate * dot(g, s, at.dtype)
         s = [a + rate * b for a, b in zip(s, g)]
-        d = jnp.maximum(d, over(2 * r, global_norm(s)))
+        d = jnp.maximum(d, over(2 * r, global_norm(s + space.still(state["sum"]))))
         u = [(1 - self.momentum) * (a - b + c) for a, b, c in zip(x, x0, s)]
         state = {**state, "sum": space.write(s, state["sum"]), "estimate": d, "inner": r, "norm": norm}
         return space.write(u, updates), state
@@ -99,7 +99,7 @@ class scale_by_dadapt_adam(Treewise):
         A = [sqrt(a) + self.eps for a in v]
         r = b3 * r + (1 - b3) * rate * dot(g, [a / b for a, b in zip(s, A)], at.dtype)
         s = [b3 * a + (1 - b3) * rate * b for a, b in zip(s, g)]
-        d = jnp.maximum(d, over(r, (1 - b3) * _absolute(s, at.dtype)))
+        d = jnp.maximum(d, over(r, (1 - b3) * _absolute(s + space.still(state["sum"]), at.dtype)))
         u = [a / b + self.weight_decay * rate * c for a, b, c in zip(m, A, x)]
         return space.write(u, updates), {
             "mu": space.write(m, state["mu"]),
@@ -156,7 +156,7 @@ class scale_by_prodigy(Treewise):
         weight = d if self.safeguard_warmup else rate
         s = [self.b3 * a + weight * d * b for a, b in zip(s, g)]
         u = [rate * (a / (sqrt(b) + self.eps * d) + self.weight_decay * c) for a, b, c in zip(m, v, x)]
-        d = jnp.maximum(d, over(self.estim_lr_coef * r, _absolute(s, at.dtype)))
+        d = jnp.maximum(d, over(self.estim_lr_coef * r, _absolute(s + space.still(state["sum"]), at.dtype)))
         return space.write(u, updates), {
             "mu": space.write(m, state["mu"]),
             "nu": space.write(v, state["nu"]),

@@ -49,10 +49,11 @@ class scale_by_dog(Treewise):
 
     def update_tree(self, updates, state, params, at):
         space = Moving(updates, params, at.dtype)
-        x, x0, u = map(space.read, (params, state["start"], updates))
+        x, x0 = (space.read(tree) + space.still(tree) for tree in (params, state["start"]))
         distance = jnp.maximum(state["distance"].astype(at.dtype), global_norm([a - b for a, b in zip(x, x0)]))
         rate, total = self.rate(distance, jnp.square(at.global_norm()), state["total"].astype(at.dtype))
-        return space.write([rate * v for v in u], updates), {**state, "distance": distance, "total": total}
+        u = [rate * v for v in space.read(updates)]
+        return space.write(u, updates), {**state, "distance": distance, "total": total}
 
     def rate(self, r: jax.Array, square: jax.Array, total: jax.Array) -> tuple[jax.Array, jax.Array]:
         """The factor of the update, and the next sum under the root."""

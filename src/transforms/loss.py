@@ -58,6 +58,9 @@ class scale_by_momo(Treewise):
         mean, slope = state["value"].astype(at.dtype), state["slope"].astype(at.dtype)
         b = self.decay(at)
         d = [b * a + (1 - b) * c for a, c in zip(d, g)]
+        # The model is of all parameters. One without a gradient keeps its mean, as if that were its gradient.
+        still = space.still(state["mu"])
+        x, g, d = x + space.still(params), g + still, d + still
         mean = b * mean + (1 - b) * jnp.asarray(at.extra["value"], at.dtype)
         slope = b * slope + (1 - b) * dot(g, x, at.dtype)
         scaled, rho, more = self.scaled(d, g, space, state, at)
@@ -115,5 +118,5 @@ class scale_by_momo_adam(scale_by_momo):
 
     def scaled(self, d, g, space, state, at):
         v = [self.b2 * a + (1 - self.b2) * jnp.square(b) for a, b in zip(space.read(state["nu"]), g)]
-        D = [sqrt(at.debias(self.b2) * a) + self.eps for a in v]
+        D = [sqrt(at.debias(self.b2) * a) + self.eps for a in v + space.still(state["nu"])]
         return [a / b for a, b in zip(d, D)], 1 / at.debias(self.b1), {"nu": space.write(v, state["nu"])}

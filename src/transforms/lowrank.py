@@ -9,9 +9,10 @@ import jax.numpy as jnp
 
 from ..core.hyper import Hyper, hyper
 from ..core.link import transform
-from ..core.tree import flatten, is_trainable
+from ..core.tree import cond, flatten, is_trainable
 from ..core.value import child, static
-from .wrappers import Wrapper, begin, cond, passed_on
+from .whole import unless_refused
+from .wrappers import Wrapper, begin, passed_on
 
 
 @transform
@@ -70,10 +71,13 @@ class scale_by_galore(Wrapper):
             projectors[i] = P
         low = [self.project(projectors[i], u) if i in moving else u for i, u in enumerate(us)]
         low, inner = self.tx.update(flat.build(low), inner, **passed_on(self.tx, at))
-        back = flat.line_up("The updates", low)
-        for i in moving:
-            back[i] = jnp.asarray(self.scale, us[i].dtype) * self.turned(_times(projectors[i], back[i]), us[i])
-        return flat.build(back), {"projector": flat.build(projectors), "tx": inner}
+        low = flat.line_up("The updates", low)
+
+        def whole() -> tuple[Any, dict[str, Any]]:
+            back = [self.back(projectors[i], x, us[i]) if i in moving else x for i, x in enumerate(low)]
+            return flat.build(back), {"projector": flat.build(projectors)}
+
+        return unless_refused(self.tx, inner, state, updates, params, whole)
 
     def turned(self, x: jax.Array, like: jax.Array) -> jax.Array:
         """``x`` with the side of ``like`` that is projected first; the inverse too."""
@@ -94,6 +98,10 @@ class scale_by_galore(Wrapper):
     def project(self, P: jax.Array, u: jax.Array) -> jax.Array:
         """Pᴴu."""
         return _times(P.conj().T, self.turned(u, u))
+
+    def back(self, P: jax.Array, low: jax.Array, u: jax.Array) -> jax.Array:
+        """αPx, in the place of u."""
+        return jnp.asarray(self.scale, u.dtype) * self.turned(_times(P, low), u)
 
 
 def _times(a: jax.Array, b: jax.Array) -> jax.Array:

@@ -14,7 +14,7 @@ from ..core.state import State
 from ..core.value import Number, child, code, is_array, number
 from .scale import scale_by_lr
 from .vector import Space
-from .whole import Moving, copied, over
+from .whole import Moving, copied, over, unless_refused
 from .wrappers import Wrapper, begin, passed_on
 
 
@@ -59,6 +59,10 @@ class schedule_free(Wrapper):
 
     def update_tree(self, updates, state, params, at):
         w, inner = self.tx.update(updates, state["tx"], params, **passed_on(self.tx, at))
+        return unless_refused(self.tx, inner, state, updates, params, lambda: self.mixed(w, updates, state, params, at))
+
+    def mixed(self, w: Any, updates: Any, state: Any, params: Any, at: Any) -> tuple[Any, dict[str, Any]]:
+        """What y moves by for the chain's updates of z, and the next state but for the chain's."""
         space = Moving(updates, params, at.dtype)
         y, z, w = map(space.read, (params, state["z"], w))
         weight = self.weight(state["tx"].step, at.dtype)
@@ -67,7 +71,7 @@ class schedule_free(Wrapper):
         # What y moves by, with x put in as (y − (1−β)z)/β: nothing is divided by β.
         u = [c * (b - a) + (1 - self.b1 * (1 - c)) * d for a, b, d in zip(y, z, w)]
         z = [b + d for b, d in zip(z, w)]
-        return space.write(u, updates), {"tx": inner, "z": space.write(z, state["z"]), "total": total}
+        return space.write(u, updates), {"z": space.write(z, state["z"]), "total": total}
 
     def weight(self, count: Any, dtype: Any) -> Any:
         """γ^p, for the rate at which the chain is about to move."""

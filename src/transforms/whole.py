@@ -2,29 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from ..core.tree import flatten, is_trainable
+from ..core.tree import cond, flatten, is_trainable
 from .vector import Space, Vector
+from .wrappers import movable, restored
 
 
 class Moving(Space):
     """The vectors of the parameters that have an update at this step, all in one dtype.
 
-    `write` leaves everything else as it was, so that a parameter without an update keeps its state.
+    `write` leaves everything else as it was, so that a parameter without an update keeps its state. What is
+    set against a scalar that the whole tree has made, such as a norm, needs those parameters too: `still`.
     """
 
     def __init__(self, updates: Any, params: Any, dtype: Any) -> None:
         flat = flatten(params)
         us = flat.line_up("The updates", updates)
         super().__init__(flat.build([p if is_trainable(u) else None for p, u in zip(flat.leaves, us)]))
+        self.others = Space(flat.build([None if is_trainable(u) else p for p, u in zip(flat.leaves, us)]))
         self.dtype = dtype
 
     def read(self, tree: Any, what: str = "The arrays") -> Vector:
         return [x.astype(self.dtype) for x in super().read(tree, what)]
+
+    def still(self, tree: Any) -> Vector:
+        """The vectors of the parameters that have no update. Behind those that have one, `write` passes them over."""
+        return [x.astype(self.dtype) for x in self.others.read(tree)]
 
 
 def copied(params: Any) -> Any:
@@ -40,5 +48,27 @@ def zeros(params: Any) -> Any:
 
 
 def over(a: jax.Array, b: jax.Array) -> jax.Array:
-    """a/b, and 0 where b is not positive: nothing is known yet. So are its derivatives."""
-    return jnp.where(b > 0, a / jnp.where(b > 0, b, 1.0), 0.0)
+    """a/b, and 0 where b is not positive: nothing is known yet. So are its derivatives. NaN for a ``b`` of NaN."""
+    unknown = b <= 0
+    return jnp.where(unknown, 0.0, a / jnp.where(unknown, 1.0, b))
+
+
+def unless_refused(
+    tx: Any, inner: Any, state: dict[str, Any], updates: Any, params: Any, take: Callable[[], tuple[Any, Any]]
+) -> tuple[Any, dict[str, Any]]:
+    """The updates and the state of a link round ``tx``, of which ``take`` makes all but ``inner``, the chain's state.
+
+    Where a guard in the chain has refused the step, the updates are 0 and the rest of the state as it was.
+    """
+    if not any(getattr(link, "judges", False) for link in tx.links.values()):
+        new, rest = take()
+        return new, {**rest, "tx": inner}
+    before = {name: x for name, x in state.items() if name != "tx"}
+
+    def taken() -> tuple[Any, Any]:
+        new, rest = take()
+        return movable(new, params)[0], jax.tree.map(lambda x, old: x.astype(old.dtype), rest, before)
+
+    still = jax.tree.map(jnp.zeros_like, movable(updates, params)[0])
+    new, rest = cond(inner.step > state["tx"].step, taken, lambda: (still, before))
+    return restored(new, updates), {**rest, "tx": inner}

@@ -11,7 +11,6 @@ from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
-from jax.core import Tracer
 
 from ..core import engine
 from ..core.at import At
@@ -19,7 +18,7 @@ from ..core.chain import chain
 from ..core.link import Link, Treewise
 from ..core.state import State
 from ..core.transformation import Transformation
-from ..core.tree import dtype_of, flatten, is_trainable, slot_dtype, widened
+from ..core.tree import cond, dtype_of, flatten, is_trainable, slot_dtype, widened
 from ..core.value import code
 
 Look = Callable[[Any, Any, State], dict[str, Any]]
@@ -35,7 +34,14 @@ class Wrapper(Treewise):
     reads_params: ClassVar[Any] = property(lambda self: any(link.reads_params for link in self.inner_links))
 
     def check(self) -> None:
-        check_chain(f"{type(self).__name__}.tx", self.tx)
+        own = type(self).__name__
+        check_chain(f"{own}.tx", self.tx)
+        for name, link in () if self.moves_params else all_links(self.tx):
+            if link.role == "apply":
+                raise ValueError(
+                    f"`{own}.tx`: {name!r} says how parameters are rounded, but {own} moves them by an update: "
+                    f"put it at the end of the chain outside: chain({own}(...), {code(link)})"
+                )
 
     @property
     def inner_links(self) -> Iterator[Link]:
@@ -68,9 +74,9 @@ class Sometimes(Wrapper):
         """What the chain gets."""
         return updates
 
-    def idle_step(self, params: Any, updates: Any) -> Any:
-        """The parameters where the chain does not run."""
-        return params
+    def idle_step(self, params: Any, updates: Any, inner: State, at: At) -> tuple[Any, State]:
+        """The parameters, and the chain's state, where the chain does not run."""
+        return params, inner
 
     def idle_update(self, updates: Any, params: Any) -> Any:
         """The updates where the chain does not run."""
@@ -86,7 +92,7 @@ class Sometimes(Wrapper):
         params, inner = cond(
             runs,
             lambda: self.tx.step(params, state["tx"], self.feed(updates, state), **extra),
-            lambda: (self.idle_step(params, updates), state["tx"]),
+            lambda: self.idle_step(params, updates, state["tx"], at),
         )
         return params, {**state, "tx": inner}
 
@@ -119,6 +125,14 @@ def check_chain(where: str, tx: Any) -> None:
     raise TypeError(f"`{where}` must be a link or a chain, got {tx!r}")
 
 
+def all_links(tx: Transformation) -> Iterator[tuple[str, Link]]:
+    """The links of a chain by name, and those of the chains that they hold."""
+    for name, link in tx.links.items():
+        yield name, link
+        for inner in link.inner.values():
+            yield from all_links(inner)
+
+
 def begin(tx: Transformation, params: Any) -> State:
     """The inner chain's first state."""
     # `describe` sizes a state by a lone array, which has no path: no pattern need match it.
@@ -137,13 +151,6 @@ def passed_on(tx: Transformation, at: At, params: Any = None) -> dict[str, Any]:
         return lambda there: x(restored(there, widened(params)))
 
     return {name: whole(at.extra[name]) for link in tx.links.values() for name in link.extra}
-
-
-def cond(holds: Any, yes: Callable[[], Any], no: Callable[[], Any]) -> Any:
-    """``lax.cond``; outside of ``jit`` only the branch that is taken runs, and is not traced anew at every call."""
-    if isinstance(holds, Tracer):
-        return jax.lax.cond(holds, yes, no)
-    return yes() if holds else no()
 
 
 def movable(updates: Any, params: Any) -> tuple[Any, Any]:
