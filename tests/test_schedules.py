@@ -43,6 +43,7 @@ SCHEDULES = (
     cx.inverse_sqrt_schedule(1.0, 10, 0.1, first_step=1),
     cx.cosine_decay_schedule(0.5, 30, 0.1, exponent=0.5),
     cx.rex_schedule(1.0, 30, 0.1),
+    cx.half_life_schedule(0.5, 0.75, 20, 3),
     cx.linear_onecycle_schedule(40, 1.0, 0.31, 0.86),
     cx.cosine_onecycle_schedule(40, 1.0, 0.31),
     cx.onecycle_schedule(40, 1.0, interpolate_type="linear", three_phase=True),

@@ -2,9 +2,10 @@
 
 import chainax as cx
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
-from reference import STEPS, Tree, assert_agree, problem, run
+from reference import STEPS, Tree, assert_agree, follow, problem, run
 
 torch = pytest.importorskip("torch")
 lr_scheduler = torch.optim.lr_scheduler
@@ -69,11 +70,11 @@ def test_rate_and_momentum_are_pytorchs(case, x64):
 
 def test_hypergradients_of_a_cycle(x64):
     """The derivatives of a run by the cycle's numbers are its finite differences: the cycle itself can be learned."""
-    params, grads = problem(seed=0, shapes={"vector": (3,)})
+    start = jax.tree.map(jnp.asarray, problem(seed=0, shapes={"vector": (3,)}))
 
     @jax.jit
     def end(tx):
-        return sum(run(tx, params, grads)["vector"][-1] ** 2)
+        return sum(follow(tx, *start)["vector"][-1] ** 2)
 
     tx = CASES["SGD, one cycle"][0]
     numbers, structure = jax.tree.flatten(tx)

@@ -116,11 +116,11 @@ def _widened(x: Any, form: Any, shape: tuple[int, ...], dtype: Any) -> jax.Array
     return form[0].widen(x, shape, form[1]).astype(dtype)
 
 
-def _narrowed(x: jax.Array, form: Any, old: Any, turn: Any) -> Any:
+def _narrowed(x: jax.Array, form: Any, old: Any, turn: jax.Array | None) -> Any:
     if not isinstance(old, dict):
-        # Rounded to the nearest, 0.999ν would stay ν for ever in bfloat16.
-        decays = turn is not None and form and not form[1] and jnp.finfo(old.dtype).bits < jnp.finfo(x.dtype).bits
-        return by_turns(x, old.dtype, turn) if decays else merge(x, old.dtype)
+        if turn is None or not form or form[1] or jnp.finfo(old.dtype).bits >= jnp.finfo(x.dtype).bits:
+            return merge(x, old.dtype)
+        return by_turns(x, old.dtype, turn)  # to the nearest, 0.999ν would stay ν for ever in bfloat16
     return form[0].keep(x.astype(jnp.float32), form[1])
 
 
@@ -187,14 +187,12 @@ class _Parts(NamedTuple):
 
         def part(i: Any, rows: int, mine: Any) -> Any:
             u, q, grad, rest = self._cut(read, i, rows)
-            new, of, mine = mine
+            new, of, written = mine
             # Slots of one number are the same for all parts: each begins with the first one's.
             of = jax.tree.map(lambda x, first: x if jnp.ndim(first) else first, of, kept)
             own = jax.tree.map(lambda key: jax.random.fold_in(key, i), keys)
-            rest = rest if mine is None else mine
-            own |= {
-                name: x for name, x in (("rest", rest), ("grad", grad), ("turn", given.get("turn"))) if x is not None
-            }
+            more = {"rest": rest if written is None else written, "grad": grad, "turn": given.get("turn")}
+            own |= {name: x for name, x in more.items() if x is not None}
             return whole(u, new if in_place else q, of, own)
 
         def body(k: Any, carry: Any) -> Any:

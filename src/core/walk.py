@@ -67,7 +67,7 @@ class _Updates:
         self.leaves = leaves
         self.factor: Any = 1.0
         self._cache: dict[str, jax.Array] = {}
-        self._finite_scaled: jax.Array | None = None
+        self._own: dict[str, jax.Array] = {}
 
     def norm(self) -> jax.Array:
         if "norm" not in self._cache:
@@ -84,10 +84,10 @@ class _Updates:
             )
         if isinstance(self.factor, float) and self.factor == 1:
             return self._cache["finite"]
-        if self._finite_scaled is None:
+        if "finite" not in self._own:
             fits = cond(jnp.isfinite(self.norm()), lambda: jnp.array(True), self._largest_fits)
-            self._finite_scaled = self._cache["finite"] & fits
-        return self._finite_scaled
+            self._own["finite"] = self._cache["finite"] & fits
+        return self._own["finite"]
 
     def _largest_fits(self) -> jax.Array:
         largest = max_abs(self.leaves)
@@ -235,7 +235,7 @@ class Walk:
             target = self.outs[i] if last else slot_dtype(self.outs[i])
             mine = {name: {s: leaves[i] for s, leaves in of.items()} for name, of in slots.items()}
             self._check_slots(run, path, like, mine)
-            given = {"keys": {name: key_of_leaf(k, path) for name, k in keys.items()}} if keys else {}
+            given: dict[str, Any] = {"keys": {name: key_of_leaf(k, path) for name, k in keys.items()}} if keys else {}
             if reads:
                 given["grad"] = self.us[i]
             if any(isinstance(form, cast) and not signed for _, _, form, signed in formats):
@@ -384,12 +384,12 @@ class Walk:
         return list(self.flat.line_up(f"The slots {slot!r} of link {name!r}", tree))
 
     def _check_slots(self, run: Links, path: str, like: Any, mine: dict[str, dict[str, Any]]) -> None:
+        shapes, dtype = ((), jnp.shape(like)), slot_dtype(dtype_of(like))
         for name, of in mine.items():
             for slot, x in of.items():
                 if x is None:
                     raise TypeError(_no_slot(name, slot, path, like))
-                usual = not isinstance(x, dict) and x.dtype == slot_dtype(dtype_of(like))
-                if run[name].formats is not None or not usual or jnp.shape(x) not in ((), jnp.shape(like)):
+                if run[name].formats is not None or isinstance(x, dict) or x.dtype != dtype or x.shape not in shapes:
                     self._check_shape(run[name], name, slot, path, like, x)
 
     def _check_shape(self, link: Any, name: str, slot: str, path: str, like: Any, x: Any) -> None:
