@@ -8,6 +8,7 @@ import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from reference import (
     STEPS,
@@ -210,6 +211,15 @@ def test_a_lone_array_is_loaded_whole() -> None:
     chex.assert_trees_all_equal(loaded, state, strict=True)
     assert report.matched == list(tx.state_dict(state))
     assert tx.load_state_dict(p, tx.state_dict(loaded))[0].born == {}
+
+
+def test_a_link_without_arrays_has_no_birth() -> None:
+    """Its entry of the state is empty, and empty it comes back."""
+    tx, p = cx.chain(cx.from_optax(optax.masked(optax.identity(), {"w": True})), cx.sgd(0.1)), {"w": jnp.ones(3)}
+    frozen = cx.partition(cx.by_path({".*": cx.freeze()}))
+    for one in (tx, frozen):
+        state = one.step(p, one.init(p), p)[1]
+        chex.assert_trees_all_equal(one.load_state_dict(p, one.state_dict(state))[0], state, strict=True)
 
 
 WRAPPED = {

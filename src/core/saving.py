@@ -63,15 +63,7 @@ def load_state_dict(  # noqa: D103
             if loaded.pop(name, None) is not None:
                 report.mismatched.append(f"{name} (the other arrays of its slot do not fit)")
     report.matched.extend(loaded)
-    births: dict[Place, dict[str, jax.Array]] = {}
-    for entry in entries:
-        carried = any(name in loaded for slot in entry.slots for name in slot)
-        birth, step = entry.prefix + f"born/{entry.key}", entry.prefix + "step"
-        if carried and birth in arrays:
-            births.setdefault(entry.place, {})[entry.key] = jnp.asarray(arrays[birth], jnp.int32)
-            report.matched.append(birth)
-        elif not carried and step in loaded:
-            births.setdefault(entry.place, {})[entry.key] = loaded[step]
+    births = _births(entries, loaded, arrays, report)
     report.unexpected.extend(n for n in arrays if n not in names and n not in report.matched)
     if strict and (report.missing or report.unexpected or report.mismatched):
         raise PlainKeyError(
@@ -103,7 +95,8 @@ def _entries(
         if name not in state.links or link.role == "apply":
             continue
         if link.treewise:
-            yield _Entry(place, prefix, f"{name}/", [[n] for n in jax.tree.leaves(names.links[name])])
+            if leaves := jax.tree.leaves(names.links[name]):
+                yield _Entry(place, prefix, f"{name}/", [[n] for n in leaves])
             for key, inner, its, own in within(name, link, state, params):
                 there = f"{prefix}{'links/' if prefix else ''}{name}/{key}/"
                 yield from _entries(inner, its, own, names.links[name][key], (*place, (name, key)), there)
@@ -114,11 +107,24 @@ def _entries(
                 yield _Entry(place, prefix, f"{name}/{path}", [jax.tree.leaves(x) for x in own])
 
 
-def _with_births(state: State, births: Mapping[Place, dict[str, jax.Array]]) -> State:
-    """The state with its ``born``, and those of the states within.
+def _births(
+    entries: list[_Entry], loaded: Mapping[str, Any], arrays: Mapping[str, Any], report: Report
+) -> dict[Place, dict[str, jax.Array]]:
+    """The ``born`` of every chain's state. What came over in part carries on; that of which nothing did begins now."""
+    births: dict[Place, dict[str, jax.Array]] = {}
+    for entry in entries:
+        carried = any(name in loaded for slot in entry.slots for name in slot)
+        birth, step = f"{entry.prefix}born/{entry.key}", f"{entry.prefix}step"
+        if carried and birth in arrays:
+            births.setdefault(entry.place, {})[entry.key] = jnp.asarray(arrays[birth], jnp.int32)
+            report.matched.append(birth)
+        elif not carried and step in loaded:
+            births.setdefault(entry.place, {})[entry.key] = loaded[step]
+    return births
 
-    Slots of which none came over begin now. Where some did, they carry on together.
-    """
+
+def _with_births(state: State, births: Mapping[Place, dict[str, jax.Array]]) -> State:
+    """The state with its ``born``, and those of the states within."""
     links = dict(state.links)
     for name, key in {place[0]: None for place in births if place}:
         inner = {place[1:]: found for place, found in births.items() if place[:1] == ((name, key),)}
