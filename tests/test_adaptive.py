@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import chainax as cx
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -333,6 +334,14 @@ def test_mars_agrees_with_numpy(x64: None) -> None:
 
 
 # Properties
+
+
+def test_acprop_begins_with_the_gradient_whatever_is_stored() -> None:
+    """A code without a zero holds no first 0."""
+    p = {"w": jnp.linspace(0.5, 1.0, 256)}
+    for form in (cx.companded8(min_size=0), cx.int4(min_size=0), cx.int8(min_size=0)):
+        tx = cx.store(cx.scale_by_acprop(), nu=form)
+        chex.assert_trees_all_close(tx.update(p, tx.init(p))[0], p, rtol=1e-6)
 
 
 def test_acprop_of_optax_has_another_variance(x64: None) -> None:

@@ -1,5 +1,6 @@
 """Chains that run at some steps only, against Optax."""
 
+import collections
 from typing import Any
 
 import chainax as cx
@@ -164,6 +165,16 @@ def test_idle_steps_round_as_the_chain_does(rounding: str) -> None:
         assert 0 < got.std() < 0.03
     else:
         np.testing.assert_array_equal(got, np.float32(jnp.bfloat16(1 + IDLE * size)))
+
+
+def test_restart_takes_any_dict() -> None:
+    """Also one that keeps its order, which is another kind of node."""
+    tx, p = cx.restart(cx.sgd(0.1, momentum=0.9), 2), collections.OrderedDict(w=jnp.ones(2), a=jnp.ones(1))
+    state, steps = tx.init(p), []
+    for _ in range(5):
+        p, state = tx.step(p, state, p)
+        steps.append(int(state.links["restart"]["tx"].step))
+    assert steps == [1, 2, 1, 2, 1]
 
 
 def test_conditions_are_values() -> None:

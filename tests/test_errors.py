@@ -310,6 +310,16 @@ MISTAKES: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
         TypeError,
         "Link 'flatten' has no update at 'dense/kernel', float32[2, 3], and a vector has no holes: leave the parameter",
     ),
+    "a guard out of sight": (
+        lambda: cx.mechanize(cx.chain(cx.accumulate(cx.chain(cx.skip_nonfinite(), cx.sgd(1.0)), 2))),
+        ValueError,
+        "`mechanize.tx`: 'skip_nonfinite' refuses steps inside another link, where mechanize cannot see it: put it at",
+    ),
+    "two leaves of one path": (
+        lambda: cx.by_leaf({"a/b": jnp.ones(2), "a": {"b": jnp.ones(2)}}, lambda path, p: 1.0),
+        ValueError,
+        "`by_leaf`: 2 parameters have the path 'a/b': rename one",
+    ),
     "examples behind another link": (
         lambda: cx.chain(cx.scale(1.0), cx.clip_per_example(1.0)),
         ValueError,
@@ -326,7 +336,7 @@ MISTAKES: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
         "The state is not of this chain: link 'record' keeps",
     ),
     "another dtype of slots": (
-        lambda: cx.adam(1e-3).update(PARAMS, cx.store(cx.adam(1e-3), "bfloat16").init(PARAMS)),
+        lambda: cx.adam(1e-3).step(PARAMS, cx.store(cx.adam(1e-3), "bfloat16").init(PARAMS), PARAMS),
         TypeError,
         "Slot 'mu' of link 'scale_by_adam' is bfloat16[3] at 'dense/bias', where the parameter is float32[3] and the "
         "slot float32[3]: the state belongs to other parameters, or was stored in another format",

@@ -80,6 +80,8 @@ def test_finite_is_asked_of_what_reaches_the_guard() -> None:
         moved, state = tx.step(x, tx.init(x), jnp.array([1e2, 1.0]), **extra)
         np.testing.assert_array_equal(moved, x)
         assert state.links["skip_nonfinite"]["skipped"] == 1
+    tx = cx.chain(cx.scale(0.5), cx.skip_nonfinite(), cx.sgd(0.1))
+    assert jax.jit(lambda p: tx.step(p, tx.init(p), 1.0)[0])(jnp.array(1.0)) == jnp.float32(0.95)
     fine = cx.chain(cx.scale(1e30), cx.skip_nonfinite(), cx.scale(1e-30))  # its norm overflows, no number does
     moved, _ = fine.step(jnp.zeros(2), fine.init(jnp.zeros(2)), jnp.array([1e2, 1.0]))
     np.testing.assert_allclose(moved, [1e2, 1.0], rtol=1e-6)

@@ -248,7 +248,7 @@ def test_a_parameter_joins_wherever_its_slots_are(kind: str, x64: None) -> None:
     params = {**params, "new": jnp.ones(256)}
     state = tx.add_param_group(params, state)
     assert inner(state).born == {"scale_by_adam/new": 5}
-    params, state = tx.step(params, state, {"old": g, "new": g})
+    params, state = cx.make_step(tx)(params, state, {"old": g, "new": g})
     np.testing.assert_allclose(params["new"], 0.9, rtol=1e-2 if kind == "coded" else 1e-6)
     loaded, report = tx.load_state_dict(params, tx.state_dict(state))
     chex.assert_trees_all_equal(loaded, state, strict=True)

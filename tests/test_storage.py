@@ -287,6 +287,32 @@ def test_mean_squares_decay_in_narrow_floats(dtype: str) -> None:
     np.testing.assert_allclose(ours, expected, rtol=0.1)
 
 
+def test_hypergradients_pass_through_narrow_slots() -> None:
+    """As if nothing were rounded, and with a table by leaf that leaves out what is not trained."""
+    params = {"w": jnp.linspace(0.5, 1.0, 12).reshape(3, 4), "steps": jnp.arange(3)}
+    grads = {"w": params["w"] ** 2, "steps": None}
+    forms = cx.by_leaf(params, lambda path, p: "bfloat16" if p.ndim > 1 else "float32")
+
+    def end(rate: Any, narrow: bool) -> Any:
+        tx = cx.store(cx.rmsprop(rate), forms) if narrow else cx.rmsprop(rate)
+        p, state = params, tx.init(params)
+        for _ in range(3):
+            p, state = tx.step(p, state, grads)
+        return jnp.sum(p["w"])
+
+    ours, exact = (jax.grad(functools.partial(end, narrow=narrow))(0.1) for narrow in (True, False))
+    np.testing.assert_allclose(ours, exact, rtol=1e-2)
+
+
+@pytest.mark.parametrize("shape", ((768, 96), (4096, 8), (3, 3, 64, 64), (40000,)))
+def test_leaves_of_any_shape_go_in_parts(shape: tuple[int, ...]) -> None:
+    """With any number of scalars: how long a shape is in print does not matter."""
+    p = {"w": jnp.ones(shape)}
+    for rate in (1e-3, cx.cosine_decay_schedule(1e-3, 100)):
+        tx = cx.store(cx.adamw(rate), cx.int8(block=8))
+        assert "scan[" in str(jax.make_jaxpr(tx.step)(p, tx.init(p), p))
+
+
 def test_codes_are_of_one_format() -> None:
     """Those of one format are no codes of another, and come without their scales to nothing."""
     p = {"w": jnp.asarray(rng.normal(size=(64, 64)), jnp.float32)}

@@ -128,5 +128,5 @@ def _is_eager(links: Links, us: list[Any], ps: list[Any], state: State, extra: d
         return False
     inputs = tree_leaves((tuple(links.values()), us, ps, state, extra))
     return not any(isinstance(x, Tracer) for x in inputs) and all(
-        is_array(x) or isinstance(x, (int, float)) for x in tree_leaves(extra)
+        is_array(x) or type(x) is float for x in tree_leaves(extra)
     )

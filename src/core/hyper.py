@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -119,9 +120,11 @@ def by_leaf(params: Any, choose: Callable[[str, Any], Any]) -> by_path:
     by_path({'^(bias|scale)$': 0, '^(kernel)$': 0.1})
     """
     groups: list[tuple[Any, list[str]]] = []
-    for path, leaf in flatten(params).items():
-        if not is_trainable(leaf):
-            continue
+    trained = [(path, leaf) for path, leaf in flatten(params).items() if is_trainable(leaf)]
+    for path, count in Counter(path for path, _ in trained).items():
+        if count > 1:
+            raise ValueError(f"`by_leaf`: {count} parameters have the path {path!r}: rename one")
+    for path, leaf in trained:
         entry = choose(path, leaf)
         alike = next((paths for other, paths in groups if same(other, entry)), None)
         if alike is None:

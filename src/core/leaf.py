@@ -232,11 +232,12 @@ class _Parts(NamedTuple):
 _EACH_ALONE = frozenset(
     re.findall(
         r"\w+",
-        """abs acos acosh add and asin asinh atan atan2 atanh bitcast_convert_type broadcast_in_dim cbrt ceil clamp
-        convert_element_type copy cos cosh digamma div eq erf erf_inv erfc exp exp2 expm1 floor ge gt igamma igammac
-        imag integer_pow is_finite le lgamma log log1p logistic lt max min mul ne neg nextafter not or polygamma pow
-        real reduce_precision rem round rsqrt select_n shift_left shift_right_arithmetic shift_right_logical sign sin
-        sinh sqrt square stop_gradient sub tan tanh xor""",
+        """abs acos acosh add add_any and asin asinh atan atan2 atanh bessel_i0e bessel_i1e bitcast_convert_type
+        broadcast_in_dim cbrt ceil clamp convert_element_type copy cos cosh digamma div eq erf erf_inv erfc exp exp2
+        expm1 floor ge gt igamma igammac imag integer_pow is_finite le lgamma log log1p logistic lt max min mul ne neg
+        nextafter not optimization_barrier or polygamma population_count pow real reduce_precision
+        regularized_incomplete_beta rem round rsqrt select_n sharding_constraint shift_left shift_right_arithmetic
+        shift_right_logical sign sin sinh sqrt square stop_gradient sub tan tanh xor zeta""",
     )
 )
 """The primitives that treat each number of arrays of one shape alone."""
@@ -260,5 +261,6 @@ def _is_elementwise(jaxpr: Any, shape: tuple[int, ...]) -> bool:
 
 
 def _less_shape(jaxpr: Any, shape: tuple[int, ...]) -> str:
-    """A computation in words, without the shape of the leaf."""
-    return str(jaxpr).replace(f"[{','.join(map(str, shape))}]", "[*]").replace(str(shape), "(*)")
+    """A computation in words, on one line, without the shape of the leaf."""
+    text = jaxpr.pretty_print(use_color=False, width=1 << 30)
+    return text.replace(f"[{','.join(map(str, shape))}]", "[*]").replace(str(shape), "(*)")

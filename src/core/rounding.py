@@ -6,6 +6,7 @@ the last step remembered; `rounded` is its inverse.
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import jax
@@ -54,6 +55,7 @@ def stochastic(x: jax.Array, dtype: Any, key: jax.Array) -> jax.Array:
     return between(x, dtype, jax.random.uniform(key, x.shape, jnp.float32))
 
 
+@functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
 def between(x: jax.Array, dtype: Any, draw: jax.Array) -> jax.Array:
     """One of the two neighbours of ``x`` in ``dtype``: the farther one if ``draw``, in [0, 1), is below its share."""
     near = x.astype(dtype)
@@ -61,6 +63,11 @@ def between(x: jax.Array, dtype: Any, draw: jax.Array) -> jax.Array:
     away = jnp.nextafter(near, jnp.where(x > wide, jnp.inf, -jnp.inf).astype(dtype))
     chance = (x - wide) / jnp.where(x == wide, 1, away.astype(x.dtype) - wide)
     return jnp.where((draw.astype(x.dtype) < chance) & jnp.isfinite(away), away, near)
+
+
+@between.defjvp
+def _between_jvp(dtype: Any, primals: tuple, tangents: tuple) -> tuple:
+    return between(primals[0], dtype, primals[1]), tangents[0].astype(dtype)
 
 
 def turn(step: jax.Array) -> jax.Array:

@@ -119,7 +119,8 @@ def _births(
             births.setdefault(entry.place, {})[entry.key] = jnp.asarray(arrays[birth], jnp.int32)
             report.matched.append(birth)
         elif not carried and step in loaded:
-            births.setdefault(entry.place, {})[entry.key] = loaded[step]
+            # A buffer of its own, since a step that donates its state gives each buffer away once.
+            births.setdefault(entry.place, {})[entry.key] = jnp.copy(loaded[step])
     return births
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import math
+import re
 from typing import Any, ClassVar
 
 import jax
@@ -235,7 +236,7 @@ class storage(Value):
     def refuse(self, name: str, path: str, p: Any) -> None:
         """Raise if a pattern gives a format to this leaf, which has no slots."""
         for slot, given in self.table.items():
-            if isinstance(given, by_path) and pick(f"{name}.{slot}", given, path)[0] < len(given.patterns):
+            if isinstance(given, by_path) and any(re.search(pattern, path) for pattern in given.patterns):
                 raise TypeError(
                     f"`{name}.{slot}`: {given!r} gives a format to {path!r}, which is {show(p)} and has no slots"
                 )

@@ -125,6 +125,7 @@ def all_finite(leaves: list[Any]) -> jax.Array:
 
 def max_abs(leaves: list[Any]) -> jax.Array:
     """The largest magnitude in these arrays, and 0 if there is none."""
+    leaves = [jnp.asarray(x) for x in leaves]
     dtype = widest(x.dtype for x in leaves)
     each = (jnp.max(jnp.abs(split(x, compute_dtype(x.dtype))), initial=0).astype(dtype) for x in leaves)
     return functools.reduce(jnp.maximum, each, jnp.zeros((), dtype))

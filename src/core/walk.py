@@ -384,12 +384,14 @@ class Walk:
         return list(self.flat.line_up(f"The slots {slot!r} of link {name!r}", tree))
 
     def _check_slots(self, run: Links, path: str, like: Any, mine: dict[str, dict[str, Any]]) -> None:
-        shapes, dtype = ((), jnp.shape(like)), slot_dtype(dtype_of(like))
+        # Gradients alone may be of another dtype than the parameters.
+        dtypes = [slot_dtype(dtype_of(like))] if self.has_params else {x.dtype for x in jax.tree.leaves(mine)}
+        usual = [(shape, dtype) for shape in ((), jnp.shape(like)) for dtype in dtypes]
         for name, of in mine.items():
             for slot, x in of.items():
                 if x is None:
                     raise TypeError(_no_slot(name, slot, path, like))
-                if run[name].formats is not None or isinstance(x, dict) or x.dtype != dtype or x.shape not in shapes:
+                if run[name].formats is not None or isinstance(x, dict) or (x.shape, x.dtype) not in usual:
                     self._check_shape(run[name], name, slot, path, like, x)
 
     def _check_shape(self, link: Any, name: str, slot: str, path: str, like: Any, x: Any) -> None:

@@ -66,12 +66,13 @@ class scale_by_acprop(scale_by_belief):
     equation = "u₊ = u / (√ŝ + ε) but u where s = 0,  m ← β₁m + (1−β₁)u,  s ← β₂s + (1−β₂)(u−m)² + ε,  u ← u₊"
 
     def scalars(self, at):
-        return 1 / one_minus_power(self.b2, jnp.maximum(at.step - 1, 1))
+        return at.step == 1, 1 / one_minus_power(self.b2, jnp.maximum(at.step - 1, 1))
 
-    def leaf(self, u, slot, p, debias):
+    def leaf(self, u, slot, p, scalars):
+        first, debias = scalars
         m, s = self.moments(u, slot)
         # `where` in the denominator: dividing by ε alone could overflow, and then its derivatives are NaN.
-        size = jnp.where(slot.nu == 0, 1.0, sqrt(slot.nu * debias) + self.eps)
+        size = jnp.where(first | (slot.nu == 0), 1.0, sqrt(slot.nu * debias) + self.eps)
         return u / size, {"mu": m, "nu": s}
 
 

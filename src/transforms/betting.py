@@ -13,7 +13,7 @@ from ..core.numerics import sqrt
 from ..core.tree import global_norm
 from ..core.value import Number, check_number, child, each, number, static
 from .vector import Space, dot
-from .whole import Moving, over, unless_refused, zeros
+from .whole import Moving, check_guards, over, unless_refused, zeros
 from .wrappers import Wrapper, begin, passed_on
 
 
@@ -89,6 +89,7 @@ class mechanize(Wrapper):
 
     def check(self) -> None:
         super().check()
+        check_guards("mechanize.tx", self.tx)
         if not self.betas:
             raise ValueError("`mechanize.betas` must have a number for each bet, got none")
 

@@ -149,7 +149,7 @@ def _born_anew(first: Any, old: Any) -> Any:
     """A chain's first state with the ``born`` of an old one, at 0: what joined the run later begins with the rest."""
     if isinstance(first, State) and isinstance(old, State):
         return State(first.step, _born_anew(first.links, old.links), jax.tree.map(jnp.zeros_like, old.born))
-    if isinstance(first, dict) and isinstance(old, dict):
+    if type(first) is dict and type(old) is dict:  # parameters may be in dicts of other types
         return {name: _born_anew(first.get(name), x) for name, x in old.items()}
     return first
 

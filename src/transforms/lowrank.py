@@ -11,7 +11,7 @@ from ..core.hyper import Hyper, hyper
 from ..core.link import transform
 from ..core.tree import cond, flatten, is_trainable
 from ..core.value import child, static
-from .whole import unless_refused
+from .whole import check_guards, unless_refused
 from .wrappers import Wrapper, begin, passed_on
 
 
@@ -41,6 +41,7 @@ class scale_by_galore(Wrapper):
 
     def check(self) -> None:
         super().check()
+        check_guards("scale_by_galore.tx", self.tx)
         for name, link in self.tx.links.items():
             if link.reads_params:
                 raise ValueError(

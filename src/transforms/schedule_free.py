@@ -14,7 +14,7 @@ from ..core.state import State
 from ..core.value import Number, child, code, is_array, number
 from .scale import scale_by_lr
 from .vector import Space
-from .whole import Moving, copied, over, unless_refused
+from .whole import Moving, check_guards, copied, over, unless_refused
 from .wrappers import Wrapper, begin, passed_on
 
 
@@ -41,6 +41,7 @@ class schedule_free(Wrapper):
 
     def check(self) -> None:
         super().check()
+        check_guards("schedule_free.tx", self.tx)
         if not is_array(self.b1) and self.b1 == 0:
             raise ValueError("`schedule_free.b1` must be above 0: without a share of x, x could not be found again")
         for name, link in self._rates.items():

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from ..core.tree import cond, flatten, is_trainable
 from .vector import Space, Vector
-from .wrappers import movable, restored
+from .wrappers import all_links, movable, restored
 
 
 class Moving(Space):
@@ -51,6 +51,16 @@ def over(a: jax.Array, b: jax.Array) -> jax.Array:
     """a/b, and 0 where b is not positive: nothing is known yet. So are its derivatives. NaN for a ``b`` of NaN."""
     unknown = b <= 0
     return jnp.where(unknown, 0.0, a / jnp.where(unknown, 1.0, b))
+
+
+def check_guards(where: str, tx: Any) -> None:
+    """Raise for a guard that refuses steps inside another link of the chain: `unless_refused` would not see it."""
+    for name, link in all_links(tx):
+        if getattr(link, "judges", False) and link not in tx.links.values():
+            raise ValueError(
+                f"`{where}`: {name!r} refuses steps inside another link, where {where.partition('.')[0]} cannot see "
+                f"it: put it at the front of the chain outside, or of `{where}` itself"
+            )
 
 
 def unless_refused(
