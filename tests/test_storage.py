@@ -199,19 +199,25 @@ def test_optimizers_work_on_any_format(form: Any, name: str) -> None:
     chex.assert_trees_all_equal_shapes_and_dtypes(state, first)
 
 
-@pytest.mark.parametrize("form", FORMATS.values(), ids=FORMATS)
-def test_parts_are_the_whole(form: Any) -> None:
-    """The loop over parts, which a CPU gets, makes the same numbers as the leaf as a whole."""
-    tx = cx.store(cx.adamw(1e-2), form)
-    shape = (100, 256 * 3)
+STORES = {
+    **{name: {"mu": form, "nu": form} for name, form in FORMATS.items()},
+    "int8 and bfloat16": {"mu": cx.int8(), "nu": "bfloat16"},
+}
+
+
+@pytest.mark.parametrize("shape", ((100, 768), (199, 256)), ids=("no rest", "a rest"))
+@pytest.mark.parametrize("stored", STORES.values(), ids=STORES)
+def test_parts_are_the_whole(stored: dict[str, Any], shape: tuple[int, int]) -> None:
+    """The loop over parts, which a CPU gets, makes the same numbers as the leaf as a whole; 199 blocks leave a rest."""
+    tx = cx.store(cx.adamw(1e-2), **stored)
     p, g = (jnp.asarray(rng.normal(size=shape), jnp.float32) for _ in range(2))
     state = tx.init({"w": p})
     step = quickly(tx.step)
     loops = str(step.lower({"w": p}, state, {"w": g}).compile().as_text())
     assert " while(" in loops
-    # The same numbers in one leaf for each block, which are too small for a loop.
-    rows = {f"{i:03}": x for i, x in enumerate(p.reshape(-1, 256 * 20))}
-    gs = dict(zip(rows, g.reshape(-1, 256 * 20)))
+    # The same numbers in leaves of 60 blocks at most, which are too small for a loop.
+    cuts = [*range(60, p.size // 256, 60)]
+    rows, gs = ({f"{i:03}": y for i, y in enumerate(jnp.split(x.reshape(-1, 256), cuts))} for x in (p, g))
     rows_state = tx.init(rows)
     for _ in range(3):
         whole, state = step({"w": p}, state, {"w": g})
@@ -357,15 +363,18 @@ def test_first_codes_are_not_made_by_the_compiler() -> None:
     assert "reduce" in str(compiled.as_text())
 
 
-def test_traffic_of_8_bit_adamw() -> None:
+@pytest.mark.parametrize("shape", ((1024, 1024), (11600, 256)))
+@pytest.mark.parametrize("form", (cx.int8(), cx.companded8()), ids=repr)
+def test_traffic_of_8_bit_adamw(form: Any, shape: tuple[int, int]) -> None:
     """Arguments and results are 16 bytes a parameter and temporaries next to none: at most 20 in all."""
-    tx = cx.store(cx.adamw(1e-3), cx.int8())
-    p = {"w": jnp.zeros((1024, 1024))}
+    tx = cx.store(cx.adamw(1e-3), form)
+    p = {"w": jnp.zeros(shape)}
     state = tx.init(p)
     step = jax.jit(tx.step, donate_argnums=(0, 1)).lower(p, state, p).compile()
     memory: Any = step.memory_analysis()
     moved = memory.argument_size_in_bytes + memory.output_size_in_bytes + 2 * memory.temp_size_in_bytes
     assert moved / p["w"].size <= 20
+    assert memory.temp_size_in_bytes < 5e5
 
 
 @pytest.mark.parametrize("form", FORMATS.values(), ids=FORMATS)

@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from .link import Leafwise
 
 
+REMEDY = "Carry it over with adopt(params, state), or begin anew with init(params)"
+"""For a state of another chain."""
+
+
 def check_arguments(
     links: dict[str, Any], updates: Any, state: Any, params: Any, extra: dict[str, Any], *, apply: bool
 ) -> None:
@@ -41,8 +45,7 @@ def check_arguments(
     if missing or unknown:
         parts = [f"it lacks {', '.join(missing)}"] * bool(missing) + [f"it holds {', '.join(unknown)}"] * bool(unknown)
         raise PlainKeyError(
-            f"The state is not of this chain ({' → '.join(links) or 'no links'}): {' and '.join(parts)}. "
-            "Carry it over with adopt(params, state), or begin anew with init(params)"
+            f"The state is not of this chain ({' → '.join(links) or 'no links'}): {' and '.join(parts)}. {REMEDY}"
         )
     for name, entry in state.links.items():
         _check_entry(name, links[name], entry)
@@ -57,7 +60,7 @@ def _check_entry(name: str, link: Any, entry: Any) -> None:
         found = ", ".join(entry) if isinstance(entry, dict) else show(entry)
         raise PlainKeyError(
             f"The state is not of this chain: link {name!r} keeps {', '.join(expected) or 'nothing'}, the state has "
-            f"{found} under its name. Carry it over with adopt(params, state), or begin anew with init(params)"
+            f"{found} under its name. {REMEDY}"
         )
 
 

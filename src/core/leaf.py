@@ -148,7 +148,7 @@ class _Parts(NamedTuple):
         if not blocks or jnp.iscomplexobj(u) or any(x.shape not in ((), shape) for x in plain):
             return None
         unit = math.lcm(*blocks)
-        rows = max(1, _PART // unit)
+        rows = _rows_of_part(math.prod(shape) // unit, max(1, _PART // unit))
         if math.prod(shape) % unit or math.prod(shape) <= rows * unit:
             return None
 
@@ -227,6 +227,15 @@ class _Parts(NamedTuple):
             return jax.lax.dynamic_update_slice_in_dim(x, y.reshape(rows, -1), i, 0) if jnp.ndim(x) else y
 
         return jax.tree.map(put, tree, parts)
+
+
+def _rows_of_part(count: int, most: int) -> int:
+    """How many of ``count`` units make a part: a divisor, if a large one is at hand.
+
+    What is left over after the loop is read and written at the same turn, and XLA may copy whole arrays for it.
+    """
+    best = next(n for n in range(most, 0, -1) if count % n == 0)
+    return best if 4 * best >= most else most
 
 
 _EACH_ALONE = frozenset(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
-from .checks import check_state
+from .checks import REMEDY, check_state
 from .hyper import by_path, evaluate, pick
 from .state import State
 from .tree import compute_dtype, dtype_of, flatten, is_trainable, widest
@@ -62,7 +62,7 @@ def within(name: str, link: Link, state: Any, params: Any = None) -> Iterator[In
     if look is None:
         return
     if name not in state.links:
-        raise PlainKeyError(f"The state is not of this chain: it lacks {name}. Carry it over with adopt(params, state)")
+        raise PlainKeyError(f"The state is not of this chain: it lacks {name}. {REMEDY}")
     entry, seen = state.links[name], []
 
     def see(tx: Transformation, its: Any, own: State) -> dict[str, Any]:
