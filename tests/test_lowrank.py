@@ -184,3 +184,17 @@ def test_bad_input(fields: dict[str, Any], message: str) -> None:
         cx.scale_by_galore(**{"tx": cx.scale_by_adam(), **fields})
     with pytest.raises(TypeError, match=r"tx`: a chain is made of links and chains, got 0\.1"):
         cx.scale_by_galore(0.1)
+
+
+def test_galore_projects_a_leaf_that_comes_later() -> None:
+    """Its first projector is made of its first gradient, whether it joined or had no gradient before."""
+    tx, g = cx.galore_adamw(0.1, rank=2, update_proj_gap=100), jnp.sin(jnp.arange(12.0)).reshape(3, 4)
+    params = {"old": jnp.ones((3, 4)), "late": jnp.ones((3, 4))}
+    state = tx.init(params)
+    for _ in range(3):
+        params, state = tx.step(params, state, {"old": g, "late": None})
+    moved, state = tx.step(params, state, {"old": g, "late": g})
+    assert (moved["late"] != params["late"]).any()
+    grown = {**moved, "new": jnp.ones((3, 4))}
+    after, _ = tx.step(grown, tx.add_param_group(grown, state), dict.fromkeys(grown, g))
+    assert (after["new"] != grown["new"]).any()

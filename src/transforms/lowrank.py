@@ -63,13 +63,9 @@ class scale_by_galore(Wrapper):
         flat, inner = flatten(updates), state["tx"]
         us, projectors = flat.leaves, flat.line_up("The projectors", state["projector"])
         moving = [i for i, (P, u) in enumerate(zip(projectors, us)) if P is not None and u is not None]
-        new = cond(
-            inner.step % self.update_proj_gap == 0,
-            lambda: [self.projector(jax.lax.stop_gradient(us[i])) for i in moving],
-            lambda: [projectors[i] for i in moving],
-        )
-        for i, P in zip(moving, new):
-            projectors[i] = P
+        due = inner.step % self.update_proj_gap == 0
+        for i in moving:
+            projectors[i] = self.renewed(projectors[i], us[i], due)
         low = [self.project(projectors[i], u) if i in moving else u for i, u in enumerate(us)]
         low, inner = self.tx.update(flat.build(low), inner, **passed_on(self.tx, at))
         low = flat.line_up("The updates", low)
@@ -90,6 +86,11 @@ class scale_by_galore(Wrapper):
         if not is_trainable(p) or jnp.ndim(p) != 2 or not p.size:
             return None
         return jnp.zeros((self.turned(p, p).shape[0], min(self.rank, *p.shape)), p.dtype)
+
+    def renewed(self, P: jax.Array, u: jax.Array, due: jax.Array) -> jax.Array:
+        """The projector of this step: a new one if it is due, or the first of a leaf that had no gradient yet."""
+        missing = jnp.all(P == 0)
+        return cond(due | missing, lambda: self.projector(jax.lax.stop_gradient(u)), lambda: P)
 
     def projector(self, u: jax.Array) -> jax.Array:
         """The leading left singular vectors."""
