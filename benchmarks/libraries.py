@@ -53,9 +53,9 @@ class Library(ABC):
     def device(self) -> str:
         """The name of the accelerator; empty if there is none."""
 
+    @abstractmethod
     def compile(self, name: str) -> dict[str, float]:
-        """Compile the step afresh; nothing to do for a library that does not compile."""
-        return {}
+        """Prepare the recipe for `run` and `start`; says what compiling its step took and gave."""
 
     def sweep(self, how: str, points: list[tuple[float, float]], steps: int) -> tuple[float, list[float]]:
         """Train a small network once for each (learning rate, weight decay); seconds in all, and the last losses."""
@@ -130,11 +130,9 @@ class Jax(Library):
         import jax.numpy as jnp
 
         shapes = self.workload.shapes
-        self.tx = self._optimizer(recipe)
         self.params = {path: jnp.array(self.workload.parameter(path, dtype)) for path in shapes}
         self.grads = {path: jnp.array(self.workload.gradient(path, dtype)) for path in shapes}
         self.state = jax.jit(self.tx.init)(self.params)
-        self.run_step = self._eager() if recipe.eager else self._jitted()
 
     def _step(self, factor: float | None = None) -> None:
         grads = self.grads if factor is None else {path: g * factor for path, g in self.grads.items()}
@@ -178,16 +176,17 @@ class Jax(Library):
         import jax
 
         recipe = RECIPES[name]
-        if recipe.eager:
-            return {}
+        self.tx = self._optimizer(recipe)
+        self.run_step = self._eager() if recipe.eager else self._jitted()
         jax.clear_caches()
         gc.collect()
-        self.tx = self._optimizer(recipe)
+        if recipe.eager:
+            return {}
         params = {path: jax.ShapeDtypeStruct(shape, self.dtype) for path, shape in self.workload.shapes.items()}
         state = jax.eval_shape(self.tx.init, params)
         jax.clear_caches()  # of whatever init shares with the step
         marks = [time.perf_counter()]
-        traced = self._jitted().trace(params, state, params)
+        traced = self.run_step.trace(params, state, params)
         marks.append(time.perf_counter())
         lowered = traced.lower()
         marks.append(time.perf_counter())
@@ -259,6 +258,13 @@ class Optax(Jax):
 
 class Torch(Library):
     """`clip_grad_norm_` where there is a clip, then a fused optimizer's ``step``; on the GPU if torch has one."""
+
+    def compile(self, name: str) -> dict[str, float]:
+        """Nothing is compiled here; raises `Missing` if torch has no such optimizer."""
+        import torch
+
+        in_torch(RECIPES[name], 0.0, {"weight": torch.zeros(1)})
+        return {}
 
     def _load(self, recipe: Recipe, dtype: str) -> None:
         import torch

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import multiprocessing
 import re
 import statistics
@@ -16,7 +17,7 @@ import chainax as cx
 import numpy as np
 import sweep
 from libraries import serve
-from recipes import EXEMPT, Recipe
+from recipes import EXEMPT, SMALL, STORED, Recipe
 from workloads import DTYPES, Workload, workload
 
 # Powers of two are exact in every dtype. The changes of size and sign tell one moment's decay from another's.
@@ -105,9 +106,8 @@ def table(
         bandwidth, rows, skipped = 0.0, [], []
         for recipe in recipes:
             say(f"{work.title}, {dtype}: {recipe.title}")
-            names = _able(crew, work, recipe, dtype, options, skipped)
-            if names:
-                rows.append(_row(crew, names, work, dtype, recipe, options))
+            if compiled := _compiled(crew, work, recipe, options, skipped):
+                rows.append(_row(crew, compiled, work, dtype, recipe, options))
             copied = crew.rounds(options.libraries, 1, "copy", options.copied)
             bandwidth = max(bandwidth, *(max(answers) for answers in copied.values()))
         for row in rows:
@@ -127,32 +127,53 @@ def table(
     }
 
 
-def _able(crew: Workers, work: Workload, recipe: Recipe, dtype: str, options: Options, skipped: list[str]) -> list[str]:
-    """The libraries that have the recipe, which have now run it; none if chainax is asked for and has it not."""
-    able = []
-    if recipe.optimizer == "clip_adamw_groups" and not any(re.search(EXEMPT, path) for path in work.shapes):
-        skipped.append(f"{recipe.title}: there are none here")
-        return []
+def _compiled(
+    crew: Workers, work: Workload, recipe: Recipe, options: Options, skipped: list[str]
+) -> dict[str, list[dict[str, float]]]:
+    """What compiling took and gave, by library; in turn, three times or as often as begins within 10 seconds.
+
+    Nothing if no leaf feels the recipe, or chainax is asked for and has it not.
+    """
+    if reason := _senseless(work, recipe, options):
+        skipped.append(f"{recipe.title}: {reason}")
+        return {}
+    compiled: dict[str, list[dict[str, float]]] = {}
+    start = time.perf_counter()
     for name in options.libraries:
         try:
-            crew.ask(name, "run", recipe.name, FACTORS, dtype, "own")
-            able.append(name)
+            compiled[name] = [crew.ask(name, "compile", recipe.name)]
         except LookupError as e:
             skipped.append(f"{recipe.title}: {e.args[0]}")
             if name == "chainax":
-                break
-    if "chainax" in options.libraries and "chainax" not in able:
-        return []
-    return able
+                return {}
+    first = next(iter(compiled.values()), [])
+    while any(first) and not options.quick and len(first) < 3 and time.perf_counter() - start < 10:
+        for name, (again,) in crew.rounds(list(compiled), 1, "compile", recipe.name).items():
+            compiled[name].append(again)
+    return compiled
+
+
+def _senseless(work: Workload, recipe: Recipe, options: Options) -> str:
+    """Why the recipe would be the same as another one on this workload; empty if it is not."""
+    if recipe.optimizer == "clip_adamw_groups" and not any(re.search(EXEMPT, path) for path in work.shapes):
+        return "there are none here"
+    if recipe.optimizer in STORED and not options.quick and max(map(math.prod, work.shapes.values())) < SMALL:
+        return f"leaves of fewer than {SMALL} numbers stay in float32"
+    return ""
 
 
 def _row(
-    crew: Workers, names: list[str], work: Workload, dtype: str, recipe: Recipe, options: Options
+    crew: Workers,
+    compiled: dict[str, list[dict[str, float]]],
+    work: Workload,
+    dtype: str,
+    recipe: Recipe,
+    options: Options,
 ) -> dict[str, Any]:
+    names = list(compiled)
     agreement = _agreement(crew, names, work, dtype, recipe)
     for name in names:
         crew.ask(name, "stop")
-    compiled = _compiled(crew, names, recipe, options)
     facts = {name: crew.ask(name, "start", recipe.name, options.turn) for name in names}
     rounds = max(2, options.rounds // 2) if recipe.eager else options.rounds
     seconds = crew.rounds(names, rounds, "turn")
@@ -192,16 +213,6 @@ def _row(
     }
 
 
-def _compiled(crew: Workers, names: list[str], recipe: Recipe, options: Options) -> dict[str, list[Any]]:
-    """Compile in turn, three times or as often as fits into 20 seconds."""
-    start = time.perf_counter()
-    compiled = crew.rounds(names, 1, "compile", recipe.name)
-    while not options.quick and len(compiled[names[0]]) < 3 and time.perf_counter() - start < 20:
-        for name, (again,) in crew.rounds(names, 1, "compile", recipe.name).items():
-            compiled[name].append(again)
-    return compiled
-
-
 def _ratios(base: str, name: str, seconds: dict[str, list[float]], results: dict[str, dict[str, Any]]) -> dict:
     """To the base, chainax. Of step times: the quartiles of the ratios within one round, where moods are alike."""
     steps = [mine / its for mine, its in zip(seconds[name], seconds[base])]
@@ -217,6 +228,8 @@ def _agreement(crew: Workers, names: list[str], work: Workload, dtype: str, reci
 
     That run is Optax's where it is among the libraries. For float32 it is Optax's own.
     """
+    for name in names:
+        crew.ask(name, "run", recipe.name, FACTORS, dtype, "own")
     judge = "optax" if "optax" in names else names[0]
     tolerance = TOLERANCES[dtype]
     kept = "own"

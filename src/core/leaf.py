@@ -105,8 +105,8 @@ def _through(plan: Plan, links: Any, scalars: Any, u: Any, p: Any, slots: Slots,
     if q is None or not plan.apply:
         return merge(w, plan.out), done, None
     if plan.rounding == "nearest":
-        return merge(q + w, plan.out), done, None
-    new, rest = rounded(plan.rounding, q + w, plan.out, given.get("round"))
+        return merge(jax.lax.add(q, w), plan.out), done, None
+    new, rest = rounded(plan.rounding, jax.lax.add(q, w), plan.out, given.get("round"))
     return new, done, rest
 
 

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from . import tree
 from .at import At
 from .hyper import by_path, hyper
+from .numerics import mul
 from .storage import storage
 from .transformation import Transformation
 from .value import child, number, static, value
@@ -137,8 +138,8 @@ class Scaling(Leafwise):
     def scalars(self, at):
         return self.factor(at)
 
-    def leaf(self, u, slot, p, scalars):
-        return scalars * u
+    def leaf(self, u, slot, p, scalars) -> Any:
+        return mul(scalars, u)
 
 
 class Treewise(Link):

@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jax.core import Tracer
 from jax.tree_util import GetAttrKey, keystr, tree_flatten_with_path, tree_leaves, tree_structure, tree_unflatten
 
@@ -87,20 +88,20 @@ def split(x: jax.Array, dtype: Any) -> jax.Array:
     """Widen ``x`` to the real ``dtype``; complex numbers become pairs of reals along a new last axis."""
     if jnp.iscomplexobj(x):
         return jnp.stack([x.real, x.imag], axis=-1).astype(dtype)
-    return x.astype(dtype)
+    return lax.convert_element_type(x, dtype)
 
 
 def merge(x: jax.Array, dtype: Any) -> jax.Array:
     """The inverse of `split`: round to ``dtype``, pairs of reals becoming complex numbers."""
     if jnp.issubdtype(dtype, jnp.complexfloating):
-        return jax.lax.complex(x[..., 0], x[..., 1]).astype(dtype)
-    return x.astype(dtype)
+        return lax.complex(x[..., 0], x[..., 1]).astype(dtype)
+    return lax.convert_element_type(x, dtype)
 
 
 def cond(holds: Any, yes: Callable[[], Any], no: Callable[[], Any]) -> Any:
     """``lax.cond``; outside of ``jit`` only the branch that is taken runs, and is not traced anew at every call."""
     if isinstance(holds, Tracer):
-        return jax.lax.cond(holds, yes, no)
+        return lax.cond(holds, yes, no)
     return yes() if holds else no()
 
 
@@ -111,9 +112,10 @@ def global_norm(tree: Any) -> jax.Array:
     >>> cx.global_norm({"a": jax.numpy.array([3.0]), "b": jax.numpy.array(4.0)}).item()
     5.0
     """
-    sums = [_sum_of(jnp.square, jnp.asarray(x)) for x in tree_leaves(tree) if is_trainable(x)]
+    sums = [_sum_of(lax.square, jnp.asarray(x)) for x in tree_leaves(tree) if is_trainable(x)]
     dtype = widest(s.dtype for s in sums)
-    return sqrt(sum((s.astype(dtype) for s in sums), start=jnp.zeros((), dtype)))
+    wide = (lax.convert_element_type(s, dtype) for s in sums)
+    return sqrt(functools.reduce(lax.add, wide, jnp.zeros((), dtype)))
 
 
 def all_finite(leaves: list[Any]) -> jax.Array:
@@ -145,16 +147,17 @@ def _sum_of(f: Any, x: jax.Array) -> jax.Array:
     dtype = compute_dtype(x.dtype)
 
     def plain(x: jax.Array) -> jax.Array:
-        return jnp.sum(f(split(x, dtype)))
+        wide = f(split(x, dtype))
+        return lax.reduce_sum(wide, range(wide.ndim))
 
     def on_cpu(x: jax.Array) -> jax.Array:
         # XLA's CPU compiler merges this widening with that of the leaf functions and stores the result,
         # and rewrites sums over more than 32 elements into several kernels that store what they add.
         # Behind a barrier, and in rows of at most 32, short leaves are summed without a temporary.
         rows = next((n for n in range(32, 0, -1) if x.size and x.size % n == 0 and x.size <= 32 * n), None)
-        return plain(jax.lax.optimization_barrier(x.reshape(rows, -1) if rows else x))
+        return plain(lax.optimization_barrier(x.reshape(rows, -1) if rows else x))
 
-    return jax.lax.platform_dependent(x, cpu=on_cpu, default=plain)
+    return lax.platform_dependent(x, cpu=on_cpu, default=plain)
 
 
 def _is_hole(x: Any) -> bool:

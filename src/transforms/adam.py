@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import jax.numpy as jnp
+from jax import lax
 
 from ..core.hyper import Hyper, hyper
 from ..core.link import Leafwise, slot_like, transform
-from ..core.numerics import sqrt
+from ..core.numerics import averaged, mul, over_root
 from ..core.value import static
 
 
@@ -30,13 +31,13 @@ class scale_by_adam(Leafwise):
 
     def leaf(self, u, slot, p, debias, /):
         m, v = self.moments(u, slot)
-        m_hat, v_hat = m * debias[0], v * debias[1]
-        return m_hat / (sqrt(v_hat) + self.eps), {"mu": m, "nu": v}
+        m_hat, v_hat = mul(m, debias[0]), mul(v, debias[1])
+        return over_root(m_hat, v_hat, self.eps), {"mu": m, "nu": v}
 
     def moments(self, u, slot):
         """The next mean and mean square."""
-        m = self.b1 * slot.mu + (1 - self.b1) * u
-        v = self.b2 * slot.nu + (1 - self.b2) * jnp.square(u)
+        m = averaged(slot.mu, u, self.b1)
+        v = averaged(slot.nu, lax.square(u), self.b2)
         return m, v
 
 
@@ -55,7 +56,7 @@ class scale_by_uncorrected_adam(scale_by_adam):
 
     def leaf(self, u, slot, p, scalars):
         m, v = self.moments(u, slot)
-        return m / (sqrt(v) + self.eps), {"mu": m, "nu": v}
+        return over_root(m, v, self.eps), {"mu": m, "nu": v}
 
 
 @transform
@@ -87,7 +88,7 @@ class scale_by_amsgrad(scale_by_adam):
         of_mean, before, after = scalars
         m, v = self.moments(u, slot)
         w = jnp.maximum(slot.nu_max, v * before)
-        return m * of_mean / (sqrt(w * after) + self.eps), {"mu": m, "nu": v, "nu_max": w}
+        return over_root(m * of_mean, w * after, self.eps), {"mu": m, "nu": v, "nu_max": w}
 
 
 @transform
@@ -120,4 +121,4 @@ class scale_by_nadam(scale_by_adam):
         product = slot.mu_product * mu
         m, v = self.moments(u, slot)
         mean = (1 - mu) / (1 - product) * u + mu_next / (1 - product * mu_next) * m
-        return mean / (sqrt(v * debias) + self.eps), {"mu": m, "nu": v, "mu_product": product}
+        return over_root(mean, v * debias, self.eps), {"mu": m, "nu": v, "mu_product": product}

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 
 from ..core.hyper import Hyper, hyper
 from ..core.link import Leafwise, transform
-from ..core.numerics import one_minus_power, sqrt
+from ..core.numerics import averaged, one_minus_power, over_root, sqrt
 from .adam import scale_by_adam
 
 
@@ -26,7 +26,7 @@ class scale_by_nesterov_adam(scale_by_adam):
     def leaf(self, u, slot, p, scalars):
         ahead, fresh, debias = scalars
         m, v = self.moments(u, slot)
-        return (ahead * m + fresh * u) / (sqrt(v * debias) + self.eps), {"mu": m, "nu": v}
+        return over_root(ahead * m + fresh * u, v * debias, self.eps), {"mu": m, "nu": v}
 
 
 @transform
@@ -56,10 +56,10 @@ class scale_by_adan(Leafwise):
     def leaf(self, u, slot, p, scalars):
         first, of_mean, of_change, debias = scalars
         delta = jnp.where(first, 0.0, u - slot.last)
-        m = self.b1 * slot.mu + (1 - self.b1) * u
-        v = self.b2 * slot.change + (1 - self.b2) * delta
-        n = self.b3 * slot.nu + (1 - self.b3) * jnp.square(u + self.b2 * delta)
-        step = (of_mean * m + of_change * v) / (sqrt(n * debias) + self.eps)
+        m = averaged(slot.mu, u, self.b1)
+        v = averaged(slot.change, delta, self.b2)
+        n = averaged(slot.nu, jnp.square(u + self.b2 * delta), self.b3)
+        step = over_root(of_mean * m + of_change * v, n * debias, self.eps)
         return step, {"mu": m, "change": v, "nu": n, "last": u}
 
 
@@ -73,8 +73,8 @@ class scale_by_laprop(scale_by_adam):
     equation = "v ← β₂v + (1−β₂)u²,  m ← β₁m + (1−β₁)u / (√v̂ + ε),  u ← m̂"
 
     def leaf(self, u, slot, p, debias):
-        v = self.b2 * slot.nu + (1 - self.b2) * jnp.square(u)
-        m = self.b1 * slot.mu + (1 - self.b1) * u / (sqrt(v * debias[1]) + self.eps)
+        v = averaged(slot.nu, jnp.square(u), self.b2)
+        m = averaged(slot.mu, over_root(u, v * debias[1], self.eps), self.b1)
         return m * debias[0], {"mu": m, "nu": v}
 
 
@@ -102,7 +102,7 @@ class scale_by_adopt(scale_by_adam):
     def leaf(self, u, slot, p, scalars):
         bound, keep, take = scalars
         scaled = jnp.clip(u / jnp.maximum(sqrt(slot.nu), self.eps), -bound, bound)
-        m = self.b1 * slot.mu + (1 - self.b1) * scaled
+        m = averaged(slot.mu, scaled, self.b1)
         return m, {"mu": m, "nu": keep * slot.nu + take * jnp.square(u)}
 
 
@@ -121,9 +121,9 @@ class scale_by_ademamix(scale_by_adam):
 
     def leaf(self, u, slot, p, debias):
         m, v = self.moments(u, slot)
-        slow = self.b3 * slot.mu_slow + (1 - self.b3) * u
+        slow = averaged(slot.mu_slow, u, self.b3)
         mean = m * debias[0] + self.alpha * slow
-        return mean / (sqrt(v * debias[1]) + self.eps), {"mu": m, "nu": v, "mu_slow": slow}
+        return over_root(mean, v * debias[1], self.eps), {"mu": m, "nu": v, "mu_slow": slow}
 
 
 @transform
@@ -141,8 +141,8 @@ class scale_by_simplified_ademamix(scale_by_adam):
 
     def leaf(self, u, slot, p, debias):
         m = self.b1 * slot.mu + u
-        v = self.b2 * slot.nu + (1 - self.b2) * jnp.square(u)
-        return (m + self.alpha * u) / (sqrt(v * debias) + self.eps), {"mu": m, "nu": v}
+        v = averaged(slot.nu, jnp.square(u), self.b2)
+        return over_root(m + self.alpha * u, v * debias, self.eps), {"mu": m, "nu": v}
 
 
 @transform

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from ..core.hyper import Hyper, hyper
 from ..core.link import Leafwise, slot_like, transform
-from ..core.numerics import one_minus_power, sqrt
+from ..core.numerics import averaged, one_minus_power, over_root, sqrt
 from ..core.tree import split
 from ..core.value import static
 from .adam import scale_by_adam
@@ -31,7 +31,7 @@ class scale_by_adamax(scale_by_adam):
         return at.debias(self.b1)
 
     def leaf(self, u, slot, p, debias):
-        m = self.b1 * slot.mu + (1 - self.b1) * u
+        m = averaged(slot.mu, u, self.b1)
         v = jnp.maximum(self.b2 * slot.nu, jnp.abs(u) + self.eps)
         return m * debias / v, {"mu": m, "nu": v}
 
@@ -49,8 +49,8 @@ class scale_by_belief(scale_by_adam):
     equation = "m ← β₁m + (1−β₁)u,  s ← β₂s + (1−β₂)(u−m)² + ε,  u ← m̂ / (√ŝ + ε)"
 
     def moments(self, u, slot):
-        m = self.b1 * slot.mu + (1 - self.b1) * u
-        s = self.b2 * slot.nu + (1 - self.b2) * jnp.square(u - m) + self.eps
+        m = averaged(slot.mu, u, self.b1)
+        s = averaged(slot.nu, jnp.square(u - m), self.b2) + self.eps
         return m, s
 
 
@@ -101,7 +101,7 @@ class scale_by_yogi(scale_by_adam):
         return super().scalars(at) if self.debias else (1.0, 1.0)
 
     def moments(self, u, slot):
-        m = self.b1 * slot.mu + (1 - self.b1) * u
+        m = averaged(slot.mu, u, self.b1)
         v = slot.nu - (1 - self.b2) * jnp.sign(slot.nu - jnp.square(u)) * jnp.square(u)
         return m, v
 
@@ -143,7 +143,7 @@ class scale_by_radam(scale_by_adam):
         debias, r, enough = scalars
         m, v = self.moments(u, slot)
         m_hat = m * debias
-        return jnp.where(enough, r * m_hat / (sqrt(v) + self.eps), m_hat), {"mu": m, "nu": v}
+        return jnp.where(enough, over_root(r * m_hat, v, self.eps), m_hat), {"mu": m, "nu": v}
 
 
 @transform
@@ -186,7 +186,7 @@ class scale_by_running_norm(Leafwise):
     def leaf(self, u, slot, p, scalars):
         keep, take = scalars
         v = keep * slot.nu + take * jnp.sum(jnp.square(u))
-        return u / (sqrt(v) + self.eps), {"nu": v}
+        return over_root(u, v, self.eps), {"nu": v}
 
 
 @transform
@@ -219,8 +219,8 @@ class scale_by_adam_mini(scale_by_adam):
         return _mean_square(u, tuple(i for i in range(u.ndim) if i not in self.block_axes))
 
     def leaf(self, u, slot, p, debias):
-        m = self.b1 * slot.mu + (1 - self.b1) * u
-        v = self.b2 * slot.nu + (1 - self.b2) * self.mean_square(u)
+        m = averaged(slot.mu, u, self.b1)
+        v = averaged(slot.nu, self.mean_square(u), self.b2)
         size = sqrt(v * debias[1]) + self.eps
         size = size.reshape([n if i in self.block_axes else 1 for i, n in enumerate(u.shape)])
         return m * debias[0] / size, {"mu": m, "nu": v}

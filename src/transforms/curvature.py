@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from ..core.hyper import Hyper, hyper
 from ..core.link import Treewise, slot_like, transform
+from ..core.numerics import averaged
 from ..core.tree import widened
 from ..core.value import code, static
 from .vector import Space, Vector
@@ -58,9 +59,9 @@ class scale_by_sophia(Treewise):
 
         def estimated() -> Vector:
             estimate = space.read(given(params) if callable(given) else given)
-            return [self.b2 * old + (1 - self.b2) * new for old, new in zip(h, estimate)]
+            return [averaged(old, new, self.b2) for old, new in zip(h, estimate)]
 
-        m = [self.b1 * old + (1 - self.b1) * new for old, new in zip(m, g)]
+        m = [averaged(old, new, self.b1) for old, new in zip(m, g)]
         h = jax.lax.cond((at.step - 1) % self.update_interval == 0, estimated, lambda: h)
         u = [jnp.clip(x / jnp.maximum(self.gamma * y, self.eps), -1, 1) for x, y in zip(m, h)]
         return space.write(u, updates), {"mu": space.write(m, state["mu"]), "nu": space.write(h, state["nu"])}

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 
 from ..core.hyper import Hyper, hyper
 from ..core.link import Treewise, transform
-from ..core.numerics import sqrt
+from ..core.numerics import averaged, sqrt
 from ..core.tree import global_norm
 from ..core.value import static
 from .vector import Space, Vector, dot
@@ -94,11 +94,11 @@ class scale_by_dadapt_adam(Treewise):
         d, r = (state[name].astype(at.dtype) for name in ("estimate", "inner"))
         b3 = self.b2**0.5
         rate = _rate(self, d, at)
-        m = [self.b1 * a + (1 - self.b1) * rate * b for a, b in zip(m, g)]
-        v = [self.b2 * a + (1 - self.b2) * jnp.square(b) for a, b in zip(v, g)]
+        m = [averaged(a, rate * b, self.b1) for a, b in zip(m, g)]
+        v = [averaged(a, jnp.square(b), self.b2) for a, b in zip(v, g)]
         A = [sqrt(a) + self.eps for a in v]
-        r = b3 * r + (1 - b3) * rate * dot(g, [a / b for a, b in zip(s, A)], at.dtype)
-        s = [b3 * a + (1 - b3) * rate * b for a, b in zip(s, g)]
+        r = averaged(r, rate * dot(g, [a / b for a, b in zip(s, A)], at.dtype), b3)
+        s = [averaged(a, rate * b, b3) for a, b in zip(s, g)]
         d = jnp.maximum(d, over(r, (1 - b3) * _absolute(s + space.still(state["sum"]), at.dtype)))
         u = [a / b + self.weight_decay * rate * c for a, b, c in zip(m, A, x)]
         return space.write(u, updates), {
@@ -150,8 +150,8 @@ class scale_by_prodigy(Treewise):
         x, x0, g, m, v, s = map(space.read, (params, state["start"], updates, state["mu"], state["nu"], state["sum"]))
         d, r = (state[name].astype(at.dtype) for name in ("estimate", "inner"))
         rate = _rate(self, d, at)
-        m = [self.b1 * a + (1 - self.b1) * d * b for a, b in zip(m, g)]
-        v = [self.b2 * a + (1 - self.b2) * jnp.square(d * b) for a, b in zip(v, g)]
+        m = [averaged(a, d * b, self.b1) for a, b in zip(m, g)]
+        v = [averaged(a, jnp.square(d * b), self.b2) for a, b in zip(v, g)]
         r = self.b3 * r + rate * d * dot(g, [a - b for a, b in zip(x0, x)], at.dtype)
         weight = d if self.safeguard_warmup else rate
         s = [self.b3 * a + weight * d * b for a, b in zip(s, g)]

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 
 from ..core.hyper import Hyper, hyper
 from ..core.link import Leafwise, transform
+from ..core.numerics import add, mul
 
 
 @transform
@@ -23,7 +24,7 @@ class add_decayed_weights(Leafwise):
     reads_params = True
 
     def leaf(self, u, slot, p, scalars):
-        return u + self.weight_decay * p
+        return add(u, mul(self.weight_decay, p))
 
 
 @transform

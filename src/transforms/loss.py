@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from ..core.hyper import Hyper, hyper
 from ..core.link import Treewise, transform
-from ..core.numerics import sqrt
+from ..core.numerics import averaged, sqrt
 from ..core.value import static
 from .vector import Space, Vector, dot
 from .whole import Moving, over, zeros
@@ -57,12 +57,12 @@ class scale_by_momo(Treewise):
         x, g, d = map(space.read, (params, updates, state["mu"]))
         mean, slope = state["value"].astype(at.dtype), state["slope"].astype(at.dtype)
         b = self.decay(at)
-        d = [b * a + (1 - b) * c for a, c in zip(d, g)]
+        d = [averaged(a, c, b) for a, c in zip(d, g)]
         # The model is of all parameters. One without a gradient keeps its mean, as if that were its gradient.
         still = space.still(state["mu"])
         x, g, d = x + space.still(params), g + still, d + still
-        mean = b * mean + (1 - b) * jnp.asarray(at.extra["value"], at.dtype)
-        slope = b * slope + (1 - b) * dot(g, x, at.dtype)
+        mean = averaged(mean, jnp.asarray(at.extra["value"], at.dtype), b)
+        slope = averaged(slope, dot(g, x, at.dtype), b)
         scaled, rho, more = self.scaled(d, g, space, state, at)
         inner, norm = dot(d, x, at.dtype), dot(d, scaled, at.dtype)
 
@@ -117,6 +117,6 @@ class scale_by_momo_adam(scale_by_momo):
         return self.b1
 
     def scaled(self, d, g, space, state, at):
-        v = [self.b2 * a + (1 - self.b2) * jnp.square(b) for a, b in zip(space.read(state["nu"]), g)]
+        v = [averaged(a, jnp.square(b), self.b2) for a, b in zip(space.read(state["nu"]), g)]
         D = [sqrt(at.debias(self.b2) * a) + self.eps for a in v + space.still(state["nu"])]
         return [a / b for a, b in zip(d, D)], 1 / at.debias(self.b1), {"nu": space.write(v, state["nu"])}

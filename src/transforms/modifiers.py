@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 from ..core.hyper import Hyper, hyper
 from ..core.link import Leafwise, slot_like, transform
+from ..core.numerics import averaged
 from .blocks import norm, ratio
 
 
@@ -65,7 +66,7 @@ class grokfast(Leafwise):
         return jnp.where(at.step == 1, 0.0, self.decay)
 
     def leaf(self, u, slot, p, decay):
-        m = decay * slot.ema + (1 - decay) * u
+        m = averaged(slot.ema, u, decay)
         return u + self.lamb * m, {"ema": m}
 
 

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 
 from ..core.hyper import Hyper, hyper
 from ..core.link import Leafwise, transform
+from ..core.numerics import add, averaged, mul
 from ..core.value import code, is_array, static
 
 
@@ -44,8 +45,8 @@ class trace(Leafwise):
         return jnp.where(at.step == 1, 1.0, 1 - self.dampening)
 
     def leaf(self, u, slot, p, intake):
-        b = self.momentum * slot.trace + intake * u
-        return (u + self.momentum * b if self.nesterov else b), {"trace": b}
+        b = add(mul(self.momentum, slot.trace), mul(intake, u))
+        return (add(u, mul(self.momentum, b)) if self.nesterov else b), {"trace": b}
 
 
 @transform
@@ -59,7 +60,7 @@ class ema(Leafwise):
     role = "accumulate"
 
     def leaf(self, u, slot, p, scalars):
-        m = self.decay * slot.ema + (1 - self.decay) * u
+        m = averaged(slot.ema, u, self.decay)
         return m, {"ema": m}
 
 

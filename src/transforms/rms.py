@@ -6,7 +6,7 @@ import jax.numpy as jnp
 
 from ..core.hyper import Hyper, hyper
 from ..core.link import Leafwise, slot_like, transform
-from ..core.numerics import sqrt
+from ..core.numerics import averaged, over_root, sqrt
 
 
 @transform
@@ -26,7 +26,7 @@ class scale_by_adagrad(Leafwise):
 
     def leaf(self, u, slot, p, scalars):
         s = slot.sum + jnp.square(u)
-        return u / (sqrt(s) + self.eps), {"sum": s}
+        return over_root(u, s, self.eps), {"sum": s}
 
 
 @transform
@@ -42,8 +42,8 @@ class scale_by_rms(Leafwise):
     role = "precondition"
 
     def leaf(self, u, slot, p, scalars):
-        s = self.decay * slot.nu + (1 - self.decay) * jnp.square(u)
-        return u / (sqrt(s) + self.eps), {"nu": s}
+        s = averaged(slot.nu, jnp.square(u), self.decay)
+        return over_root(u, s, self.eps), {"nu": s}
 
 
 @transform
@@ -63,10 +63,10 @@ class scale_by_stddev(Leafwise):
     role = "precondition"
 
     def leaf(self, u, slot, p, scalars):
-        s = self.decay * slot.nu + (1 - self.decay) * jnp.square(u)
-        a = self.decay * slot.mu + (1 - self.decay) * u
+        s = averaged(slot.nu, jnp.square(u), self.decay)
+        a = averaged(slot.mu, u, self.decay)
         variance = jnp.maximum(s - jnp.square(a), 0.0)
-        return u / (sqrt(variance) + self.eps), {"mu": a, "nu": s}
+        return over_root(u, variance, self.eps), {"mu": a, "nu": s}
 
 
 @transform
@@ -82,7 +82,7 @@ class scale_by_adadelta(Leafwise):
     role = "precondition"
 
     def leaf(self, u, slot, p, scalars):
-        s = self.rho * slot.nu + (1 - self.rho) * jnp.square(u)
+        s = averaged(slot.nu, jnp.square(u), self.rho)
         delta = sqrt(slot.delta + self.eps) / sqrt(s + self.eps) * u
-        a = self.rho * slot.delta + (1 - self.rho) * jnp.square(delta)
+        a = averaged(slot.delta, jnp.square(delta), self.rho)
         return delta, {"nu": s, "delta": a}

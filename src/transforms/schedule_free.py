@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from ..core.chain import chain
 from ..core.hyper import Hyper, by_path, evaluate, hyper
 from ..core.link import Leafwise, Link, transform
-from ..core.numerics import sqrt
+from ..core.numerics import averaged, over_root
 from ..core.state import State
 from ..core.value import Number, child, code, is_array, number
 from .scale import scale_by_lr
@@ -121,5 +121,5 @@ class scale_by_debiased_rms(Leafwise):
         return at.debias(self.decay)
 
     def leaf(self, u, slot, p, debias):
-        s = self.decay * slot.nu + (1 - self.decay) * jnp.square(u)
-        return u / (sqrt(s * debias) + self.eps), {"nu": s}
+        s = averaged(slot.nu, jnp.square(u), self.decay)
+        return over_root(u, s * debias, self.eps), {"nu": s}

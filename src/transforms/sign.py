@@ -6,6 +6,7 @@ import jax.numpy as jnp
 
 from ..core.hyper import Hyper, hyper
 from ..core.link import Leafwise, slot_like, transform
+from ..core.numerics import averaged
 
 
 @transform
@@ -34,8 +35,8 @@ class scale_by_lion(Leafwise):
     role = "precondition"
 
     def leaf(self, u, slot, p, scalars):
-        c = self.b1 * slot.mu + (1 - self.b1) * u
-        m = self.b2 * slot.mu + (1 - self.b2) * u
+        c = averaged(slot.mu, u, self.b1)
+        m = averaged(slot.mu, u, self.b2)
         return jnp.sign(c), {"mu": m}
 
 
