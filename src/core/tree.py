@@ -64,11 +64,13 @@ def is_trainable(leaf: Any) -> bool:
     return dtype is not None and jnp.issubdtype(dtype, jnp.inexact)
 
 
+@functools.cache
 def compute_dtype(dtype: Any) -> Any:
     """The real dtype in which arithmetic on arrays of ``dtype`` is done: float32 or better."""
     return jnp.dtype(jnp.float64 if jnp.finfo(dtype).dtype == jnp.float64 else jnp.float32)
 
 
+@functools.cache
 def slot_dtype(dtype: Any) -> Any:
     """The dtype of a slot for a parameter of ``dtype``: float32 or better, complex if it is complex."""
     return jnp.dtype(dtype) if jnp.issubdtype(dtype, jnp.complexfloating) else compute_dtype(dtype)
@@ -112,17 +114,13 @@ def global_norm(tree: Any) -> jax.Array:
     >>> cx.global_norm({"a": jax.numpy.array([3.0]), "b": jax.numpy.array(4.0)}).item()
     5.0
     """
-    sums = [_sum_of(lax.square, jnp.asarray(x)) for x in tree_leaves(tree) if is_trainable(x)]
-    dtype = widest(s.dtype for s in sums)
-    wide = (lax.convert_element_type(s, dtype) for s in sums)
-    return sqrt(functools.reduce(lax.add, wide, jnp.zeros((), dtype)))
+    return sqrt(_total(lax.square, [x for x in tree_leaves(tree) if is_trainable(x)]))
 
 
 def all_finite(leaves: list[Any]) -> jax.Array:
     """Whether no number of these arrays is infinite or NaN."""
     # 0·x is NaN where x is not finite: a sum needs no memory, where XLA's CPU compiler would store flags.
-    sums = [jnp.isfinite(_sum_of(_nothing, jnp.asarray(x))) for x in leaves]
-    return functools.reduce(jnp.logical_and, sums, jnp.array(True))
+    return jnp.isfinite(_total(_nothing, leaves))
 
 
 def max_abs(leaves: list[Any]) -> jax.Array:
@@ -142,8 +140,14 @@ def widest(dtypes: Iterable[Any]) -> Any:
     return jnp.dtype(jnp.float64 if any(compute_dtype(d) == jnp.float64 for d in dtypes) else jnp.float32)
 
 
+def _total(f: Any, leaves: list[Any]) -> jax.Array:
+    """The sum of ``f`` over all numbers of all leaves, in float32 or better."""
+    leaves = [jnp.asarray(x) for x in leaves]
+    return functools.reduce(functools.partial(_plus, f), leaves, jnp.zeros((), widest(x.dtype for x in leaves)))
+
+
 @functools.partial(jax.jit, static_argnums=0)  # traced once for all leaves of a shape
-def _sum_of(f: Any, x: jax.Array) -> jax.Array:
+def _plus(f: Any, total: jax.Array, x: jax.Array) -> jax.Array:
     dtype = compute_dtype(x.dtype)
 
     def plain(x: jax.Array) -> jax.Array:
@@ -157,7 +161,7 @@ def _sum_of(f: Any, x: jax.Array) -> jax.Array:
         rows = next((n for n in range(32, 0, -1) if x.size and x.size % n == 0 and x.size <= 32 * n), None)
         return plain(lax.optimization_barrier(x.reshape(rows, -1) if rows else x))
 
-    return lax.platform_dependent(x, cpu=on_cpu, default=plain)
+    return total + lax.platform_dependent(x, cpu=on_cpu, default=plain)
 
 
 def _is_hole(x: Any) -> bool:

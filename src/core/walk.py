@@ -130,8 +130,8 @@ class Walk:
         # The step counts from the new counter: reading the old one after it would cost XLA a copy.
         self.number = _next(state.step)
         self.count = self.number - 1
-        self.dtypes = [compute_dtype(dtype_of(u if p is None else p)) if m else None for m, u, p in zip(moves, us, ps)]
         self.outs = [dtype_of(u if p is None else p) if m else None for m, u, p in zip(moves, us, ps)]
+        self.dtypes = [compute_dtype(out) if m else None for m, out in zip(moves, self.outs)]
         self.links = {n: link for n, link in links.items() if link.role != "apply"}
         self.ending = next(((n, link) for n, link in links.items() if link.role == "apply"), None)
         self.rests = self._rests()
@@ -280,8 +280,7 @@ class Walk:
         dtype = widest(d for d in self.dtypes if d)
         updates = self._updates(us)
         link = resolve(link, name, None, self.count, dtype)
-        age = self.number - self.state.born.get(f"{name}/", 0)
-        return link, At(age.astype(dtype), dtype, updates, self.extra, {})
+        return link, At(self._age(name, "", dtype), dtype, updates, self.extra, {})
 
     def _enter(self, name: str, entry: Any) -> None:
         if name in self.entries:
@@ -291,15 +290,19 @@ class Walk:
         links = [resolve(link, name, path, self.count, dtype) for name, link in run.items()]
         scalars = []
         for name, link in zip(run, links):
-            age = self.number - self.state.born.get(f"{name}/{path}", 0)
             seen = updates if link.needs_all_updates else _Unseen(name)
-            at = At(age.astype(dtype), dtype, seen, self.extra, _memory(link, self.state.links.get(name)))
+            at = At(self._age(name, path, dtype), dtype, seen, self.extra, _memory(link, self.state.links.get(name)))
             with jax.named_scope(name):
                 scalars.append(link.scalars(at))
             if link.scaling:
                 updates = updates.scaled(scalars[-1])
         frozen, traced = freeze((links, scalars))
         return Plan(frozen, tuple(run), dtype, formats), traced
+
+    def _age(self, name: str, path: str, dtype: Any) -> jax.Array:
+        """t = 1, 2, ... since the slots of this link and leaf began."""
+        began = self.state.born.get(f"{name}/{path}")
+        return jax.lax.convert_element_type(self.number if began is None else self.number - began, dtype)
 
     def _remember(self, run: Links, updates: _Updates) -> None:
         """Ask the links that judge or remember the step, once for the whole tree."""
