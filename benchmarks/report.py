@@ -62,11 +62,47 @@ def rows(table: dict[str, Any]) -> Iterator[Row]:
             ]
 
 
+SHARES = ["workload", "recipe", "step / Optax", "step / torch", "trace + lower", "compile", "B/param / Optax"]
+
+
+def _shares(tables: list[dict[str, Any]]) -> Iterator[Row]:
+    """What the tables come to: chainax over each of the others, so that less is better."""
+    for table in tables:
+        for i, row in enumerate(table["rows"]):
+            found = row["libraries"]
+            if row["base"] != "chainax" or "optax" not in found:
+                continue
+            ratios = found["optax"]["ratios"]
+            yield [
+                "" if i else f"{table['title']}, {table['dtype']}",
+                row["title"],
+                _share(ratios["step"]),
+                _share(found["torch"]["ratios"]["step"] if "torch" in found else None),
+                _share(ratios.get("trace_and_lower")),
+                _share(ratios.get("compile")),
+                _share(found["optax"].get("hlo_bytes_per_parameter"), found["chainax"].get("hlo_bytes_per_parameter")),
+            ]
+
+
+def _share(theirs: float | None, ours: float | None = 1.0) -> str:
+    return "-" if theirs is None or ours is None else f"{ours / theirs:.2f}"
+
+
+def _skipped(table: dict[str, Any]) -> list[str]:
+    """Why recipes were left out, each reason once."""
+    recipes: dict[str, list[str]] = {}
+    for entry in table["skipped"]:
+        recipe, _, reason = entry.partition(": ")
+        recipes.setdefault(reason, []).append(recipe)
+    return [f"{' and '.join(names)}: {reason}" for reason, names in recipes.items()]
+
+
 def title(table: dict[str, Any], machine: dict[str, str]) -> str:
     """What stands over one workload's table."""
+    leaves = "1 leaf" if table["leaves"] == 1 else f"{table['leaves']} leaves"
     return (
-        f"{table['title']}, {table['dtype']}: {table['parameters']:,} parameters in {table['leaves']} leaves; "
-        f"{machine['device']}, copying {table['copy_bandwidth'] / 1e9:.1f} GB/s; {versions(machine)}"
+        f"{table['title']}, {table['dtype']}: {table['parameters']:,} parameters in {leaves}; "
+        f"{machine['device']}, copying {table['copy_bandwidth'] / 1e9:.1f} GB/s"
     )
 
 
@@ -79,7 +115,8 @@ def versions(machine: dict[str, str]) -> str:
 def rich_table(table: dict[str, Any], machine: dict[str, str]) -> Table:
     """One workload for the terminal."""
     base = table["rows"][0]["base"] if table["rows"] else "base"
-    out = Table(title=title(table, machine), caption="\n".join(table["skipped"]), title_justify="left")
+    heading = f"{title(table, machine)}; {versions(machine)}"
+    out = Table(title=heading, caption="\n".join(_skipped(table)), title_justify="left")
     for i, column in enumerate(COLUMNS):
         out.add_column(column.replace("base", base), justify="left" if i < 2 else "right")
     for row in rows(table):
@@ -89,9 +126,7 @@ def rich_table(table: dict[str, Any], machine: dict[str, str]) -> Table:
 
 def rich_settings(found: dict[str, Any]) -> Table:
     """The sweep for the terminal."""
-    out = Table(
-        title=f"{found['settings']} settings of AdamW, {found['steps']} steps each, end to end with compilation"
-    )
+    out = Table(title=settings_title(found))
     for column in ("library", "how", "seconds", "range", f"× {found['base']}"):
         out.add_column(column)
     for row in _settings_rows(found):
@@ -114,12 +149,14 @@ def markdown(results: dict[str, Any]) -> str:
     """Everything, to be pasted into the README."""
     machine, parts = results["machine"], [f"### {results['machine']['device']}"]
     parts.append(f"{versions(machine)}; {machine['cores']} cores, {machine['memory']} of memory.")
+    parts.append("**chainax as a share of the others, in short**")
+    parts.append(_markdown_table(SHARES, list(_shares(results["tables"])), left=2))
     for table in results["tables"]:
         parts.append(f"**{title(table, machine)}**")
         base = table["rows"][0]["base"] if table["rows"] else "base"
         head = [column.replace("base", base) for column in COLUMNS]
         parts.append(_markdown_table(head, list(rows(table)), left=2))
-        parts += ["; ".join(table["skipped"]) + "."] * bool(table["skipped"])
+        parts += ["; ".join(_skipped(table)) + "."] * bool(table["skipped"])
     if found := results.get("settings"):
         parts.append(f"**{settings_title(found)}**")
         head = ["library", "how", "seconds", "range", f"× {found['base']}"]
