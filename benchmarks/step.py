@@ -120,7 +120,8 @@ def _merge(tables: list[dict[str, Any]], new: dict[str, Any]) -> None:
             names = {row["recipe"] for row in new["rows"]}
             kept = [row for row in old["rows"] if row["recipe"] not in names]
             order = list(RECIPES)
-            old.update(new, rows=sorted(kept + new["rows"], key=lambda row: order.index(row["recipe"])))
+            rows = sorted(kept + new["rows"], key=lambda row: order.index(row["recipe"]))
+            old.update(new, rows=rows, skipped=list(dict.fromkeys(old["skipped"] + new["skipped"])))
             return
     tables.append(new)
 
