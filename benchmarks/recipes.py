@@ -48,7 +48,7 @@ RECIPES = {
         Recipe("clip_adamw_groups", "clip + AdamW, groups", 1e-2, reads=2),
         Recipe("lamb", "LAMB", 1e-1),
         Recipe("lion", "Lion", 2.0**-7),
-        Recipe("adafactor", "Adafactor", 3e-1),
+        Recipe("adafactor", "Adafactor", 2e-1),
         Recipe("eager_adamw", "AdamW, eager", 1e-2, eager=True),
         Recipe("eager_clip_adamw", "clip + AdamW, eager", 1e-2, reads=2, eager=True),
     )
