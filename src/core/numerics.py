@@ -50,12 +50,12 @@ div = _fitting(lax.div, jnp.divide)
 
 
 def averaged(old: jax.Array, new: jax.Array, decay: Any) -> jax.Array:
-    """The exponential moving average, βm + (1−β)u."""
+    """The exponential moving average, β·old + (1−β)·new."""
     return add(mul(decay, old), mul(1 - decay, new))
 
 
 def over_root(x: jax.Array, square: jax.Array, eps: Any) -> jax.Array:
-    """u / (√v + ε)."""
+    """x / (√square + ε)."""
     return div(x, add(sqrt(square), eps))
 
 
