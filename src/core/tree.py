@@ -161,7 +161,8 @@ def _plus(f: Any, total: jax.Array, x: jax.Array) -> jax.Array:
         rows = next((n for n in range(32, 0, -1) if x.size and x.size % n == 0 and x.size <= 32 * n), None)
         return plain(lax.optimization_barrier(x.reshape(rows, -1) if rows else x))
 
-    return total + lax.platform_dependent(x, cpu=on_cpu, default=plain)
+    more = lax.platform_dependent(x, cpu=on_cpu, default=plain)
+    return lax.add(total, lax.convert_element_type(more, total.dtype))
 
 
 def _is_hole(x: Any) -> bool:
