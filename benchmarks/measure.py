@@ -16,8 +16,8 @@ from typing import Any
 import chainax as cx
 import numpy as np
 import sweep
-from libraries import serve
-from recipes import EXEMPT, SMALL, STORED, Recipe
+from processes import serve
+from recipes import EXEMPT, STORED, Recipe
 from workloads import DTYPES, Workload, workload
 
 # Powers of two are exact in every dtype. The changes of size and sign tell one moment's decay from another's.
@@ -134,7 +134,7 @@ def _compiled(
 
     Nothing if no leaf feels the recipe, or chainax is asked for and has it not.
     """
-    if reason := _senseless(work, recipe, options):
+    if reason := _senseless(work, recipe, options.quick):
         skipped.append(f"{recipe.title}: {reason}")
         return {}
     compiled: dict[str, list[dict[str, float]]] = {}
@@ -153,12 +153,17 @@ def _compiled(
     return compiled
 
 
-def _senseless(work: Workload, recipe: Recipe, options: Options) -> str:
-    """Why the recipe would be the same as another one on this workload; empty if it is not."""
+def _senseless(work: Workload, recipe: Recipe, quick: bool) -> str:
+    """Why the recipe would be the same as another one on this workload; empty if it is not.
+
+    The leaves of ``quick`` workloads are all short: there 8-bit recipes are only tried.
+    """
     if recipe.optimizer == "clip_adamw_groups" and not any(re.search(EXEMPT, path) for path in work.shapes):
         return "there are none here"
-    if recipe.optimizer in STORED and not options.quick and max(map(math.prod, work.shapes.values())) < SMALL:
-        return f"leaves of fewer than {SMALL} numbers stay in float32"
+    if recipe.optimizer in STORED and not quick:
+        least = getattr(cx, STORED[recipe.optimizer])().min_size
+        if max(map(math.prod, work.shapes.values())) < least:
+            return f"leaves of fewer than {least} numbers stay in float32"
     return ""
 
 

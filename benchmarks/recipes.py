@@ -14,7 +14,6 @@ DECAY, MOMENTUM = 0.1, 0.9
 ADAM = {"b1": 0.9, "b2": 0.95, "eps": 1e-8}
 LION = {"b1": 0.9, "b2": 0.99}
 STORED = {"adamw_int8": "int8", "adamw_companded8": "companded8"}  # the formats of the state
-SMALL = 4096  # leaves with fewer numbers are not stored in 8 bits
 
 
 @dataclasses.dataclass(frozen=True)

@@ -4,8 +4,10 @@ import importlib
 import json
 import os
 import pathlib
+import re
 import subprocess
 import sys
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -65,6 +67,8 @@ def test_every_column_is_there_and_the_libraries_agree(tmp_path: pathlib.Path) -
         check=True,
     )
     assert "| clip + AdamW, groups | chainax |" in shown.stdout
+    step = 1 / row["libraries"]["torch"]["ratios"]["step"]
+    assert re.search(rf"\| GPT-2 small, float32 \| clip \+ AdamW, groups \| \d+\.\d\d \| {step:.2f} \|", shown.stdout)
     assert results["machine"]["device"] in shown.stdout
 
 
@@ -78,6 +82,44 @@ def test_libraries_that_disagree_are_not_timed(perturbed: str, tmp_path: pathlib
     assert "they do not do the same work, so nothing is timed" in done.stderr
     assert "bfloat16, AdamW" in done.stderr
     assert not path.exists()
+
+
+def test_merging_replaces_rows_and_keeps_what_else_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A table measured in pieces reads like one that was not."""
+    monkeypatch.syspath_prepend(str(BENCHMARK.parent))
+    step, report = importlib.import_module("step"), importlib.import_module("report")
+
+    def table(bandwidth: float, skipped: list[str], **times: float) -> dict[str, Any]:
+        rows = [{"recipe": name, "step": time} for name, time in times.items()]
+        what = {"workload": "leaf", "dtype": "float32", "quick": False, "copy_bandwidth": bandwidth}
+        return {**what, "rows": rows, "skipped": skipped}
+
+    tables: list[dict[str, Any]] = []
+    step._merge(tables, table(1.0, ["LAMB: torch has none", "Lion: torch has none"], sgd=1.0, lamb=1.0))
+    step._merge(tables, table(2.0, ["Lion: torch has none", "AdamW: no reason"], adamw=2.0, lamb=2.0))
+    (merged,) = tables
+    assert [(row["recipe"], row["step"]) for row in merged["rows"]] == [("sgd", 1.0), ("adamw", 2.0), ("lamb", 2.0)]
+    assert report._skipped(merged) == ["LAMB and Lion: torch has none", "AdamW: no reason"]
+
+
+@pytest.mark.parametrize(
+    ("workload", "recipe", "reason"),
+    (
+        ("many", "adamw_int8", "fewer than 4096 numbers stay in float32"),
+        ("leaf", "clip_adamw_groups", "there are none here"),
+        ("gpt2", "adamw_int8", ""),
+        ("gpt2", "clip_adamw_groups", ""),
+    ),
+)
+def test_recipes_that_change_nothing_are_left_out(
+    workload: str, recipe: str, reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """8-bit state where every leaf is too short for it, exempt leaves where there are none."""
+    monkeypatch.syspath_prepend(str(BENCHMARK.parent))
+    measure, recipes, workloads = (importlib.import_module(module) for module in ("measure", "recipes", "workloads"))
+    said = measure._senseless(workloads.workload(workload), recipes.RECIPES[recipe], quick=False)
+    assert reason in said
+    assert bool(said) == bool(reason)
 
 
 @pytest.mark.parametrize(("name", "most"), (("adamw", 8.0), ("adamw_int8", 2.1), ("adamw_companded8", 2.1)))

@@ -1,7 +1,7 @@
 """Arithmetic that rounding and differentiation would otherwise spoil, and what the links have in common.
 
-Tracing an operator of `jax.numpy` for a new shape takes four times as long as the `jax.lax` function that it comes to,
-and a model has many shapes: where the common formulas stand once, they are written in `jax.lax`.
+Tracing an operator of `jax.numpy` for a new shape takes several times as long as the `jax.lax` function that it comes
+to, and a model has many shapes. So the formulas that many links share stand here, in `jax.lax`.
 """
 
 from __future__ import annotations

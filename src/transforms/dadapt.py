@@ -15,7 +15,7 @@ import jax.numpy as jnp
 
 from ..core.hyper import Hyper, hyper
 from ..core.link import Treewise, transform
-from ..core.numerics import averaged, sqrt
+from ..core.numerics import averaged, over_root, sqrt
 from ..core.tree import global_norm
 from ..core.value import static
 from .vector import Space, Vector, dot
@@ -155,7 +155,7 @@ class scale_by_prodigy(Treewise):
         r = self.b3 * r + rate * d * dot(g, [a - b for a, b in zip(x0, x)], at.dtype)
         weight = d if self.safeguard_warmup else rate
         s = [self.b3 * a + weight * d * b for a, b in zip(s, g)]
-        u = [rate * (a / (sqrt(b) + self.eps * d) + self.weight_decay * c) for a, b, c in zip(m, v, x)]
+        u = [rate * (over_root(a, b, self.eps * d) + self.weight_decay * c) for a, b, c in zip(m, v, x)]
         d = jnp.maximum(d, over(self.estim_lr_coef * r, _absolute(s + space.still(state["sum"]), at.dtype)))
         return space.write(u, updates), {
             "mu": space.write(m, state["mu"]),
