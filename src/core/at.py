@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 import jax
 
-from .numerics import one_minus_power
+from .numerics import div, one_minus_power
 
 
 class Updates(Protocol):
@@ -35,7 +35,7 @@ class At:
 
     def debias(self, decay: Any) -> jax.Array:
         """1 / (1 − decayᵗ): the correction of a moving average that started at zero."""
-        return 1 / one_minus_power(decay, self.step)
+        return div(1, one_minus_power(decay, self.step))
 
     def global_norm(self) -> jax.Array:
         """The norm of the whole tree of updates as it stands before this link (`Leafwise.needs_all_updates`)."""

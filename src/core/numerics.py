@@ -34,14 +34,23 @@ def _sqrt_jvp(primals: tuple, tangents: tuple) -> tuple:
 
 
 def _fitting(direct: Callable, promoting: Callable) -> Callable[[Any, Any], jax.Array]:
-    """An operation of `jax.lax` where two arguments fit as they are, and its like in `jax.numpy` elsewhere."""
+    """An operation of `jax.lax` where two arguments fit as they are, and its like in `jax.numpy` elsewhere.
+
+    >>> with jax.numpy_dtype_promotion("standard"):
+    ...     mul(0.5, jnp.arange(3)).tolist()
+    [0.0, 0.5, 1.0]
+    """
 
     def operation(x: Any, y: Any) -> jax.Array:
-        x, y = (z.dtype.type(c) if isinstance(c, (int, float)) else c for c, z in ((x, y), (y, x)))
+        x, y = (_number(c, z.dtype) if isinstance(c, (int, float)) else c for c, z in ((x, y), (y, x)))
         fit = x.dtype == y.dtype and (x.shape == y.shape or () in (x.shape, y.shape))
         return direct(x, y) if fit else promoting(x, y)
 
     return operation
+
+
+def _number(c: float, dtype: Any) -> Any:
+    return jnp.asarray(c) if dtype.kind in "biu" else dtype.type(c)  # an integer's dtype would cut the fraction off
 
 
 add = _fitting(lax.add, jnp.add)
@@ -65,7 +74,7 @@ def one_minus_power(decay: Any, t: jax.Array) -> jax.Array:
     A Python ``decay`` has its logarithm taken in double precision.
     """
     if isinstance(decay, float):
-        return -jnp.expm1(t * math.log(decay)) if decay else jnp.ones_like(t)
+        return lax.neg(lax.expm1(mul(t, math.log(decay)))) if decay else jnp.ones_like(t)
     # The inner `where` keeps log 0 = −∞ out of the derivatives.
     safe = jnp.where(decay > 0, decay, jnp.ones_like(decay))
     return jnp.where(decay > 0, -jnp.expm1(t * jnp.log(safe)), jnp.ones_like(t * safe))

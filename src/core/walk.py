@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from .at import At
 from .hyper import by_path, evaluate, pick
@@ -69,11 +70,15 @@ class _Updates:
         self._cache: dict[str, jax.Array] = {}
         self._own: dict[str, jax.Array] = {}
 
+    @property
+    def _unscaled(self) -> bool:
+        return isinstance(self.factor, float) and self.factor == 1
+
     def norm(self) -> jax.Array:
         if "norm" not in self._cache:
             self._cache["norm"] = global_norm(self.leaves)
         whole = self._cache["norm"]
-        return whole if isinstance(self.factor, float) and self.factor == 1 else whole * jnp.abs(self.factor)
+        return whole if self._unscaled else whole * jnp.abs(self.factor)
 
     def finite(self) -> jax.Array:
         if "finite" not in self._cache:
@@ -82,7 +87,7 @@ class _Updates:
             self._cache["finite"] = cond(
                 jnp.isfinite(self._cache["norm"]), lambda: jnp.array(True), lambda: all_finite(self.leaves)
             )
-        if isinstance(self.factor, float) and self.factor == 1:
+        if self._unscaled:
             return self._cache["finite"]
         if "finite" not in self._own:
             fits = cond(jnp.isfinite(self.norm()), lambda: jnp.array(True), self._largest_fits)
@@ -95,7 +100,7 @@ class _Updates:
 
     def scaled(self, factor: Any) -> _Updates:
         new = _Updates(self.leaves)
-        new._cache, new.factor = self._cache, self.factor * factor
+        new._cache, new.factor = self._cache, factor if self._unscaled else self.factor * factor
         return new
 
 
@@ -129,7 +134,7 @@ class Walk:
         self.has_params = has_params
         # The step counts from the new counter: reading the old one after it would cost XLA a copy.
         self.number = _next(state.step)
-        self.count = self.number - 1
+        self.count = jax.lax.sub(self.number, np.int32(1))
         self.outs = [dtype_of(u if p is None else p) if m else None for m, u, p in zip(moves, us, ps)]
         self.dtypes = [compute_dtype(out) if m else None for m, out in zip(moves, self.outs)]
         self.links = {n: link for n, link in links.items() if link.role != "apply"}
@@ -465,7 +470,8 @@ def _choices(run: Links, path: str) -> tuple[int, ...]:
 
 def _next(count: jax.Array) -> jax.Array:
     """One more, stopping at the largest int32 instead of wrapping round to a negative step."""
-    return jnp.where(count == jnp.iinfo(jnp.int32).max, count, count + 1).astype(jnp.int32)
+    count = jnp.asarray(count, jnp.int32)
+    return jax.lax.select(jax.lax.eq(count, np.int32(np.iinfo(np.int32).max)), count, jax.lax.add(count, np.int32(1)))
 
 
 def _like(new: Any, old: Any) -> Any:

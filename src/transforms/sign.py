@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import jax.numpy as jnp
+from jax import lax
 
 from ..core.hyper import Hyper, hyper
 from ..core.link import Leafwise, slot_like, transform
@@ -17,7 +18,7 @@ class scale_by_sign(Leafwise):
     role = "precondition"
 
     def leaf(self, u, slot, p, scalars):
-        return jnp.sign(u)
+        return lax.sign(u)
 
 
 @transform
@@ -37,7 +38,7 @@ class scale_by_lion(Leafwise):
     def leaf(self, u, slot, p, scalars):
         c = averaged(slot.mu, u, self.b1)
         m = averaged(slot.mu, u, self.b2)
-        return jnp.sign(c), {"mu": m}
+        return lax.sign(c), {"mu": m}
 
 
 @transform
@@ -66,7 +67,7 @@ class scale_by_rprop(Leafwise):
         return {"step_size": slot_like(p, self.step_size), "sign": slot_like(p)}
 
     def leaf(self, u, slot, p, scalars):
-        s = jnp.sign(u)
+        s = lax.sign(u)
         lasts, turns = s * slot.sign > 0, s * slot.sign < 0
         delta = slot.step_size * jnp.where(lasts, self.eta_plus, jnp.where(turns, self.eta_minus, 1.0))
         delta = jnp.clip(delta, self.min_step_size, self.max_step_size)
