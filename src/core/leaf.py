@@ -180,13 +180,14 @@ class _Parts(NamedTuple):
         in_place = p is not None and p.dtype == like[0].dtype
         count = math.prod(self.shape) // self.unit
         keys = {k: given[k] for k in ("keys", "round") if k in given}
-        read = self._apart((u, p, given.get("grad"), given.get("rest") if like[2] is None else None))
+        read = (u, p, given.get("grad"), given.get("rest") if like[2] is None else None)
+        sources = self._apart(read)
         kept = {name: {s: slots[name][s] for s in of} for name, of in like[1].items()}
         returned = given.get("rest") if like[2] is not None else None
         start = (p if in_place else jnp.zeros(self.shape, like[0].dtype), kept, returned)
 
         def part(i: Any, rows: int, mine: Any) -> Any:
-            u, q, grad, rest = self._cut(read, i, rows)
+            u, q, grad, rest = self._cut(sources, read, i, rows)
             new, of, written = mine
             # Slots of one number are the same for all parts: each begins with the first one's.
             of = jax.tree.map(lambda x, first: x if jnp.ndim(first) else first, of, kept)
@@ -200,33 +201,50 @@ class _Parts(NamedTuple):
             # the same turn, XLA would copy it.
             outs, mine = carry
             outs = self._put(outs, part(k * self.rows, self.rows, mine), k * self.rows, self.rows)
-            return outs, self._cut(outs, (k + 1) * self.rows, self.rows)
+            return outs, self._cut(outs, start, (k + 1) * self.rows, self.rows)
 
         outs = self._apart(start)
-        outs, _ = jax.lax.fori_loop(0, count // self.rows, body, (outs, self._cut(outs, 0, self.rows)))
+        outs, _ = jax.lax.fori_loop(0, count // self.rows, body, (outs, self._cut(outs, start, 0, self.rows)))
         if left := count % self.rows:
-            outs = self._put(outs, part(count - left, left, self._cut(outs, count - left, left)), count - left, left)
-        return jax.tree.map(lambda x, y: x.reshape(y.shape), outs, like)
+            mine = self._cut(outs, start, count - left, left)
+            outs = self._put(outs, part(count - left, left, mine), count - left, left)
+        return jax.tree.map(lambda x, y: _as(x, y.dtype).reshape(y.shape), outs, like)
 
     def _apart(self, tree: Any) -> Any:
-        """Every array with a first axis of units; scalars stay."""
-        count = math.prod(self.shape) // self.unit
-        return jax.tree.map(lambda x: x.reshape(count, -1) if jnp.ndim(x) else x, tree)
+        """Every array with a first axis of units, bfloat16 as the integers of its bits; scalars stay.
 
-    def _cut(self, tree: Any, i: Any, rows: int) -> Any:
-        """One part of every array, with as many axes as the leaf has."""
+        XLA's CPU compiler widens the whole of a bfloat16 array to write a part of it.
+        """
+        count = math.prod(self.shape) // self.unit
+
+        def apart(x: Any) -> Any:
+            if not jnp.ndim(x):
+                return x
+            return _as(x, jnp.uint16 if x.dtype == jnp.bfloat16 else x.dtype).reshape(count, -1)
+
+        return jax.tree.map(apart, tree)
+
+    def _cut(self, tree: Any, like: Any, i: Any, rows: int) -> Any:
+        """One part of every array, with as many axes as the leaf has, in the dtypes of ``like``."""
         axes = (1,) * (len(self.shape) - 1)
 
-        def cut(x: Any) -> Any:
-            return jax.lax.dynamic_slice_in_dim(x, i, rows).reshape(*axes, -1) if jnp.ndim(x) else x
+        def cut(x: Any, whole: Any) -> Any:
+            if not jnp.ndim(x):
+                return x
+            return _as(jax.lax.dynamic_slice_in_dim(x, i, rows), whole.dtype).reshape(*axes, -1)
 
-        return jax.tree.map(cut, tree)
+        return jax.tree.map(cut, tree, like)
 
     def _put(self, tree: Any, parts: Any, i: Any, rows: int) -> Any:
         def put(x: Any, y: Any) -> Any:
-            return jax.lax.dynamic_update_slice_in_dim(x, y.reshape(rows, -1), i, 0) if jnp.ndim(x) else y
+            return jax.lax.dynamic_update_slice_in_dim(x, _as(y, x.dtype).reshape(rows, -1), i, 0) if jnp.ndim(x) else y
 
         return jax.tree.map(put, tree, parts)
+
+
+def _as(x: Any, dtype: Any) -> Any:
+    """The same bits in another dtype of the same size."""
+    return x if x.dtype == dtype else jax.lax.bitcast_convert_type(x, dtype)
 
 
 def _rows_of_part(count: int, most: int) -> int:
