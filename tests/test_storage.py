@@ -489,3 +489,17 @@ def test_backend_without_float8_is_named(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(chainax_storage, "supports_float8", lambda: False)
     with pytest.raises(ValueError, match="`float8` needs a backend with 8-bit floats, which 'cpu' lacks: use int8"):
         cx.store(cx.adam(1e-3), cx.float8()).init({"w": jnp.ones((64, 64))})
+
+
+def test_stochastic_rounding_beside_8_bit_slots() -> None:
+    """It too goes in parts, and every part draws numbers of its own."""
+    step_size = 0.3 * 2.0**-8  # of the gap to the next bfloat16 below 1
+    tx = cx.chain(cx.store(cx.adam(step_size), cx.int8()), cx.apply_update("stochastic"))
+    p = {"w": jnp.ones((8, 1 << 14), jnp.bfloat16)}
+    state = tx.init(p)
+    step = jax.jit(tx.step).lower(p, state, p).compile()
+    memory: Any = step.memory_analysis()
+    assert memory.temp_size_in_bytes < 5e5 + 4 * p["w"].size  # the bits of the gradient and of the parameters
+    moved = np.asarray(step(p, state, p)[0]["w"]) < 1
+    np.testing.assert_allclose(moved.mean(axis=1), 0.3, atol=0.02)
+    assert len(np.unique(moved, axis=0)) == len(moved)

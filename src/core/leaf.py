@@ -271,7 +271,7 @@ _EACH_ALONE = frozenset(
 
 
 def _is_elementwise(jaxpr: Any, shape: tuple[int, ...]) -> bool:
-    """Whether every array of a computation has the leaf's shape, and no operation mixes its numbers."""
+    """Whether every array of more than one number has the leaf's shape, and no operation mixes its numbers."""
     for e in jaxpr.eqns:
         inner = [x for x in jax.tree.leaves(list(e.params.values())) if isinstance(x, (ClosedJaxpr, Jaxpr))]
         draws = e.primitive.name.startswith("random")
@@ -282,7 +282,7 @@ def _is_elementwise(jaxpr: Any, shape: tuple[int, ...]) -> bool:
         sizes = {v.aval.shape for v in e.outvars}
         if any(getattr(v.aval, "shape", ()) == shape for v in e.invars) and sizes != {shape}:
             return False
-        if not inner and not draws and sizes - {shape, ()}:
+        if not inner and not draws and any(math.prod(size) > 1 for size in sizes - {shape}):
             return False
     return True
 
