@@ -39,17 +39,17 @@ RECIPES = {
     recipe.name: recipe
     for recipe in (
         Recipe("sgd", "SGD", 1e-2),
-        Recipe("momentum", "momentum", 3e-3),
+        Recipe("momentum", "momentum", 2.0**-9),
         Recipe("adamw", "AdamW", 1e-2),
         Recipe("adamw_int8", "AdamW, int8 state", 2.0**-7),
         Recipe("adamw_companded8", "AdamW, companded8 state", 2.0**-7),
-        Recipe("clip_adamw", "clip + AdamW", 1e-2, reads=2),
-        Recipe("clip_adamw_groups", "clip + AdamW, groups", 1e-2, reads=2),
+        Recipe("clip_adamw", "clip + AdamW", 2.0**-7, reads=2),
+        Recipe("clip_adamw_groups", "clip + AdamW, groups", 2.0**-7, reads=2),
         Recipe("lamb", "LAMB", 1e-1),
         Recipe("lion", "Lion", 2.0**-7),
         Recipe("adafactor", "Adafactor", 2e-1),
         Recipe("eager_adamw", "AdamW, eager", 1e-2, eager=True),
-        Recipe("eager_clip_adamw", "clip + AdamW, eager", 1e-2, reads=2, eager=True),
+        Recipe("eager_clip_adamw", "clip + AdamW, eager", 2.0**-7, reads=2, eager=True),
     )
 }
 
