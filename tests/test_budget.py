@@ -146,7 +146,9 @@ def test_a_new_shape_is_cheap_to_trace() -> None:
         calls(tx, (n, n))  # whatever is done only once
         return calls(tx, (n + 2, n + 3)) - calls(tx, (n + 1, n + 1))
 
-    assert for_a_shape(cx.scale_by_adam(), 1009) < 0.6 * for_a_shape(adam_in_numpy(), 2003)
+    adam = for_a_shape(cx.scale_by_adam(), 1009)
+    assert adam < 0.6 * for_a_shape(adam_in_numpy(), 2003)
+    assert for_a_shape(cx.scale_by_lion(), 3001) < 0.67 * adam
 
 
 def test_numbers_of_an_argument_are_not_in_the_executable() -> None:

@@ -37,20 +37,19 @@ def _fitting(direct: Callable, promoting: Callable) -> Callable[[Any, Any], jax.
     """An operation of `jax.lax` where two arguments fit as they are, and its like in `jax.numpy` elsewhere.
 
     >>> with jax.numpy_dtype_promotion("standard"):
-    ...     mul(0.5, jnp.arange(3)).tolist()
-    [0.0, 0.5, 1.0]
+    ...     mul(0.5, jnp.arange(3)).tolist(), div(jnp.arange(3), 2).tolist()
+    ([0.0, 0.5, 1.0], [0.0, 0.5, 1.0])
     """
 
     def operation(x: Any, y: Any) -> jax.Array:
-        x, y = (_number(c, z.dtype) if isinstance(c, (int, float)) else c for c, z in ((x, y), (y, x)))
+        dtype = (y if isinstance(x, (int, float)) else x).dtype
+        if dtype.kind in "biu":  # which would cut fractions off
+            return promoting(x, y)
+        x, y = (dtype.type(z) if isinstance(z, (int, float)) else z for z in (x, y))
         fit = x.dtype == y.dtype and (x.shape == y.shape or () in (x.shape, y.shape))
         return direct(x, y) if fit else promoting(x, y)
 
     return operation
-
-
-def _number(c: float, dtype: Any) -> Any:
-    return jnp.asarray(c) if dtype.kind in "biu" else dtype.type(c)  # an integer's dtype would cut the fraction off
 
 
 add = _fitting(lax.add, jnp.add)
