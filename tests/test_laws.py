@@ -10,6 +10,7 @@ import functools
 import json
 import math
 import pickle
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import chainax as cx
@@ -238,6 +239,55 @@ def test_slots_without_negative_numbers_are_declared(tx: Any) -> None:
             never = all(bool((x >= 0).all()) for x in jax.tree.leaves(trees))
             codes = trees[0]["layer"]["kernel"].shape == (4, 3)
             assert never if slot in link.nonnegative else not (never and codes), f"{name}.{slot}"
+
+
+@pytest.mark.parametrize("tx", LINK_CLASSES, ids=repr)
+def test_lagged_slots_are_declared(tx: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A slot is `lagged` exactly if others are made of its old value, and none of its new one.
+
+    One that is made of the parameter cannot be: it would have to be written before the parameter, too.
+    """
+    found: dict[str, set[str]] = {}
+
+    def spied(name: str, link: Any) -> Any:
+        leaf = type(link).leaf
+
+        def spy(self: Any, u: Any, slot: Any, p: Any, scalars: Any) -> Any:
+            def flat(p: Any, *slots: Any) -> Any:
+                w, new = leaf(self, u, SimpleNamespace(**vars(slot) | dict(zip(self.slots, slots))), p, scalars)
+                return w, *(new[s] for s in self.slots)
+
+            jaxpr = jax.make_jaxpr(flat)(p, *(getattr(slot, s) for s in self.slots)).jaxpr
+            alike = [i for i, s in enumerate(self.slots) if getattr(slot, s).shape == u.shape]
+            found[name] = {self.slots[i] for i in alike if is_lagged(jaxpr, i)}
+            return leaf(self, u, slot, p, scalars)
+
+        return spy
+
+    for name, link in tx.links.items():
+        if isinstance(link, cx.Leafwise) and link.slots:
+            monkeypatch.setattr(type(link), "leaf", spied(name, link))
+    jax.eval_shape(tx.step, small(0), tx.init(small(0)), small_grads(1))
+    for name, slots in found.items():
+        assert slots == set(tx.links[name].lagged), name
+
+
+def is_lagged(jaxpr: Any, i: int) -> bool:
+    """Whether others are made of slot ``i``, none of what it becomes, and that not of the parameter."""
+    old, new = jaxpr.invars[1 + i], jaxpr.outvars[1 + i]
+    others = {x for x in jaxpr.outvars if not hasattr(x, "val")} - {new}
+    computed = any(new in e.outvars for e in jaxpr.eqns)
+    first = new in reached(jaxpr, jaxpr.invars[0], None) or (computed and others & reached(jaxpr, new, None))
+    return new is not old and bool(others & reached(jaxpr, old, new)) and not first
+
+
+def reached(jaxpr: Any, start: Any, barred: Any) -> set[Any]:
+    """The variables made of ``start`` other than by way of ``barred``."""
+    found = {start}
+    for e in jaxpr.eqns:
+        if any(x in found for x in e.invars if not hasattr(x, "val")):
+            found |= {x for x in e.outvars if x is not barred}
+    return found
 
 
 @every

@@ -75,6 +75,9 @@ class Leafwise(Link):
     """Whether `accepts` may refuse the step."""
     nonnegative: ClassVar[tuple[str, ...]] = ()
     """The slots that hold no negative numbers, for which `int8` and its like have finer codes."""
+    lagged: ClassVar[tuple[str, ...]] = ()
+    """The slots of which the update, or another slot, is made as they were before the step, and not as they are after.
+    They are written last, so that XLA need not copy them."""
     reads_grads: ClassVar[bool] = False
     """Whether the leaf function reads ``slot.grad``, the gradient as it came into the chain (or out of its
     `per_example` link)."""

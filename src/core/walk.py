@@ -245,6 +245,8 @@ class Walk:
                 given["grad"] = self.us[i]
             if any(isinstance(form, cast) and not signed for _, _, form, signed in formats):
                 given["turn"] = self.turn
+            if plan.lagged:
+                given["never"] = self.never
             plan = plan._replace(out=target, apply=last and apply)
             plan, given = self._with_rest(i, plan, given)
             out[i], mine, rest = fused(plan, traced, us[i], self.ps[i], mine, given)
@@ -302,7 +304,8 @@ class Walk:
             if link.scaling:
                 updates = updates.scaled(scalars[-1])
         frozen, traced = freeze((links, scalars))
-        return Plan(frozen, tuple(run), dtype, formats), traced
+        lagged = tuple((name, slot) for name, link in run.items() for slot in link.lagged)
+        return Plan(frozen, tuple(run), dtype, formats, lagged), traced
 
     def _age(self, name: str, path: str, dtype: Any) -> jax.Array:
         """t = 1, 2, ... since the slots of this link and leaf began."""
@@ -364,7 +367,7 @@ class Walk:
             self.entries[name] = {slot: self.flat.build(self.rests)}
 
     def _finished(self, i: int, u: Any, apply: bool) -> Any:
-        plan = Plan(NOTHING, (), self.dtypes[i], (), self.outs[i], apply)
+        plan = Plan(NOTHING, (), self.dtypes[i], out=self.outs[i], apply=apply)
         plan, given = self._with_rest(i, plan, {})
         out, _, rest = fused(plan, [], u, self.ps[i], {}, given)
         self.rests[i] = rest if apply else self.rests[i]
@@ -377,6 +380,12 @@ class Walk:
     def turn(self) -> jax.Array:
         """The step's share in rounding slots."""
         return turn(self.number)
+
+    @functools.cached_property
+    def never(self) -> jax.Array:
+        """False, which XLA's CPU compiler does not know."""
+        below = functools.partial(jax.lax.lt, y=jnp.zeros_like(self.number))
+        return jax.lax.platform_dependent(self.number, cpu=below, default=functools.partial(jnp.zeros_like, dtype=bool))
 
     # Slots
 

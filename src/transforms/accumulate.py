@@ -136,6 +136,7 @@ class apply_every(Leafwise):
     k: Hyper = hyper("k", "steps to a sum", default=1.0, low=1.0)
 
     slots = ("sum",)
+    lagged = slots
     equation = "s ← s + u,  u ← s and s ← 0 if t mod k = 0, else u ← 0"
     role = "accumulate"
 

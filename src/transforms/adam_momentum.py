@@ -44,6 +44,7 @@ class scale_by_adan(Leafwise):
 
     slots = ("mu", "change", "nu", "last")
     nonnegative = ("nu",)
+    lagged = ("last",)
     equation = (
         "Δ = u − u₋, Δ₁ = 0,  m ← β₁m + (1−β₁)u,  v ← β₂v + (1−β₂)Δ,  n ← β₃n + (1−β₃)(u + β₂Δ)²,  u₋ ← u,  "
         "u ← (m̂ + β₂v̂) / (√n̂ + ε)"
@@ -89,6 +90,7 @@ class scale_by_adopt(scale_by_adam):
     eps: Hyper = hyper("ε", "floor of the root", default=1e-6)
     power: Hyper = hyper("p", "how fast the bound on a scaled gradient grows", default=0.25)
 
+    lagged = ("nu",)
     equation = (
         "c = (t−1)^p,  m ← β₁m + (1−β₁)·clip(u / max(√v, ε), ±c),  v ← β₂v + (1−β₂)u², v₁ = u₁²,  u ← m, 0 at t=1"
     )
@@ -157,6 +159,7 @@ class add_gradient_change(Leafwise):
     gamma: Hyper = hyper("γ", "how much of the change is added; 0 is none", default=0.025)
 
     slots = ("last",)
+    lagged = slots
     equation = "c = u + γ·β₁/(1−β₁)·(u − u₋),  u₋ ← u,  u ← c"
     role = "accumulate"
 

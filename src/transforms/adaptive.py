@@ -50,7 +50,8 @@ class scale_by_belief(scale_by_adam):
 
     def moments(self, u, slot):
         m = averaged(slot.mu, u, self.b1)
-        s = averaged(slot.nu, jnp.square(u - m), self.b2) + self.eps
+        # With the old mean as the last summand: XLA would compute a sum with ε twice, and copy the mean for it.
+        s = self.b2 * slot.nu + ((1 - self.b2) * jnp.square(u - m) + self.eps)
         return m, s
 
 
@@ -63,6 +64,7 @@ class scale_by_acprop(scale_by_belief):
     1/β₁² times as large.
     """
 
+    lagged = ("nu",)
     equation = "u₊ = u / (√ŝ + ε) but u where s = 0,  m ← β₁m + (1−β₁)u,  s ← β₂s + (1−β₂)(u−m)² + ε,  u ← u₊"
 
     def scalars(self, at):

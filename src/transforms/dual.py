@@ -56,6 +56,7 @@ class scale_by_optimistic_gradient(Leafwise):
     before: str = static("what stands before the first update", default="zero", one_of=("zero", "itself"))
 
     slots = ("last",)
+    lagged = slots
     role = "accumulate"
 
     @property

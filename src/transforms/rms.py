@@ -78,11 +78,14 @@ class scale_by_adadelta(Leafwise):
 
     slots = ("nu", "delta")  # E[u²], E[Δ²]
     nonnegative = slots
+    lagged = ("delta",)
     equation = "s ← ρs + (1−ρ)u²,  Δ = √(a+ε)/√(s+ε)·u,  a ← ρa + (1−ρ)Δ²,  u ← Δ"
     role = "precondition"
 
     def leaf(self, u, slot, p, scalars):
-        s = averaged(slot.nu, jnp.square(u), self.rho)
-        delta = sqrt(slot.delta + self.eps) / sqrt(s + self.eps) * u
-        a = averaged(slot.delta, jnp.square(delta), self.rho)
-        return delta, {"nu": s, "delta": a}
+        square = jnp.square(u)
+        s = averaged(slot.nu, square, self.rho)
+        past, now = slot.delta + self.eps, s + self.eps
+        # Δ² without the roots, which XLA would store to share them.
+        a = averaged(slot.delta, past / now * square, self.rho)
+        return sqrt(past) / sqrt(now) * u, {"nu": s, "delta": a}

@@ -32,6 +32,7 @@ class scale_by_lion(Leafwise):
     b2: Hyper = hyper("β₂", "decay of the mean", default=0.99, high=1.0)
 
     slots = ("mu",)
+    lagged = slots
     equation = "c = β₁m + (1−β₁)u,  m ← β₂m + (1−β₂)u,  u ← sign(c)"
     role = "precondition"
 
