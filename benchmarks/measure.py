@@ -168,6 +168,11 @@ def _senseless(work: Workload, recipe: Recipe, quick: bool) -> str:
         least = getattr(cx, STORED[recipe.optimizer])().min_size
         if max(map(math.prod, work.shapes.values())) < least:
             return f"leaves of fewer than {least} numbers stay in float32"
+    if recipe.packed:
+        most = cx.pack(cx.scale(1.0)).max_size
+        small = [shape for shape in work.shapes.values() if math.prod(shape) <= most]
+        if len(small) == len(set(small)):
+            return f"no two leaves of up to {most} numbers have one shape"
     return ""
 
 

@@ -227,6 +227,7 @@ from .transforms.per_example import differentially_private_aggregate as differen
 from .transforms.plateau import reduce_on_plateau as reduce_on_plateau
 from .transforms.polyak import scale_by_polyak as scale_by_polyak
 from .transforms.reshape import flatten as flatten
+from .transforms.reshape import pack as pack
 from .transforms.reshape import split_complex as split_complex
 from .transforms.rms import scale_by_adadelta as scale_by_adadelta
 from .transforms.rms import scale_by_adagrad as scale_by_adagrad

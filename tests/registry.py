@@ -135,6 +135,7 @@ LINKS = (
     cx.ema_params(0.9, debias=False),
     cx.flatten(cx.sgd(0.1, momentum=0.9)),
     cx.freeze(),
+    cx.pack(cx.sgd(0.1, momentum=0.9)),
     cx.partition(cx.by_path({"bias": cx.sgd(0.1, momentum=0.9)}, default=cx.scale(2.0))),
     cx.restart(cx.chain(cx.trace(0.9), cx.decay_to_init(0.1)), 2.0),
     cx.slow_weights(2.0),

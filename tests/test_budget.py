@@ -97,6 +97,19 @@ def test_norm_of_short_leaves_needs_no_temporary() -> None:
     assert temporary < 0.1
 
 
+def test_a_pack_takes_few_kernels() -> None:
+    """Forty leaves of one shape: a kernel each, besides those of two packs, where there would be three each."""
+    p = {f"layer_{i:02}": jnp.ones(8) for i in range(40)}
+
+    def kernels(tx: Any) -> int:
+        text = compiled(tx.step, tx.init(p), p).as_text()
+        return sum(" fusion(" in line or " concatenate(" in line for line in text[text.index("\nENTRY") :].splitlines())
+
+    clip_adamw = cx.chain(CLIP, cx.adamw(0.1))
+    assert kernels(clip_adamw) > 120
+    assert kernels(cx.pack(clip_adamw)) < 70
+
+
 def equations(jaxpr: Any, seen: set[int]) -> int:
     """The equations of a jaxpr and of those within it, each jaxpr counted once."""
     if id(jaxpr) in seen:

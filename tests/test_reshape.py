@@ -66,6 +66,106 @@ def test_flatten_needs_all_updates() -> None:
         tx.step(params, tx.init(params), {"a": jnp.ones(2), "b": None})
 
 
+def alike(seed: int, dtype: Any = jnp.float32) -> dict[str, jax.Array]:
+    """Seven leaves, of which three have one shape, two have another, and one is large."""
+    shapes = {"bias_0": (3,), "bias_1": (3,), "kernel_0": (2, 2), "scale_0": (3,), "kernel_1": (2, 2), "large": (5, 5)}
+    rng = np.random.default_rng(seed)
+    tree = {name: rng.normal(size=shape) * 10.0 ** rng.integers(-3, 3) for name, shape in shapes.items()}
+    tree["scalar"] = rng.normal()
+    return {
+        name: jnp.asarray(x + 1j * x**2 if jnp.issubdtype(dtype, jnp.complexfloating) else x, dtype)
+        for name, x in tree.items()
+    }
+
+
+def moved(tx: Any, dtype: Any = jnp.float32) -> Any:
+    """The parameters and the state after four steps under `make_step`."""
+    step, params = cx.make_step(tx), alike(0, dtype)
+    state = tx.init(params)
+    for i in range(4):
+        params, state = step(params, state, alike(i + 1, dtype))
+    return params, state
+
+
+@pytest.mark.parametrize("dtype", (jnp.float32, jnp.bfloat16, jnp.complex64))
+@pytest.mark.parametrize(
+    "tx",
+    (
+        cx.sgd(0.1, momentum=0.9),
+        cx.adamw(0.1),
+        cx.chain(cx.clip_by_global_norm(1.0), cx.adamw(0.1, weight_decay=cx.by_path({"bias": 0.0}, default=0.3))),
+        cx.lion(0.1),
+        cx.store(cx.adamw(0.1), "bfloat16"),
+    ),
+    ids=repr,
+)
+def test_pack_changes_nothing_elementwise(tx: Any, dtype: Any) -> None:
+    """Whatever stands in one pack moves as it does alone."""
+    packed = cx.pack(tx, leaves=2, max_size=24)
+    rtol, atol = (1e-2, 1e-4) if dtype == jnp.bfloat16 else (1e-5, 1e-6)
+    chex.assert_trees_all_close(moved(packed, dtype)[0], moved(tx, dtype)[0], rtol=rtol, atol=atol)
+
+
+def test_packs() -> None:
+    """Equal shapes share a pack unless a table tells them apart; large, whole-numbered and lone leaves stay."""
+
+    def slots(tx: Any) -> Any:
+        params = {**alike(0), "count": jnp.arange(3), "hole": None}
+        return jax.tree.map(jnp.shape, tx.init(params).links["pack"]["tx"].links["trace"]["trace"])
+
+    def shapes(**packs: Any) -> Any:
+        return {**dict.fromkeys((*alike(0), "count", "hole")), "large": (5, 5), "scalar": (), **packs}
+
+    assert slots(cx.pack(cx.trace(0.9))) == shapes(bias_0=(9,), kernel_0=(8,))
+    assert slots(cx.pack(cx.trace(0.9), leaves=2)) == shapes(bias_0=(6,), scale_0=(3,), kernel_0=(8,))
+    assert slots(cx.pack(cx.trace(0.9), max_size=3)) == shapes(bias_0=(9,), kernel_0=(2, 2), kernel_1=(2, 2))
+    by_path = cx.trace(cx.by_path({"bias": 0.5}, default=0.9))
+    assert slots(cx.pack(by_path)) == shapes(bias_0=(6,), scale_0=(3,), kernel_0=(8,))
+
+
+@cx.transform
+class decay_of_matrices(cx.Leafwise):
+    """Computes with the shape of a leaf."""
+
+    equation = "u ← u + 0.1θ for matrices"
+    reads_params = True
+
+    def leaf(self, u, slot, p, scalars):
+        return u + 0.1 * p if p.ndim > 1 else u
+
+
+@pytest.mark.parametrize(
+    "link",
+    (
+        cx.clip_by_block_rms(1.0),
+        cx.centralize(),
+        cx.scale_by_factored_rms(min_dim_size_to_factor=2),
+        decay_of_matrices(),
+    ),
+    ids=repr,
+)
+def test_pack_refuses_what_is_of_a_leaf(link: Any) -> None:
+    """A pack is no leaf: a link that mixes a leaf's numbers, or asks for its shape, would compute something else."""
+    params = {"a": jnp.ones((2, 2)), "b": jnp.ones((2, 2))}
+    message = f"Link 'pack': '{type(link).__name__}' computes with several numbers of 'a', as for a norm, or with its"
+    with pytest.raises(TypeError, match=message):
+        cx.pack(cx.chain(link, cx.scale_by_lr(0.1))).init(params)
+    cx.pack(cx.chain(link, cx.scale_by_lr(0.1)), max_size=3).init(params)
+
+
+def test_pack_needs_all_updates() -> None:
+    """A pack has no holes, and at least two leaves."""
+    tx, params = cx.pack(cx.sgd(0.1)), alike(0)
+    with pytest.raises(
+        TypeError, match=r"'pack' has no update at 'kernel_1', float32\[2, 2\], and a pack has no holes"
+    ):
+        tx.step(params, tx.init(params), {**alike(1), "kernel_1": None})
+    moved, _ = tx.step(params, tx.init(params), {**alike(1), "large": None})
+    chex.assert_trees_all_equal(moved["large"], params["large"])
+    with pytest.raises(ValueError, match=r"`pack.leaves` must be at least 2, got 1"):
+        cx.pack(cx.sgd(0.1), leaves=1)
+
+
 def test_updates_without_parameters() -> None:
     """A chain that does not read them need not be given them."""
     grads = {"a": jnp.ones((2, 2)), "c": jnp.full(3, 1 + 2j, jnp.complex64)}

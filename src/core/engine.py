@@ -15,7 +15,7 @@ from jax.core import Tracer
 from jax.tree_util import tree_leaves
 
 from .checks import as_parameter, check_arguments, check_leaf
-from .leaf import Frozen, added, freeze
+from .leaf import Frozen, added, freeze, is_elementwise, leaf_functions, less_shape
 from .offload import fetched, returned
 from .state import State
 from .tree import dtype_of, flatten, is_trainable, widened, widest
@@ -53,6 +53,22 @@ def step(links: Links, params: Any, state: State, grads: Any, extra: dict[str, A
     if params is None and grads is not None:
         raise TypeError("`step` moves the parameters: call step(params, state, grads)")
     return _walk(links, grads, state, params, extra, apply=True)
+
+
+def treats_numbers_alone(name: str, link: Any, *trees: Any) -> bool:
+    """Whether a link's leaf function is elementwise, and one and the same, on trees of a single shape each."""
+    links = {name: link.replace(storage=None) if link.formats else link}
+    extra = {x: jax.ShapeDtypeStruct((), jnp.float32) for x in link.extra}
+    seen = set()
+    for params in trees:
+        shape = next(p.shape for p in flatten(params).leaves if p is not None)
+        state = jax.eval_shape(functools.partial(init, links), params)
+        jaxpr = jax.make_jaxpr(functools.partial(update, links))(params, state, params, extra)
+        functions = list(leaf_functions(jaxpr.jaxpr))
+        if not all(is_elementwise(function, shape) for function in functions):
+            return False
+        seen.add(tuple(less_shape(function, shape) for function in functions))
+    return len(seen) == 1
 
 
 def lookahead(links: Links, params: Any, state: State, extra: dict[str, Any]) -> Any:  # noqa: D103

@@ -6,6 +6,7 @@ import functools
 import math
 import re
 import zlib
+from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
@@ -188,8 +189,8 @@ class _Parts(NamedTuple):
         except Exception:  # whatever it is, it comes of the shape
             return None
         # A shape that a leaf function computes with, as with a fan-in, is another number in a part.
-        alike = _less_shape(whole, shape) == _less_shape(cut, part)
-        return cls(shape, unit, rows) if alike and _is_elementwise(whole.jaxpr, shape) else None
+        alike = less_shape(whole, shape) == less_shape(cut, part)
+        return cls(shape, unit, rows) if alike and is_elementwise(whole.jaxpr, shape) else None
 
     def map(self, whole: Any, u: Any, p: Any, slots: Slots, given: dict[str, Any]) -> tuple:
         """``whole`` on every part, in a loop that changes the parameter and its slots in place."""
@@ -287,14 +288,14 @@ _EACH_ALONE = frozenset(
 """The primitives that treat each number of arrays of one shape alone."""
 
 
-def _is_elementwise(jaxpr: Any, shape: tuple[int, ...]) -> bool:
+def is_elementwise(jaxpr: Any, shape: tuple[int, ...]) -> bool:
     """Whether every array of more than one number has the leaf's shape, and no operation mixes its numbers."""
     for e in jaxpr.eqns:
         inner = [x for x in jax.tree.leaves(list(e.params.values())) if isinstance(x, (ClosedJaxpr, Jaxpr))]
         draws = e.primitive.name.startswith("random")
         if not (inner or draws or e.primitive.name in _EACH_ALONE):
             return False
-        if not all(_is_elementwise(getattr(x, "jaxpr", x), shape) for x in inner):
+        if not all(is_elementwise(getattr(x, "jaxpr", x), shape) for x in inner):
             return False
         sizes = {v.aval.shape for v in e.outvars}
         if any(getattr(v.aval, "shape", ()) == shape for v in e.invars) and sizes != {shape}:
@@ -304,7 +305,16 @@ def _is_elementwise(jaxpr: Any, shape: tuple[int, ...]) -> bool:
     return True
 
 
-def _less_shape(jaxpr: Any, shape: tuple[int, ...]) -> str:
+def leaf_functions(jaxpr: Any) -> Iterator[Any]:
+    """The jaxprs of `fused`, in one that calls it."""
+    for e in jaxpr.eqns:
+        for x in jax.tree.leaves(list(e.params.values())):
+            if isinstance(x, (ClosedJaxpr, Jaxpr)):
+                inner = getattr(x, "jaxpr", x)
+                yield from [inner] if e.params.get("name") == "fused" else leaf_functions(inner)
+
+
+def less_shape(jaxpr: Any, shape: tuple[int, ...]) -> str:
     """A computation in words, on one line, without the shape of the leaf."""
     text = jaxpr.pretty_print(use_color=False, width=1 << 30)
     return text.replace(f"[{','.join(map(str, shape))}]", "[*]").replace(str(shape), "(*)")

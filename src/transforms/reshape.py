@@ -7,12 +7,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ..core import tree
-from ..core.link import transform
-from ..core.tree import Flat, dtype_of, is_trainable, show, slot_dtype
-from ..core.value import child
+from ..core import engine, tree
+from ..core.hyper import by_path, pick
+from ..core.link import Leafwise, transform
+from ..core.tree import Flat, compute_dtype, dtype_of, is_trainable, show, slot_dtype
+from ..core.value import child, static
 from .vector import conj
-from .wrappers import Look, Wrapper, begin, passed_on, restored
+from .wrappers import Look, Wrapper, all_links, begin, passed_on, restored
 
 
 class Reshaped(Wrapper):
@@ -72,10 +73,7 @@ class flatten(Reshaped):
             if not is_trainable(like):
                 continue
             if x is None:
-                raise TypeError(
-                    f"Link 'flatten' has no update at {path!r}, {show(like)}, and a vector has no holes: "
-                    "leave the parameter out by partition(by_path({pattern: freeze()}, default=flatten(...)))"
-                )
+                raise TypeError(_no_update("flatten", "vector", path, like))
             dtype = slot_dtype(dtype_of(like))
             parts.setdefault(dtype.name, []).append(jnp.ravel(jnp.asarray(x, dtype)))
         return {name: jnp.concatenate(vectors) for name, vectors in parts.items()}
@@ -91,6 +89,98 @@ class flatten(Reshaped):
             done[name] += size
             out.append(part.reshape(jnp.shape(like)))
         return flat.build(out)
+
+
+@transform
+class pack(Reshaped):
+    """Show a chain small leaves in packs: many leaves of one shape as one vector, in the place of the first of them.
+
+    A thousand biases and scales then take fifty sets of slots and their kernels; `flatten` would copy large
+    leaves too, and takes long to compile. Leaves that a `by_path` in the chain tells apart never share a pack.
+
+    Errors: ``TypeError`` from ``init`` if a link computes with several numbers of a leaf, as for its norm, and
+    from ``update`` if a packed leaf has no update.
+
+    >>> import chainax as cx
+    >>> tx = cx.pack(cx.adamw(1e-3))
+    >>> state = tx.init({"a": jnp.ones(3), "b": jnp.ones(3), "c": jnp.ones((5, 5))})
+    >>> jax.tree.map(jnp.shape, state.links["pack"]["tx"].links["scale_by_adam"]["mu"])
+    {'a': (6,), 'b': None, 'c': (5, 5)}
+    """
+
+    tx: Any = child("the chain")
+    leaves: int = static("leaves in a pack, at most", default=20)
+    max_size: int = static("numbers in a leaf that is packed, at most", default=16384)
+
+    equation = "u ← tx(u), small leaves of u in packs"
+
+    def check(self) -> None:
+        super().check()
+        for field, least in ("leaves", 2), ("max_size", 1):
+            if (given := getattr(self, field)) < least:
+                raise ValueError(f"`pack.{field}` must be at least {least}, got {given}")
+
+    def init_tree(self, params):
+        flat = tree.flatten(params)
+        form = self.there(flat.leaves, flat)
+        packed = flat.line_up("The packs", form)
+        kinds = {(jnp.shape(flat.leaves[first]), self._kind(flat, first)): first for first, *_ in self._packs(flat)}
+        for first in kinds.values():
+            self._check_links(flat, first, packed[first])
+        return {"tx": begin(self.tx, form)}
+
+    def there(self, leaves, flat):
+        leaves = list(leaves)
+        for first, *others in self._packs(flat):
+            like = flat.leaves[first]
+            for i in (first, *others):
+                if leaves[i] is None:
+                    raise TypeError(_no_update("pack", "pack", flat.paths[i], like))
+            parts = [jnp.ravel(jnp.asarray(leaves[i], slot_dtype(dtype_of(like)))) for i in (first, *others)]
+            leaves[first] = jnp.concatenate(parts)
+            for i in others:
+                leaves[i] = None
+        return flat.build(leaves)
+
+    def back(self, form, flat):
+        leaves = flat.line_up("The leaves", form)
+        for pack in self._packs(flat):
+            shape = jnp.shape(flat.leaves[pack[0]])
+            parts = jnp.split(leaves[pack[0]], len(pack))
+            for i, part in zip(pack, parts):
+                leaves[i] = part.reshape(shape)
+        return flat.build(leaves)
+
+    def _packs(self, flat: Flat) -> list[list[int]]:
+        """The leaves that go together, by number."""
+        alike: dict[Any, list[int]] = {}
+        for i, x in enumerate(flat.leaves):
+            if is_trainable(x) and 0 < jnp.size(x) <= self.max_size:
+                alike.setdefault((jnp.shape(x), dtype_of(x), self._kind(flat, i)), []).append(i)
+        packs = (found[i : i + self.leaves] for found in alike.values() for i in range(0, len(found), self.leaves))
+        return [pack for pack in packs if len(pack) > 1]
+
+    def _kind(self, flat: Flat, i: int) -> tuple[int, ...]:
+        """What the tables of the chain choose for a leaf."""
+        tables = []
+        for name, link in all_links(self.tx):
+            own = {field: getattr(link, field) for field in link._leaves}
+            tables += [(f"{name}.{field}", x) for field, x in own.items() if isinstance(x, by_path)]
+            formats = getattr(link, "formats", None)
+            tables += [(name, x) for x in (formats.table.values() if formats else ()) if isinstance(x, by_path)]
+        return tuple(pick(where, table, flat.paths[i])[0] for where, table in tables)
+
+    def _check_links(self, flat: Flat, first: int, vector: jax.Array) -> None:
+        shapes = jnp.shape(flat.leaves[first]), vector.shape
+        probes = [jax.ShapeDtypeStruct(shape, compute_dtype(vector.dtype)) for shape in shapes]
+        lone = [flat.build([x if i == first else None for i in range(len(flat.leaves))]) for x in probes]
+        for name, link in all_links(self.tx):
+            if isinstance(link, Leafwise) and not engine.treats_numbers_alone(name, link, *lone):
+                raise TypeError(
+                    f"Link 'pack': {name!r} computes with several numbers of {flat.paths[first]!r}, as for a norm, or "
+                    "with its shape, and a pack is no leaf: put the link outside, or leave the parameter out by a "
+                    "smaller max_size"
+                )
 
 
 @transform
@@ -116,6 +206,13 @@ class split_complex(Reshaped):
     def carried(self, name, x, flat):
         # JAX's gradient of a complex parameter is the conjugate of the gradient of its parts.
         return super().carried(name, conj(x) if name == "grad" else x, flat)
+
+
+def _no_update(link: str, whole: str, path: str, like: Any) -> str:
+    return (
+        f"Link {link!r} has no update at {path!r}, {show(like)}, and a {whole} has no holes: "
+        f"leave the parameter out by partition(by_path({{pattern: freeze()}}, default={link}(...)))"
+    )
 
 
 def _is_hole(x: Any) -> bool:
