@@ -162,8 +162,10 @@ def test_pack_needs_all_updates() -> None:
         tx.step(params, tx.init(params), {**alike(1), "kernel_1": None})
     moved, _ = tx.step(params, tx.init(params), {**alike(1), "large": None})
     chex.assert_trees_all_equal(moved["large"], params["large"])
-    with pytest.raises(ValueError, match=r"`pack.leaves` must be at least 2, got 1"):
+    with pytest.raises(ValueError, match=r"`pack.leaves` must be a whole number, at least 2, got 1"):
         cx.pack(cx.sgd(0.1), leaves=1)
+    with pytest.raises(ValueError, match=r"`pack.max_size` must be a whole number, at least 1, got 'all'"):
+        cx.pack(cx.sgd(0.1), max_size="all")
 
 
 def test_updates_without_parameters() -> None:

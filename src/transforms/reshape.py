@@ -117,16 +117,17 @@ class pack(Reshaped):
     def check(self) -> None:
         super().check()
         for field, least in ("leaves", 2), ("max_size", 1):
-            if (given := getattr(self, field)) < least:
-                raise ValueError(f"`pack.{field}` must be at least {least}, got {given}")
+            given = getattr(self, field)
+            if not isinstance(given, int) or given < least:
+                raise ValueError(f"`pack.{field}` must be a whole number, at least {least}, got {given!r}")
 
     def init_tree(self, params):
         flat = tree.flatten(params)
         form = self.there(flat.leaves, flat)
         packed = flat.line_up("The packs", form)
-        kinds = {(jnp.shape(flat.leaves[first]), self._kind(flat, first)): first for first, *_ in self._packs(flat)}
-        for first in kinds.values():
-            self._check_links(flat, first, packed[first])
+        for first, *others in self._alike(flat).values():
+            if others:
+                self._check_links(flat, first, packed[first])
         return {"tx": begin(self.tx, form)}
 
     def there(self, leaves, flat):
@@ -153,22 +154,24 @@ class pack(Reshaped):
 
     def _packs(self, flat: Flat) -> list[list[int]]:
         """The leaves that go together, by number."""
-        alike: dict[Any, list[int]] = {}
-        for i, x in enumerate(flat.leaves):
-            if is_trainable(x) and 0 < jnp.size(x) <= self.max_size:
-                alike.setdefault((jnp.shape(x), dtype_of(x), self._kind(flat, i)), []).append(i)
-        packs = (found[i : i + self.leaves] for found in alike.values() for i in range(0, len(found), self.leaves))
+        groups = self._alike(flat).values()
+        packs = (found[i : i + self.leaves] for found in groups for i in range(0, len(found), self.leaves))
         return [pack for pack in packs if len(pack) > 1]
 
-    def _kind(self, flat: Flat, i: int) -> tuple[int, ...]:
-        """What the tables of the chain choose for a leaf."""
+    def _alike(self, flat: Flat) -> dict[Any, list[int]]:
+        """The small leaves of each shape and dtype for which all tables of the chain choose alike."""
         tables = []
         for name, link in all_links(self.tx):
             own = {field: getattr(link, field) for field in link._leaves}
             tables += [(f"{name}.{field}", x) for field, x in own.items() if isinstance(x, by_path)]
             formats = getattr(link, "formats", None)
             tables += [(name, x) for x in (formats.table.values() if formats else ()) if isinstance(x, by_path)]
-        return tuple(pick(where, table, flat.paths[i])[0] for where, table in tables)
+        found: dict[Any, list[int]] = {}
+        for i, (path, x) in enumerate(flat.items()):
+            if is_trainable(x) and 0 < jnp.size(x) <= self.max_size:
+                chosen = tuple(pick(where, table, path)[0] for where, table in tables)
+                found.setdefault((jnp.shape(x), dtype_of(x), chosen), []).append(i)
+        return found
 
     def _check_links(self, flat: Flat, first: int, vector: jax.Array) -> None:
         shapes = jnp.shape(flat.leaves[first]), vector.shape
