@@ -45,7 +45,7 @@ RECIPES = {
     recipe.name: recipe
     for recipe in (
         Recipe("sgd", "SGD", 1e-2),
-        Recipe("momentum", "momentum", 2.0**-9),
+        Recipe("momentum", "momentum", 5e-3),
         Recipe("adamw", "AdamW", 1e-2),
         Recipe("adamw_int8", "AdamW, int8 state", 2.0**-7),
         Recipe("adamw_companded8", "AdamW, companded8 state", 2.0**-7),
