@@ -6,7 +6,7 @@ import dataclasses
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import jax
@@ -148,6 +148,12 @@ def pick(where: str, table: by_path, path: str) -> tuple[int, Any]:
     if table.default is None:
         raise PlainKeyError(f"`{where}`: no pattern of {table!r} matches parameter {path!r}: add one, or a default")
     return len(table.patterns), table.default
+
+
+def chosen(links: Iterable[tuple[str, Any]], path: str) -> tuple[int, ...]:
+    """Which entry each table in the fields of these links has for a parameter's path."""
+    fields = ((name, field, getattr(link, field)) for name, link in links for field in link._leaves)
+    return tuple(pick(f"{n}.{f}", table, path)[0] for n, f, table in fields if isinstance(table, by_path))
 
 
 def check_hyper(where: str, x: Any, limits: Range) -> Any:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import math
 import re
+from collections.abc import Iterable
 from typing import Any, ClassVar
 
 import jax
@@ -247,6 +248,15 @@ class storage(Value):
 
     def __repr__(self) -> str:
         return f"storage({self.arguments()})"
+
+
+def formats_of(links: Iterable[tuple[str, Any]], path: str) -> tuple:
+    """The formats in which leafwise links store the slots of a leaf: (link, slot, format, signed)."""
+    found = []
+    for name, link in links:
+        if stored := link.formats:
+            found += [(name, slot, stored.of(slot, path), slot not in link.nonnegative) for slot in link.slots]
+    return tuple(entry for entry in found if entry[2] is not None)
 
 
 def _format(where: str, x: Any) -> Any:

@@ -17,11 +17,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from .at import At
-from .hyper import by_path, evaluate, pick
+from .hyper import by_path, chosen, evaluate, pick
 from .leaf import NOTHING, Plan, freeze, fused, key_of_leaf
 from .rounding import precise, turn
 from .state import State
-from .storage import cast
+from .storage import cast, formats_of
 from .tree import (
     Flat,
     all_finite,
@@ -232,8 +232,8 @@ class Walk:
                 continue
             dtype, late = self.dtypes[i], any(f"{name}/{path}" in self.state.born for name in run)
             like = self.ps[i] if self.ps[i] is not None else us[i]
-            formats = self._formats(run, path)
-            key = (dtype, path if late else None, _choices(run, path), formats)
+            formats = formats_of(run.items(), path)
+            key = (dtype, path if late else None, chosen(run.items(), path), formats)
             if key not in groups:
                 groups[key] = self._group(run, path, dtype, updates, formats)
             plan, traced = groups[key]
@@ -389,14 +389,6 @@ class Walk:
 
     # Slots
 
-    def _formats(self, run: Links, path: str) -> tuple:
-        """The formats in which slots of the leaf are stored: (link, slot, format, signed)."""
-        found = []
-        for name, link in run.items():
-            if stored := link.formats:
-                found += [(name, slot, stored.of(slot, path), slot not in link.nonnegative) for slot in link.slots]
-        return tuple(entry for entry in found if entry[2] is not None)
-
     def _slot_leaves(self, name: str, slot: str, tree: Any) -> list[Any]:
         return list(self.flat.line_up(f"The slots {slot!r} of link {name!r}", tree))
 
@@ -415,7 +407,7 @@ class Walk:
         def avals(slots: Any) -> Any:
             return jax.tree.map(lambda a: (jnp.shape(a), a.dtype), slots)
 
-        key = name, jnp.shape(like), dtype_of(like), self._formats({name: link}, path)
+        key = name, jnp.shape(like), dtype_of(like), formats_of([(name, link)], path)
         if key not in self.fresh:
             count, p = jnp.zeros((), jnp.int32), jax.ShapeDtypeStruct(*key[1:3])
             self.fresh[key] = jax.eval_shape(lambda p: init_leaf(link, name, path, p, count), p) or {}
@@ -470,11 +462,6 @@ def resolve(link: Link, name: str, path: str | None, count: Any, dtype: Any) -> 
             _, given = pick(f"{name}.{field}", given, path)
         numbers[field] = evaluate(f"{name}.{field}", given, count, dtype)
     return make(type(link), **{**vars(link), **numbers})
-
-
-def _choices(run: Links, path: str) -> tuple[int, ...]:
-    fields = ((name, field, getattr(link, field)) for name, link in run.items() for field in link._leaves)
-    return tuple(pick(f"{n}.{f}", table, path)[0] for n, f, table in fields if isinstance(table, by_path))
 
 
 def _next(count: jax.Array) -> jax.Array:

@@ -8,8 +8,9 @@ import jax
 import jax.numpy as jnp
 
 from ..core import engine, tree
-from ..core.hyper import by_path, pick
+from ..core.hyper import chosen
 from ..core.link import Leafwise, transform
+from ..core.storage import formats_of
 from ..core.tree import Flat, compute_dtype, dtype_of, is_trainable, show, slot_dtype
 from ..core.value import child, static
 from .vector import conj
@@ -68,27 +69,20 @@ class flatten(Reshaped):
     equation = "u ← tx(u), all of u as one vector"
 
     def there(self, leaves, flat):
-        parts: dict[str, list[jax.Array]] = {}
-        for path, x, like in zip(flat.paths, leaves, flat.leaves):
-            if not is_trainable(like):
-                continue
-            if x is None:
-                raise TypeError(_no_update("flatten", "vector", path, like))
-            dtype = slot_dtype(dtype_of(like))
-            parts.setdefault(dtype.name, []).append(jnp.ravel(jnp.asarray(x, dtype)))
-        return {name: jnp.concatenate(vectors) for name, vectors in parts.items()}
+        return {name: _joined(self, leaves, flat, group) for name, group in self._groups(flat).items()}
 
     def back(self, form, flat):
-        done, out = dict.fromkeys(form, 0), []
-        for like in flat.leaves:
-            if not is_trainable(like):
-                out.append(None)
-                continue
-            name, size = slot_dtype(dtype_of(like)).name, jnp.size(like)
-            part = form[name][done[name] : done[name] + size]
-            done[name] += size
-            out.append(part.reshape(jnp.shape(like)))
-        return flat.build(out)
+        leaves = [None] * len(flat.leaves)
+        for name, group in self._groups(flat).items():
+            _separate(form[name], leaves, flat, group)
+        return flat.build(leaves)
+
+    def _groups(self, flat: Flat) -> dict[str, list[int]]:
+        groups: dict[str, list[int]] = {}
+        for i, x in enumerate(flat.leaves):
+            if is_trainable(x):
+                groups.setdefault(slot_dtype(dtype_of(x)).name, []).append(i)
+        return groups
 
 
 @transform
@@ -97,6 +91,8 @@ class pack(Reshaped):
 
     A thousand biases and scales then take fifty sets of slots and their kernels; `flatten` would copy large
     leaves too, and takes long to compile. Leaves that a `by_path` in the chain tells apart never share a pack.
+
+    Links that treat the tree as a whole see packs for leaves, too: `scale_by_galore` belongs outside.
 
     Errors: ``TypeError`` from ``init`` if a link computes with several numbers of a leaf, as for its norm, and
     from ``update`` if a packed leaf has no update.
@@ -132,24 +128,17 @@ class pack(Reshaped):
 
     def there(self, leaves, flat):
         leaves = list(leaves)
-        for first, *others in self._packs(flat):
-            like = flat.leaves[first]
-            for i in (first, *others):
-                if leaves[i] is None:
-                    raise TypeError(_no_update("pack", "pack", flat.paths[i], like))
-            parts = [jnp.ravel(jnp.asarray(leaves[i], slot_dtype(dtype_of(like)))) for i in (first, *others)]
-            leaves[first] = jnp.concatenate(parts)
-            for i in others:
+        for pack in self._packs(flat):
+            vector = _joined(self, leaves, flat, pack)
+            for i in pack:
                 leaves[i] = None
+            leaves[pack[0]] = vector
         return flat.build(leaves)
 
     def back(self, form, flat):
         leaves = flat.line_up("The leaves", form)
         for pack in self._packs(flat):
-            shape = jnp.shape(flat.leaves[pack[0]])
-            parts = jnp.split(leaves[pack[0]], len(pack))
-            for i, part in zip(pack, parts):
-                leaves[i] = part.reshape(shape)
+            _separate(leaves[pack[0]], leaves, flat, pack)
         return flat.build(leaves)
 
     def _packs(self, flat: Flat) -> list[list[int]]:
@@ -159,18 +148,14 @@ class pack(Reshaped):
         return [pack for pack in packs if len(pack) > 1]
 
     def _alike(self, flat: Flat) -> dict[Any, list[int]]:
-        """The small leaves of each shape and dtype for which all tables of the chain choose alike."""
-        tables = []
-        for name, link in all_links(self.tx):
-            own = {field: getattr(link, field) for field in link._leaves}
-            tables += [(f"{name}.{field}", x) for field, x in own.items() if isinstance(x, by_path)]
-            formats = getattr(link, "formats", None)
-            tables += [(name, x) for x in (formats.table.values() if formats else ()) if isinstance(x, by_path)]
+        """The small leaves of each shape and dtype that every table of the chain treats alike."""
+        links = list(all_links(self.tx))
+        leafwise = [(name, link) for name, link in links if isinstance(link, Leafwise)]
         found: dict[Any, list[int]] = {}
         for i, (path, x) in enumerate(flat.items()):
             if is_trainable(x) and 0 < jnp.size(x) <= self.max_size:
-                chosen = tuple(pick(where, table, path)[0] for where, table in tables)
-                found.setdefault((jnp.shape(x), dtype_of(x), chosen), []).append(i)
+                key = jnp.shape(x), dtype_of(x), chosen(links, path), formats_of(leafwise, path)
+                found.setdefault(key, []).append(i)
         return found
 
     def _check_links(self, flat: Flat, first: int, vector: jax.Array) -> None:
@@ -211,11 +196,28 @@ class split_complex(Reshaped):
         return super().carried(name, conj(x) if name == "grad" else x, flat)
 
 
-def _no_update(link: str, whole: str, path: str, like: Any) -> str:
-    return (
-        f"Link {link!r} has no update at {path!r}, {show(like)}, and a {whole} has no holes: "
-        f"leave the parameter out by partition(by_path({{pattern: freeze()}}, default={link}(...)))"
-    )
+def _joined(link: flatten | pack, leaves: list[Any], flat: Flat, group: list[int]) -> jax.Array:
+    """A group of leaves as one vector."""
+    name, parts = type(link).__name__, []
+    for i in group:
+        like, x = flat.leaves[i], leaves[i]
+        if x is None:
+            whole = "pack" if isinstance(link, pack) else "vector"
+            raise TypeError(
+                f"Link {name!r} has no update at {flat.paths[i]!r}, {show(like)}, and a {whole} has no holes: "
+                f"leave the parameter out by partition(by_path({{pattern: freeze()}}, default={name}(...)))"
+            )
+        parts.append(jnp.ravel(jnp.asarray(x, slot_dtype(dtype_of(like)))))
+    return jnp.concatenate(parts)
+
+
+def _separate(vector: jax.Array, leaves: list[Any], flat: Flat, group: list[int]) -> None:
+    """Put the parts of a vector where its leaves stood."""
+    done = 0
+    for i in group:
+        shape, size = jnp.shape(flat.leaves[i]), jnp.size(flat.leaves[i])
+        leaves[i] = vector[done : done + size].reshape(shape)
+        done += size
 
 
 def _is_hole(x: Any) -> bool:
