@@ -23,6 +23,7 @@ from workloads import DTYPES, Workload, workload
 # Powers of two are exact in every dtype. The changes of size and sign tell one moment's decay from another's.
 FACTORS = (1.0, 0.5, 2.0, -0.5, 1.0, 4.0, -1.0, 0.25, 2.0, 1.0)
 TOLERANCES = {"float32": 1e-5, "bfloat16": 4 * 2.0**-8}  # of a leaf's largest parameter; 4 units in the last place
+TIMES = ("trace", "lower", "trace_and_lower", "compile")
 MOVED = 3  # tolerances that every leaf must move at the least, or the check would see nothing
 
 
@@ -110,10 +111,6 @@ def table(
                 rows.append(_row(crew, compiled, work, dtype, recipe, options))
             copied = crew.rounds(options.libraries, 1, "copy", options.copied)
             bandwidth = max(bandwidth, *(max(answers) for answers in copied.values()))
-        for row in rows:
-            row["copy_bandwidth"] = bandwidth
-            for result in row["libraries"].values():
-                result["share_of_copy_bandwidth"] = result["floor_bytes_per_second"] / bandwidth
     return {
         "workload": work.name,
         "title": work.title,
@@ -208,8 +205,9 @@ def _row(
             "floor_bytes_per_parameter": floor,
             "floor_bytes_per_second": floor * work.size / step,
         }
-        for column in compiled[name][-1]:
-            result[column] = statistics.median(once[column] for once in compiled[name] if column in once)
+        for column, last in compiled[name][-1].items():
+            times = [once[column] for once in compiled[name] if column in once]
+            result[column] = statistics.median(times) if column in TIMES else last
         if "hlo_bytes" in result:
             result["hlo_bytes_per_parameter"] = result.pop("hlo_bytes") / work.size
             result["temporary_bytes_per_parameter"] = result.pop("temporary_bytes") / work.size

@@ -57,7 +57,7 @@ def rows(table: dict[str, Any]) -> Iterator[Row]:
                 _cell(r.get("temporary_bytes_per_parameter")),
                 _cell(r["state_bytes_per_parameter"]),
                 _cell(r["floor_bytes_per_parameter"]),
-                f"{100 * r['share_of_copy_bandwidth']:.0f}",
+                f"{100 * r['floor_bytes_per_second'] / table['copy_bandwidth']:.0f}",
                 f"{r['deviation']:.0e}",
             ]
 

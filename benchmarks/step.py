@@ -114,14 +114,16 @@ def _machine() -> dict[str, str]:
 
 
 def _merge(tables: list[dict[str, Any]], new: dict[str, Any]) -> None:
-    """Put a table in: rows of a table that is there already are replaced one by one."""
+    """Put a table in: rows of a table that is there already are replaced one by one; the best copy of both counts."""
     for old in tables:
         if all(old[key] == new[key] for key in ("workload", "dtype", "quick")):
             names = {row["recipe"] for row in new["rows"]}
             kept = [row for row in old["rows"] if row["recipe"] not in names]
             order = list(RECIPES)
             rows = sorted(kept + new["rows"], key=lambda row: order.index(row["recipe"]))
-            old.update(new, rows=rows, skipped=list(dict.fromkeys(old["skipped"] + new["skipped"])))
+            skipped = list(dict.fromkeys(old["skipped"] + new["skipped"]))
+            bandwidth = max(old["copy_bandwidth"], new["copy_bandwidth"])
+            old.update(new, rows=rows, skipped=skipped, copy_bandwidth=bandwidth)
             return
     tables.append(new)
 

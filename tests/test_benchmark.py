@@ -15,7 +15,7 @@ import pytest
 
 pytest.importorskip("torch")
 BENCHMARK = pathlib.Path(__file__).parent.parent / "benchmarks" / "step.py"
-ALL = ("step", "step_quartiles", "ns_per_parameter", "share_of_copy_bandwidth", "state_bytes_per_parameter", "ratios")
+ALL = ("step", "step_quartiles", "ns_per_parameter", "floor_bytes_per_second", "state_bytes_per_parameter", "ratios")
 COMPILED = (
     *("trace", "lower", "compile", "equations", "kernels", "copies"),
     *("hlo_bytes_per_parameter", "temporary_bytes_per_parameter"),
@@ -38,13 +38,17 @@ def test_every_column_is_there_and_the_libraries_agree(tmp_path: pathlib.Path) -
     """One table and the sweep, in JSON, on the terminal and as Markdown."""
     path = tmp_path / "results.json"
     done = run(
-        "--dtypes", "float32", "--recipes", "clip_adamw_groups", "lion", "adamw_int8", "settings", "--output", str(path)
+        *("--dtypes", "float32", "--output", str(path)),
+        *("--recipes", "clip_adamw_groups", "clip_adamw_groups_packed", "lion", "adamw_int8", "settings"),
     )
     assert done.returncode == 0, done.stderr
     results = json.loads(path.read_text(encoding="utf-8"))
     assert {"device", "chainax", "optax", "torch", "jax", "jaxlib", "python"} <= set(results["machine"])
     (table,) = results["tables"]
-    row, _, alone = table["rows"]
+    row, packed, _, alone = table["rows"]
+    kernels = [of["libraries"]["chainax"]["kernels"] for of in (packed, row)]
+    assert kernels[0] < kernels[1]
+    assert packed["libraries"]["optax"]["kernels"] == row["libraries"]["optax"]["kernels"]
     assert list(alone["libraries"]) == ["chainax"]
     assert "AdamW, int8 state: optax stores no state in 8 bits" in table["skipped"]
     assert "AdamW, int8 state: torch stores no state in 8 bits" in table["skipped"]
@@ -95,11 +99,40 @@ def test_merging_replaces_rows_and_keeps_what_else_is_said(monkeypatch: pytest.M
         return {**what, "rows": rows, "skipped": skipped}
 
     tables: list[dict[str, Any]] = []
-    step._merge(tables, table(1.0, ["LAMB: torch has none", "Lion: torch has none"], sgd=1.0, lamb=1.0))
+    step._merge(tables, table(3.0, ["LAMB: torch has none", "Lion: torch has none"], sgd=1.0, lamb=1.0))
     step._merge(tables, table(2.0, ["Lion: torch has none", "AdamW: no reason"], adamw=2.0, lamb=2.0))
     (merged,) = tables
     assert [(row["recipe"], row["step"]) for row in merged["rows"]] == [("sgd", 1.0), ("adamw", 2.0), ("lamb", 2.0)]
+    assert merged["copy_bandwidth"] == 3.0
     assert report._skipped(merged) == ["LAMB and Lion: torch has none", "AdamW: no reason"]
+
+
+def test_compiling_is_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Six times traced and lowered, three times compiled too, in turn; less if it takes long, once if nothing is."""
+    monkeypatch.syspath_prepend(str(BENCHMARK.parent))
+    measure, recipes, workloads = (importlib.import_module(module) for module in ("measure", "recipes", "workloads"))
+    work, now = workloads.workload("gpt2"), [0.0]
+    monkeypatch.setattr(measure.time, "perf_counter", lambda: now[0])
+
+    class Crew(measure.Workers):
+        def __init__(self, seconds: float, facts: dict[str, float]) -> None:
+            self.seconds, self.facts, self.asked = seconds, facts, []
+
+        def ask(self, name: str, method: str, *arguments: Any) -> Any:
+            self.asked.append((name[0], method))
+            now[0] += self.seconds
+            return self.facts
+
+    def asked(seconds: float, quick: bool = False, eager: bool = False) -> list[tuple[str, str]]:
+        options = measure.Options(("chainax", "optax"), 9, 0.3, quick, None, 1)
+        crew = Crew(seconds, {} if eager else {"lower": 1.0})
+        measure._compiled(crew, work, recipes.RECIPES["adamw"], options, [])
+        return crew.asked
+
+    lower, compile_ = [("c", "lower"), ("o", "lower")], [("c", "compile"), ("o", "compile")]
+    assert asked(0.1) == 6 * lower + 3 * compile_
+    assert asked(4.0) == 3 * lower + 2 * compile_
+    assert asked(0.1, quick=True) == asked(0.1, eager=True) == lower + compile_
 
 
 @pytest.mark.parametrize(
@@ -109,6 +142,9 @@ def test_merging_replaces_rows_and_keeps_what_else_is_said(monkeypatch: pytest.M
         ("leaf", "clip_adamw_groups", "there are none here"),
         ("gpt2", "adamw_int8", ""),
         ("gpt2", "clip_adamw_groups", ""),
+        ("leaf", "adamw_packed", "no two leaves of up to 16384 numbers have one shape"),
+        ("lora", "clip_adamw_packed", "no two leaves of up to 16384 numbers have one shape"),
+        ("convnet", "adamw_packed", ""),
     ),
 )
 def test_recipes_that_change_nothing_are_left_out(
