@@ -121,6 +121,33 @@ def test_packs() -> None:
     assert slots(cx.pack(cx.trace(0.9), max_size=3)) == shapes(bias_0=(9,), kernel_0=(2, 2), kernel_1=(2, 2))
     by_path = cx.trace(cx.by_path({"bias": 0.5}, default=0.9))
     assert slots(cx.pack(by_path)) == shapes(bias_0=(6,), scale_0=(3,), kernel_0=(8,))
+    narrow = cx.by_path({"scale": "bfloat16"}, default="float32")
+    assert slots(cx.pack(cx.store(cx.trace(0.9), trace=narrow))) == shapes(bias_0=(6,), scale_0=(3,), kernel_0=(8,))
+    blocks = cx.by_path({"bias": "float32"}, default=cx.int8())
+    kept = shapes(bias_0=(6,), scale_0=(3,), kernel_0=(2, 2), kernel_1=(2, 2))
+    assert slots(cx.pack(cx.store(cx.trace(0.9), trace=blocks))) == kept
+
+
+@pytest.mark.parametrize(
+    "tx",
+    (
+        cx.polyak_sgd(),
+        cx.chain(cx.adam(0.1), cx.reduce_on_plateau(0.5, patience=0)),
+        cx.chain(cx.skip_loss_spikes(sigmas=1.0, warmup=2), cx.adam(0.1)),
+    ),
+    ids=repr,
+)
+def test_pack_passes_values_on(tx: Any) -> None:
+    """Links that must be given the loss are given it, and see the norm of all."""
+
+    def last(tx: Any) -> Any:
+        step, params = cx.make_step(tx), alike(0)
+        state = tx.init(params)
+        for i, loss in enumerate((3.0, 2.0, 90.0, 2.5)):
+            params, state = step(params, state, alike(i + 1), value=loss)
+        return params
+
+    chex.assert_trees_all_close(last(cx.pack(tx, leaves=2, max_size=24)), last(tx), rtol=1e-5, atol=1e-6)
 
 
 @cx.transform

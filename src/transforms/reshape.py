@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from ..core import engine, tree
 from ..core.hyper import chosen
 from ..core.link import Leafwise, transform
-from ..core.storage import formats_of
+from ..core.storage import cast, formats_of
 from ..core.tree import Flat, compute_dtype, dtype_of, is_trainable, show, slot_dtype
 from ..core.value import child, static
 from .vector import conj
@@ -92,7 +92,9 @@ class pack(Reshaped):
     A thousand biases and scales then take fifty sets of slots and their kernels; `flatten` would copy large
     leaves too, and takes long to compile. Leaves that a `by_path` in the chain tells apart never share a pack.
 
-    Links that treat the tree as a whole see packs for leaves, too: `scale_by_galore` belongs outside.
+    Nor do leaves whose slots `store` keeps in blocks, such as `int8`: a block holds numbers of one leaf, and
+    those of small leaves stay in float32. Links that treat the tree as a whole see packs for leaves, too:
+    `scale_by_galore` belongs outside.
 
     Errors: ``TypeError`` from ``init`` if a link computes with several numbers of a leaf, as for its norm, and
     from ``update`` if a packed leaf has no update.
@@ -153,9 +155,10 @@ class pack(Reshaped):
         leafwise = [(name, link) for name, link in links if isinstance(link, Leafwise)]
         found: dict[Any, list[int]] = {}
         for i, (path, x) in enumerate(flat.items()):
-            if is_trainable(x) and 0 < jnp.size(x) <= self.max_size:
-                key = jnp.shape(x), dtype_of(x), chosen(links, path), formats_of(leafwise, path)
-                found.setdefault(key, []).append(i)
+            formats = formats_of(leafwise, path)
+            blocks = any(not isinstance(form, cast) for _, _, form, _ in formats)
+            if is_trainable(x) and 0 < jnp.size(x) <= self.max_size and not blocks:
+                found.setdefault((jnp.shape(x), dtype_of(x), chosen(links, path), formats), []).append(i)
         return found
 
     def _check_links(self, flat: Flat, first: int, vector: jax.Array) -> None:
