@@ -257,6 +257,17 @@ MISTAKES: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
         "`flatten.tx`: 'apply_update' says how parameters are rounded, but flatten moves them by an update: "
         "put it at the end of the chain outside: chain(flatten(...), apply_update(rounding='kahan'))",
     ),
+    "rounding in the middle of a chain": (
+        lambda: cx.chain(cx.accumulate(cx.chain(cx.sgd(0.1), cx.apply_update("kahan")), 2), cx.scale(0.5)),
+        ValueError,
+        "'accumulate' holds 'apply_update', which says how the chain ends: it must be the last link",
+    ),
+    "rounding where a condition does not look": (
+        lambda: cx.conditionally_transform(cx.accumulate(cx.chain(cx.sgd(0.1), cx.apply_update("kahan")), 2)),
+        ValueError,
+        "`conditionally_transform.tx`: 'apply_update' in 'accumulate' cannot round what passes the chain by: put the "
+        "condition inside: accumulate(conditionally_transform(...))",
+    ),
     "a dict for a partition": (
         lambda: cx.partition({"bias": cx.freeze()}),
         ValueError,

@@ -161,6 +161,7 @@ def test_apply_update_belongs_inside() -> None:
         outside.step(params, outside.init(params), params)
     for tx in (
         cx.accumulate(cx.chain(cx.sgd(1e-3), rounding), 1),
+        cx.conditionally_mask(cx.accumulate(cx.chain(cx.sgd(1e-3), rounding), 1)),
         cx.partition(cx.by_path({".*": cx.chain(cx.sgd(1e-3), rounding)})),
     ):
         moved, _ = tx.step(params, tx.init(params), params)

@@ -63,9 +63,11 @@ class chain(Transformation):
                 raise ValueError(f"a link's name must be an identifier, and not 'step' or 'born', got {name!r}")
             if names.count(name) > 1:
                 raise ValueError(f"two links of the chain are named {name!r}: give one another name by keyword")
-        ends = [name for name, link in pairs if link.role == "apply"]
-        if ends and ends != names[-1:]:
-            raise ValueError(f"{ends[0]!r} says how the chain ends: it must be the last link, and there is one at most")
+        ends = {name: last for name, link in pairs if (last := order.ending(name, link))}
+        if ends and list(ends) != names[-1:]:
+            name, last = next(iter(ends.items()))
+            which = repr(name) if last == name else f"{name!r} holds {last!r}, which"
+            raise ValueError(f"{which} says how the chain ends: it must be the last link, and there is one at most")
         late = [name for name, link in pairs[1:] if link.per_example]
         if late:
             raise ValueError(

@@ -10,6 +10,14 @@ if TYPE_CHECKING:
     from .link import Link
 
 
+def ending(name: str, link: Link) -> str | None:
+    """The name of the link that says how parameters are rounded: this one, or one in a chain that it holds."""
+    if link.role == "apply":
+        return name
+    held = (ending(*pair) for tx in link.inner.values() for pair in tx.links.items())
+    return next(filter(None, held), None)
+
+
 def problems(links: dict[str, Link]) -> list[str]:
     """What cannot be meant in this order, each with its remedy."""
     names, roles = list(links), _roles(links)

@@ -11,6 +11,7 @@ from ..core import engine
 from ..core.at import At
 from ..core.hyper import Hyper, check_hyper, hyper
 from ..core.link import transform
+from ..core.order import ending
 from ..core.schedule import Schedule, from_function
 from ..core.state import State
 from ..core.tree import cond
@@ -52,25 +53,19 @@ def condition() -> Any:
 
 
 @transform
-class conditionally_transform(Sometimes):
-    """Run a chain where a condition holds; elsewhere pass the update on as it came.
+class conditionally_mask(Sometimes):
+    """Run a chain where a condition holds; elsewhere the update is 0, and nothing moves.
 
     The condition is a schedule, or a function from the steps taken so far to a bool. With ``argument``
     the extra argument of that name, a bool, must hold too. Where the chain does not run its state
     stays, its step counter included: its schedules count the steps at which it runs.
-
-    >>> import chainax as cx
-    >>> tx, g = cx.conditionally_transform(cx.clip(1.0), lambda k: k < 1), jax.numpy.array(3.0)
-    >>> first, state = tx.update(g, tx.init(g))
-    >>> first.item(), tx.update(g, state)[0].item()
-    (1.0, 3.0)
     """
 
     tx: Any = child("the chain")
     condition: Hyper = condition()
     argument: str = static("name of an extra argument that must hold too", default="")
 
-    equation = "u ← tx(u) if c ≠ 0, else u"
+    equation = "u ← tx(u) if c ≠ 0, else 0"
 
     def check(self) -> None:
         super().check()
@@ -85,26 +80,43 @@ class conditionally_transform(Sometimes):
         holds = jnp.asarray(self.condition != 0)
         return state, holds & jnp.asarray(at.extra[self.argument]).astype(bool) if self.argument else holds
 
+
+@transform
+class conditionally_transform(conditionally_mask):
+    """Run a chain where a condition holds; elsewhere pass the update on as it came.
+
+    Conditions and counts are those of `conditionally_mask`.
+
+    >>> import chainax as cx
+    >>> tx, g = cx.conditionally_transform(cx.clip(1.0), lambda k: k < 1), jax.numpy.array(3.0)
+    >>> first, state = tx.update(g, tx.init(g))
+    >>> first.item(), tx.update(g, state)[0].item()
+    (1.0, 3.0)
+    """
+
+    equation = "u ← tx(u) if c ≠ 0, else u"
+
+    def check(self) -> None:
+        super().check()
+        for name, link in self.tx.links.items():
+            inside = ending(name, link)
+            if inside and inside != name:
+                raise ValueError(
+                    f"`conditionally_transform.tx`: {inside!r} in {name!r} cannot round what passes the chain by: put "
+                    f"the condition inside: {type(link).__name__}(conditionally_transform(...))"
+                )
+
     def idle_step(self, params, updates, inner, at):
         # The chain's last link still says how parameters are rounded. The chain's count stands still, so what
         # it draws is drawn for a step of its own: below 0, where no other is.
-        ending = {name: link for name, link in self.tx.links.items() if link.role == "apply"}
-        rests = {name: inner.links[name] for name in ending if name in inner.links}
+        last = {name: link for name, link in self.tx.links.items() if link.role == "apply"}
+        rests = {name: inner.links[name] for name in last if name in inner.links}
         alone = State((-at.step).astype(jnp.int32), rests, {})
-        params, after = engine.step(ending, params, alone, updates, {})
+        params, after = engine.step(last, params, alone, updates, {})
         return params, inner._replace(links={**inner.links, **after.links})
 
     def idle_update(self, updates, params):
         return as_chains_return(updates, params)
-
-
-@transform
-class conditionally_mask(conditionally_transform):
-    """Run a chain where a condition holds; elsewhere the update is 0, and nothing moves."""
-
-    equation = "u ← tx(u) if c ≠ 0, else 0"
-
-    idle_step, idle_update = Sometimes.idle_step, Sometimes.idle_update
 
 
 @transform
