@@ -116,7 +116,7 @@ def rich_table(table: dict[str, Any], machine: dict[str, str]) -> Table:
     """One workload for the terminal."""
     base = table["rows"][0]["base"] if table["rows"] else "base"
     heading = f"{title(table, machine)}; {versions(machine)}"
-    out = Table(title=heading, caption="\n".join(_skipped(table)), title_justify="left")
+    out = Table(title=heading, caption="\n".join(_skipped(table)), title_justify="left", caption_justify="left")
     for i, column in enumerate(COLUMNS):
         out.add_column(column.replace("base", base), justify="left" if i < 2 else "right")
     for row in rows(table):

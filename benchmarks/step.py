@@ -50,12 +50,18 @@ def main(argv: Sequence[str] | None = None) -> int:
             progress.print(f"[dim]{what}")
 
     machine = _machine() | about(options)
-    path = given.output or RESULTS / f"{re.sub(r'[^a-z0-9]+', '-', machine['device'].lower()).strip('-')}.json"
+    device = re.sub(r"[^a-z0-9]+", "-", machine["device"].lower()).strip("-")
+    path = given.output or RESULTS / f"{device}{'-quick' if given.quick else ''}.json"
     results: dict[str, Any] = {"machine": machine, "tables": []}
-    if given.merge and path.exists():
-        results = json.loads(path.read_text())
+    if path.exists() and not given.fresh:
+        results = json.loads(path.read_text(encoding="utf-8"))
         if results["machine"] != machine:
-            console.print(f"{path} holds another machine or other versions: {results['machine']} against {machine}")
+            progress.print(
+                f"{path} is of another machine or other versions, {results['machine']} and not {machine}: "
+                "give --fresh to begin it anew, or another --output",
+                style="red",
+                soft_wrap=True,
+            )
             return 1
     recipes = [RECIPES[name] for name in given.recipes if name in RECIPES]
     try:
@@ -89,7 +95,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--libraries", nargs="+", choices=LIBRARIES, default=LIBRARIES, help="the first one is the base of the ratios")
     add("--rounds", type=int, default=9, metavar="N", help="timed turns of each library, at least 2 (default: 9)")
     add("--output", type=pathlib.Path, metavar="FILE", help="default: benchmarks/results/<device>.json")
-    add("--merge", action="store_true", help="keep what else the file holds, if it is of this machine and versions")
+    add("--fresh", action="store_true", help="begin the file anew, where its other rows would be kept")
     add("--quick", action="store_true", help="tiny sizes, hardly timed: to see whether the benchmark works")
     add("--perturb", choices=LIBRARIES, help="raise this library's learning rate by half, which must end the run")
     add("--markdown", type=pathlib.Path, metavar="FILE", help="measure nothing; print the tables of this JSON")

@@ -74,6 +74,45 @@ def test_every_column_is_there_and_the_libraries_agree(tmp_path: pathlib.Path) -
     step = 1 / row["libraries"]["torch"]["ratios"]["step"]
     assert re.search(rf"\| GPT-2 small, float32 \| clip \+ AdamW, groups \| \d+\.\d\d \| {step:.2f} \|", shown.stdout)
     assert results["machine"]["device"] in shown.stdout
+    path.write_text(json.dumps({**results, "machine": {**results["machine"], "jax": "0.0.1"}}), encoding="utf-8")
+    refused = run("--output", str(path))
+    assert refused.returncode == 1
+    assert "is of another machine or other versions" in refused.stderr
+    assert json.loads(path.read_text(encoding="utf-8"))["tables"] == results["tables"]
+
+
+def test_a_row_joins_those_that_are_there(tmp_path: pathlib.Path) -> None:
+    """Unless the file is to be begun anew."""
+    path = tmp_path / "results.json"
+    for recipe, *more in ("sgd",), ("momentum",), ("adamw", "--fresh"):
+        options = ("--dtypes", "float32", "--recipes", recipe, "--libraries", "chainax", *more)
+        done = run(*options, "--output", str(path))
+        assert done.returncode == 0, done.stderr
+        (table,) = json.loads(path.read_text(encoding="utf-8"))["tables"]
+        rows = [row["recipe"] for row in table["rows"]]
+        assert rows == {"sgd": ["sgd"], "momentum": ["sgd", "momentum"], "adamw": ["adamw"]}[recipe]
+        assert table["copy_bandwidth"] > 1e8
+
+
+def test_kernels_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those whose result is a long tuple too, which XLA prints with comments in it."""
+    monkeypatch.syspath_prepend(str(BENCHMARK.parent))
+    processes = importlib.import_module("processes")
+
+    result = "(s32[], f32[3]{0}, f32[3]{0}, f32[3]{0}, f32[3]{0}, /*index=5*/f32[3]{0})"
+    lines = (
+        "%sum (p.1: f32[]) -> f32[] {",
+        "  ROOT %add.0 = f32[] add(%p.1, %p.1)",
+        "}",
+        "",
+        "ENTRY %main (p: f32[3]) -> f32[3] {",
+        "  %p = f32[3]{0} parameter(0)",
+        "  %double = f32[3]{0} fusion(%p), kind=kLoop, calls=%body",
+        f"  %loop = {result} while(%double), condition=%c, body=%b",
+        "  ROOT %last = f32[3]{0} get-tuple-element(%loop), index=5",
+        "}",
+    )
+    assert processes.kernels("\n".join(lines) + "\n") == 2
 
 
 @pytest.mark.parametrize("perturbed", ("chainax", "optax"))

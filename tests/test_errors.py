@@ -268,6 +268,13 @@ MISTAKES: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
         "`conditionally_transform.tx`: 'apply_update' in 'accumulate' cannot round what passes the chain by: put the "
         "condition inside: accumulate(conditionally_transform(...))",
     ),
+    "rounding of the same name where a condition does not look": (
+        lambda: cx.conditionally_transform(
+            cx.chain(r=cx.accumulate(cx.chain(cx.sgd(0.1), r=cx.apply_update("kahan")), 2))
+        ),
+        ValueError,
+        "`conditionally_transform.tx`: 'r' in 'r' cannot round",
+    ),
     "a dict for a partition": (
         lambda: cx.partition({"bias": cx.freeze()}),
         ValueError,

@@ -66,12 +66,20 @@ def test_flatten_needs_all_updates() -> None:
         tx.step(params, tx.init(params), {"a": jnp.ones(2), "b": None})
 
 
+@pytest.mark.parametrize("wrap", (cx.flatten, cx.pack, cx.split_complex))
+def test_arguments_that_are_no_trees(wrap: Any) -> None:
+    """A bool is none, even where there is a single parameter."""
+    tx, p = wrap(cx.conditionally_mask(cx.sgd(0.5), argument="ok")), jnp.ones(3)
+    moved, _ = tx.step(p, tx.init(p), p, ok=True)
+    np.testing.assert_allclose(moved, 0.5)
+
+
 def alike(seed: int, dtype: Any = jnp.float32) -> dict[str, jax.Array]:
-    """Seven leaves, of which three have one shape, two have another, and one is large."""
+    """Eight leaves, of which three have one shape, two have another, one is large, and two have none."""
     shapes = {"bias_0": (3,), "bias_1": (3,), "kernel_0": (2, 2), "scale_0": (3,), "kernel_1": (2, 2), "large": (5, 5)}
     rng = np.random.default_rng(seed)
     tree = {name: rng.normal(size=shape) * 10.0 ** rng.integers(-3, 3) for name, shape in shapes.items()}
-    tree["scalar"] = rng.normal()
+    tree |= {"scalar": rng.normal(), "temperature": rng.normal()}
     return {
         name: jnp.asarray(x + 1j * x**2 if jnp.issubdtype(dtype, jnp.complexfloating) else x, dtype)
         for name, x in tree.items()
@@ -101,7 +109,7 @@ def moved(tx: Any, dtype: Any = jnp.float32) -> Any:
 )
 def test_pack_changes_nothing_elementwise(tx: Any, dtype: Any) -> None:
     """Whatever stands in one pack moves as it does alone."""
-    packed = cx.pack(tx, leaves=2, max_size=24)
+    packed = cx.pack(tx, max_leaves=2, max_size=24)
     rtol, atol = (1e-2, 1e-4) if dtype == jnp.bfloat16 else (1e-5, 1e-6)
     chex.assert_trees_all_close(moved(packed, dtype)[0], moved(tx, dtype)[0], rtol=rtol, atol=atol)
 
@@ -114,10 +122,16 @@ def test_packs() -> None:
         return jax.tree.map(jnp.shape, tx.init(params).links["pack"]["tx"].links["trace"]["trace"])
 
     def shapes(**packs: Any) -> Any:
-        return {**dict.fromkeys((*alike(0), "count", "hole")), "large": (5, 5), "scalar": (), **packs}
+        return {
+            **dict.fromkeys((*alike(0), "count", "hole")),
+            "large": (5, 5),
+            "scalar": (),
+            "temperature": (),
+            **packs,
+        }
 
     assert slots(cx.pack(cx.trace(0.9))) == shapes(bias_0=(9,), kernel_0=(8,))
-    assert slots(cx.pack(cx.trace(0.9), leaves=2)) == shapes(bias_0=(6,), scale_0=(3,), kernel_0=(8,))
+    assert slots(cx.pack(cx.trace(0.9), max_leaves=2)) == shapes(bias_0=(6,), scale_0=(3,), kernel_0=(8,))
     assert slots(cx.pack(cx.trace(0.9), max_size=3)) == shapes(bias_0=(9,), kernel_0=(2, 2), kernel_1=(2, 2))
     by_path = cx.trace(cx.by_path({"bias": 0.5}, default=0.9))
     assert slots(cx.pack(by_path)) == shapes(bias_0=(6,), scale_0=(3,), kernel_0=(8,))
@@ -126,6 +140,63 @@ def test_packs() -> None:
     blocks = cx.by_path({"bias": "float32"}, default=cx.int8())
     kept = shapes(bias_0=(6,), scale_0=(3,), kernel_0=(2, 2), kernel_1=(2, 2))
     assert slots(cx.pack(cx.store(cx.trace(0.9), trace=blocks))) == kept
+
+
+def test_packs_of_a_partition() -> None:
+    """A table is asked, and a link judged, only for the parameters that they are for."""
+    groups = cx.by_path(
+        {"bias|scale": cx.adamw(0.1, weight_decay=cx.by_path({"scale|bias": 0.1}))}, default=cx.lamb(0.1)
+    )
+    tx, params = cx.partition(groups), {"bias": jnp.ones(3), "scale": jnp.ones(3), "large": jnp.ones((5, 5))}
+    chex.assert_trees_all_close(*(t.step(params, t.init(params), params)[0] for t in (cx.pack(tx), tx)), rtol=1e-6)
+    kernels = {**params, "kernel_0": jnp.ones((2, 2)), "kernel_1": jnp.ones((2, 2))}
+    with pytest.raises(TypeError, match="'scale_by_trust_ratio' computes with several numbers of 'kernel_0'"):
+        cx.pack(tx).init(kernels)
+    stored = cx.pack(cx.store(cx.trace(0.9), trace=cx.by_path({"bias|scale|large": "bfloat16"})))
+    stored.init({**params, "count": jnp.arange(3)})
+
+
+def test_parameters_of_two_dtypes_share_a_pack() -> None:
+    """In float32, in which both are computed."""
+    params = {"a": jnp.ones(3, jnp.bfloat16), "b": jnp.ones(3)}
+    tx = cx.chain(cx.sgd(0.5), cx.ema_params(0.0))
+    packed = cx.pack(tx)
+    moved, state = packed.step(params, packed.init(params), params)
+    chex.assert_trees_all_equal_shapes_and_dtypes(moved, params)
+    chex.assert_trees_all_close(moved, tx.step(params, tx.init(params), params)[0])
+    mean = cx.read_average(packed, moved, state)
+    chex.assert_trees_all_close(mean, moved)
+
+
+def test_averages_of_some_packs() -> None:
+    """Parameters of which no average is kept are read as they are."""
+    params = {"bias_0": jnp.ones(3), "bias_1": jnp.ones(3), "kernel_0": jnp.ones((2, 2)), "kernel_1": jnp.ones((2, 2))}
+    averaged = cx.chain(cx.sgd(0.5), cx.ema_params(0.5, debias=False))
+    tx = cx.partition(cx.by_path({"bias": averaged}, default=cx.sgd(0.5)))
+    means = []
+    for t in (tx, cx.pack(tx)):
+        moved, state = t.step(params, t.init(params), params)
+        means.append(cx.read_average(t, moved, state))
+    chex.assert_trees_all_close(*means)
+
+
+@pytest.mark.parametrize("wrap", (cx.pack, cx.flatten))
+def test_joined_slots_are_given_to_no_other_parameters(wrap: Any) -> None:
+    """A state of joined slots goes back to the parameters that it is of, and a checkpoint of others is refused."""
+    tx, params = wrap(cx.trace(0.9)), {"a": jnp.ones(3), "b": jnp.ones(3)}
+    state = tx.init(params)
+    _, state = tx.update(params, state, params)
+    loaded, report = tx.load_state_dict(params, tx.state_dict(state))
+    chex.assert_trees_all_equal(loaded, state)
+    assert not report.missing
+    others = {"a": jnp.ones(3), "c": jnp.ones(3)}
+    for follow in (
+        lambda: tx.load_state_dict(others, tx.state_dict(state), strict=False),
+        lambda: tx.adopt({**params, "ab": jnp.ones(3)}, state),
+        lambda: tx.add_param_group({**params, "ab": jnp.ones(3)}, state),
+    ):
+        with pytest.raises(KeyError, match=f"'{wrap.__name__}' joins the slots of several parameters, and those that"):
+            follow()
 
 
 @pytest.mark.parametrize(
@@ -147,7 +218,7 @@ def test_pack_passes_values_on(tx: Any) -> None:
             params, state = step(params, state, alike(i + 1), value=loss)
         return params
 
-    chex.assert_trees_all_close(last(cx.pack(tx, leaves=2, max_size=24)), last(tx), rtol=1e-5, atol=1e-6)
+    chex.assert_trees_all_close(last(cx.pack(tx, max_leaves=2, max_size=24)), last(tx), rtol=1e-5, atol=1e-6)
 
 
 @cx.transform
@@ -161,10 +232,36 @@ class decay_of_matrices(cx.Leafwise):
         return u + 0.1 * p if p.ndim > 1 else u
 
 
+@cx.transform
+class scale_by_first_norm(cx.Leafwise):
+    """Begins with the norm of a leaf."""
+
+    slots = ("size",)
+    equation = "u ← u·‖θ₀‖"
+
+    def init_leaf(self, p):
+        return {"size": jnp.sqrt(jnp.sum(jnp.square(p)))}
+
+    def leaf(self, u, slot, p, scalars):
+        return u * slot.size, {"size": slot.size}
+
+
+@cx.transform
+class scale_by_place(cx.Leafwise):
+    """Computes with the place of a number in its leaf."""
+
+    equation = "u ← iu"
+
+    def leaf(self, u, slot, p, scalars):
+        return u * np.arange(u.size, dtype=np.float32).reshape(u.shape)
+
+
 @pytest.mark.parametrize(
     "link",
     (
         cx.clip_by_block_rms(1.0),
+        scale_by_first_norm(),
+        scale_by_place(),
         cx.centralize(),
         cx.scale_by_factored_rms(min_dim_size_to_factor=2),
         decay_of_matrices(),
@@ -176,6 +273,8 @@ def test_pack_refuses_what_is_of_a_leaf(link: Any) -> None:
     params = {"a": jnp.ones((2, 2)), "b": jnp.ones((2, 2))}
     message = f"Link 'pack': '{type(link).__name__}' computes with several numbers of 'a', as for a norm, or with its"
     with pytest.raises(TypeError, match=message):
+        cx.pack(cx.chain(link, cx.scale_by_lr(0.1))).init(params)
+    with jax.disable_jit(), pytest.raises(TypeError, match=message):
         cx.pack(cx.chain(link, cx.scale_by_lr(0.1))).init(params)
     cx.pack(cx.chain(link, cx.scale_by_lr(0.1)), max_size=3).init(params)
 
@@ -189,16 +288,16 @@ def test_pack_needs_all_updates() -> None:
         tx.step(params, tx.init(params), {**alike(1), "kernel_1": None})
     moved, _ = tx.step(params, tx.init(params), {**alike(1), "large": None})
     chex.assert_trees_all_equal(moved["large"], params["large"])
-    with pytest.raises(ValueError, match=r"`pack.leaves` must be a whole number, at least 2, got 1"):
-        cx.pack(cx.sgd(0.1), leaves=1)
+    with pytest.raises(ValueError, match=r"`pack.max_leaves` must be a whole number, at least 2, got 1"):
+        cx.pack(cx.sgd(0.1), max_leaves=1)
     with pytest.raises(ValueError, match=r"`pack.max_size` must be a whole number, at least 1, got 'all'"):
         cx.pack(cx.sgd(0.1), max_size="all")
 
 
 def test_updates_without_parameters() -> None:
     """A chain that does not read them need not be given them."""
-    grads = {"a": jnp.ones((2, 2)), "c": jnp.full(3, 1 + 2j, jnp.complex64)}
-    for tx in (cx.flatten(cx.ema(0.5)), cx.split_complex(cx.ema(0.5))):
+    grads = {"a": jnp.ones((2, 2)), "b": jnp.ones((2, 2)), "c": jnp.full(3, 1 + 2j, jnp.complex64)}
+    for tx in (cx.flatten(cx.ema(0.5)), cx.pack(cx.ema(0.5)), cx.split_complex(cx.ema(0.5))):
         updates, _ = tx.update(grads, tx.init(grads))
         chex.assert_trees_all_close(updates, jax.tree.map(lambda g: g / 2, grads))
 

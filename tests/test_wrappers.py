@@ -170,7 +170,9 @@ def test_apply_update_belongs_inside() -> None:
         assert len(np.unique(np.asarray(moved, np.float32))) == 2
 
 
-@pytest.mark.parametrize("wrap", (cx.flatten, cx.split_complex, cx.mechanize, cx.schedule_free, cx.scale_by_galore))
+@pytest.mark.parametrize(
+    "wrap", (cx.flatten, cx.pack, cx.split_complex, cx.mechanize, cx.schedule_free, cx.scale_by_galore)
+)
 def test_apply_update_belongs_outside(wrap: Any) -> None:
     """Where a wrapper does not let its chain move the parameters, nor a chain in it, that is said when it is built."""
     chain = cx.chain(cx.scale_by_lr(1.0), cx.apply_update("kahan"))

@@ -290,6 +290,8 @@ _EACH_ALONE = frozenset(
 
 def is_elementwise(jaxpr: Any, shape: tuple[int, ...]) -> bool:
     """Whether every array of more than one number has the leaf's shape, and no operation mixes its numbers."""
+    if any(v.aval.shape == shape for v in jaxpr.constvars):  # numbers of which each belongs to one of the leaf's
+        return False
     for e in jaxpr.eqns:
         inner = [x for x in jax.tree.leaves(list(e.params.values())) if isinstance(x, (ClosedJaxpr, Jaxpr))]
         draws = e.primitive.name.startswith("random")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
@@ -48,6 +48,7 @@ def load_state_dict(  # noqa: D103
 ) -> tuple[State, Report]:
     fresh = engine.init(tx.links, params)
     names, (places, treedef) = _named(fresh), jax.tree.flatten(fresh)
+    _check_joined(names, arrays)
     report, loaded = Report([], [], [], []), {}
     for name, new in names.items():
         if name not in arrays:
@@ -71,6 +72,21 @@ def load_state_dict(  # noqa: D103
         )
     state = jax.tree.unflatten(treedef, [loaded.get(n, x) for n, x in zip(names, places)])
     return _with_births(state, births), report
+
+
+JOINED = "joined_"
+"""How an entry of the state begins whose name tells which parameters share slots: the arrays do not."""
+
+
+def _check_joined(names: Iterable[str], arrays: Iterable[str]) -> None:
+    given = {name.rpartition(f"/{JOINED}")[0]: name for name in arrays if f"/{JOINED}" in name}
+    for name in names:
+        link, joined, _ = name.rpartition(f"/{JOINED}")
+        if joined and given.get(link, name) != name:
+            raise PlainKeyError(
+                f"{link!r} joins the slots of several parameters, and those that were stored are of others, from whom "
+                "they cannot be parted: begin with tx.init(params)"
+            )
 
 
 Place = tuple[tuple[str, str], ...]

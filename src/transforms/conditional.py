@@ -99,8 +99,7 @@ class conditionally_transform(conditionally_mask):
     def check(self) -> None:
         super().check()
         for name, link in self.tx.links.items():
-            inside = ending(name, link)
-            if inside and inside != name:
+            if link.role != "apply" and (inside := ending(name, link)):
                 raise ValueError(
                     f"`conditionally_transform.tx`: {inside!r} in {name!r} cannot round what passes the chain by: put "
                     f"the condition inside: {type(link).__name__}(conditionally_transform(...))"

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from ..core import engine
 from ..core.at import At
 from ..core.chain import chain
+from ..core.hyper import by_path, pick
 from ..core.link import Link, Treewise
 from ..core.state import State
 from ..core.transformation import Transformation
@@ -131,6 +132,18 @@ def all_links(tx: Transformation) -> Iterator[tuple[str, Link]]:
         yield name, link
         for inner in link.inner.values():
             yield from all_links(inner)
+
+
+def links_at(tx: Transformation, path: str) -> Iterator[tuple[str, Link]]:
+    """`all_links`, but of a table of chains those of the parameter's chain alone."""
+    for name, link in tx.links.items():
+        yield name, link
+        for field in link._leaves:
+            held = getattr(link, field)
+            if isinstance(held, by_path) and not held.of_numbers:
+                held = pick(f"{name}.{field}", held, path)[1]
+            if isinstance(held, Transformation):
+                yield from links_at(held, path)
 
 
 def begin(tx: Transformation, params: Any) -> State:
