@@ -306,6 +306,7 @@ def tree(seed: int, dtype: Any = jnp.float32) -> Tree:
         "layer": {"kernel": draw(4, 3), "bias": draw(3)},
         "scalar": draw(),
         "empty": draw(0, 3),
+        "scale": draw(3),  # of the shape of another
         "steps": jnp.arange(3),
         "hole": None,
     }
