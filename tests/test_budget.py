@@ -110,6 +110,16 @@ def test_a_pack_takes_few_kernels() -> None:
     assert kernels(cx.pack(clip_adamw)) < 70
 
 
+@pytest.mark.parametrize("dtype", (jnp.float32, jnp.bfloat16))
+def test_a_pack_leaves_large_leaves_alone(dtype: Any) -> None:
+    """Beside small leaves that are packed they cost what they cost without."""
+    tx, p = cx.chain(CLIP, cx.adamw(0.1)), {**params(dtype), "a": jnp.ones(8, dtype), "b": jnp.ones(8, dtype)}
+    packed = bytes_per_parameter(compiled(cx.pack(tx).step, cx.pack(tx).init(p), p), p)
+    plain = bytes_per_parameter(compiled(tx.step, tx.init(p), p), p)
+    assert packed[0] <= plain[0] + 0.05
+    assert packed[1] <= plain[1] + 0.05
+
+
 def equations(jaxpr: Any, seen: set[int]) -> int:
     """The equations of a jaxpr and of those within it, each jaxpr counted once."""
     if id(jaxpr) in seen:

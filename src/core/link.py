@@ -151,6 +151,8 @@ class Treewise(Link):
     treewise = True
     moves_params: ClassVar[bool] = False
     """Whether the link, where it ends a chain, moves the parameters itself, by `step_tree`."""
+    widens: ClassVar[bool] = False
+    """Whether `update_tree` gets updates as they come, and widens them itself."""
 
     def init_tree(self, params: Any) -> Any:
         """The first state; an empty tree for none."""

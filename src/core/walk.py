@@ -259,7 +259,9 @@ class Walk:
         return out
 
     def through_tree(self, name: str, link: Any, us: list[Any]) -> list:
-        wide = [jnp.asarray(u, slot_dtype(dtype_of(u))) if m else u for m, u in zip(self.moves, us)]
+        wide = us
+        if not link.widens:
+            wide = [jnp.asarray(u, slot_dtype(dtype_of(u))) if m else u for m, u in zip(self.moves, us)]
         link, at = self._whole(name, link, wide)
         whole = self.flat.build([self._precise(i, p) for i, p in enumerate(self.ps)]) if self.has_params else None
         with jax.named_scope(name):

@@ -23,6 +23,7 @@ class Reshaped(Wrapper):
     """A wrapper whose chain sees the parameters in another form."""
 
     moves_params = False  # the chain's own parameters are copies
+    widens = True
 
     def groups(self, flat: Flat) -> list[list[int]]:
         """The leaves that the chain sees as one, by number."""
