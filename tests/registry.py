@@ -188,7 +188,7 @@ LINKS = (
     cx.scale_by_trust_ratio(),
     cx.scale_by_uncorrected_adam(),
     cx.scale_by_yogi(),
-    cx.skip_large_updates(25.0),
+    cx.skip_large_updates(50.0),
     cx.skip_nonfinite(),
     cx.skip_nonfinite(max_consecutive=2),
     cx.trace(0.9, 0.1),

@@ -71,10 +71,10 @@ def test_statistics_agree_with_numpy(dtype: Any) -> None:
     _, state = tx.step(params, tx.init(params), gradients)
     signs = jax.tree.map(half_sign, gradients)
     places = {
-        path: [leaf["layer"]["kernel"], leaf["layer"]["bias"], leaf["scalar"], leaf["empty"]]
+        path: [leaf["layer"]["kernel"], leaf["layer"]["bias"], leaf["scalar"], leaf["empty"], leaf["scale"]]
         for path, leaf in (("p", params), ("record", gradients), ("end", signs))
     }
-    paths = ("layer/kernel", "layer/bias", "scalar", "empty")
+    paths = ("layer/kernel", "layer/bias", "scalar", "empty", "scale")
 
     def of(link: str, members: dict[str, list[int]]) -> dict[str, dict[str, Any]]:
         pairs = {
@@ -82,9 +82,9 @@ def test_statistics_agree_with_numpy(dtype: Any) -> None:
         }
         return {s: {name: pair[s] for name, pair in pairs.items()} for s in ALL}
 
-    everything = {"": [0, 1, 2, 3]}
+    everything = {"": [0, 1, 2, 3, 4]}
     by_leaf = {path: [i] for i, path in enumerate(paths)}
-    groups = {"vectors": [1], "the layer": [0], "default": [2, 3]}
+    groups = {"vectors": [1], "the layer": [0], "default": [2, 3, 4]}
     table = {"bias$": "vectors", r"(la)(yer)/": r"the \1\2"}
     for link in ("record", "end"):
         assert_recorded(cx.recorded(tx, state)[link], {s: x[""] for s, x in of(link, everything).items()})
