@@ -23,8 +23,8 @@ from workloads import DTYPES, Workload, workload
 # Powers of two are exact in every dtype. The changes of size and sign tell one moment's decay from another's.
 FACTORS = (1.0, 0.5, 2.0, -0.5, 1.0, 4.0, -1.0, 0.25, 2.0, 1.0)
 TOLERANCES = {"float32": 1e-5, "bfloat16": 4 * 2.0**-8}  # of a leaf's largest parameter; 4 units in the last place
-TIMES = ("trace", "lower", "trace_and_lower", "compile")
 MOVED = 3  # tolerances that every leaf must move at the least, or the check would see nothing
+TIMES = ("trace", "lower", "trace_and_lower", "compile")  # of which a median is taken
 
 
 class Disagreement(Exception):
