@@ -50,8 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             progress.print(f"[dim]{what}")
 
     machine = _machine() | about(options)
-    device = re.sub(r"[^a-z0-9]+", "-", machine["device"].lower()).strip("-")
-    path = given.output or RESULTS / f"{device}{'-quick' if given.quick else ''}.json"
+    path = given.output or _default_file(machine["device"], given.quick)
     results: dict[str, Any] = {"machine": machine, "tables": []}
     if path.exists() and not given.fresh:
         results = json.loads(path.read_text(encoding="utf-8"))
@@ -117,6 +116,12 @@ def _machine() -> dict[str, str]:
         "system": platform.system(),
         "python": platform.python_version(),
     }
+
+
+def _default_file(device: str, quick: bool) -> pathlib.Path:
+    """Where results go: those of tiny sizes never among the others."""
+    name = re.sub(r"[^a-z0-9]+", "-", device.lower()).strip("-")
+    return RESULTS / f"{name}{'-quick' if quick else ''}.json"
 
 
 def _merge(tables: list[dict[str, Any]], new: dict[str, Any]) -> None:

@@ -82,16 +82,25 @@ def test_every_column_is_there_and_the_libraries_agree(tmp_path: pathlib.Path) -
 
 
 def test_a_row_joins_those_that_are_there(tmp_path: pathlib.Path) -> None:
-    """Unless the file is to be begun anew."""
+    """Unless the file is to be begun anew. A recipe that is left out may come first."""
     path = tmp_path / "results.json"
     for recipe, *more in ("sgd",), ("momentum",), ("adamw", "--fresh"):
-        options = ("--dtypes", "float32", "--recipes", recipe, "--libraries", "chainax", *more)
+        options = ("--workloads", "leaf", "--dtypes", "float32", "--libraries", "chainax", *more)
+        options += ("--recipes", "clip_adamw_groups", recipe)
         done = run(*options, "--output", str(path))
         assert done.returncode == 0, done.stderr
         (table,) = json.loads(path.read_text(encoding="utf-8"))["tables"]
         rows = [row["recipe"] for row in table["rows"]]
         assert rows == {"sgd": ["sgd"], "momentum": ["sgd", "momentum"], "adamw": ["adamw"]}[recipe]
         assert table["copy_bandwidth"] > 1e8
+
+
+def test_tiny_sizes_have_a_file_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They replace no results."""
+    monkeypatch.syspath_prepend(str(BENCHMARK.parent))
+    step = importlib.import_module("step")
+    files = [step._default_file("Some CPU (R), 2 cores", quick).name for quick in (False, True)]
+    assert files == ["some-cpu-r-2-cores.json", "some-cpu-r-2-cores-quick.json"]
 
 
 def test_kernels_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -152,6 +152,10 @@ def test_packs_of_a_partition() -> None:
     kernels = {**params, "kernel_0": jnp.ones((2, 2)), "kernel_1": jnp.ones((2, 2))}
     with pytest.raises(TypeError, match="'scale_by_trust_ratio' computes with several numbers of 'kernel_0'"):
         cx.pack(tx).init(kernels)
+    apart = cx.partition(cx.by_path({"bias": cx.sgd(0.1)}, default=cx.sgd(0.5)))
+    chex.assert_trees_all_close(
+        *(t.step(params, t.init(params), params)[0] for t in (cx.pack(apart), apart)), rtol=1e-6
+    )
     stored = cx.pack(cx.store(cx.trace(0.9), trace=cx.by_path({"bias|scale|large": "bfloat16"})))
     stored.init({**params, "count": jnp.arange(3)})
 
