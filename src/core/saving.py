@@ -56,7 +56,7 @@ def load_state_dict(  # noqa: D103
         elif np.shape(given := arrays[name]) != new.shape:
             report.mismatched.append(f"{name} ({show(given)} for {show(new)})")
         else:
-            given = jnp.asarray(given, new.dtype)
+            given = jnp.asarray(_typed(given, new.dtype), new.dtype)
             loaded[name] = given if isinstance(new, Tracer) else jax.device_put(given, new.sharding)
     entries = list(_entries(tx, params, fresh, jax.tree.unflatten(treedef, list(names))))
     for coded in (slot for entry in entries for slot in entry.slots if any(n not in loaded for n in slot)):
@@ -72,6 +72,12 @@ def load_state_dict(  # noqa: D103
         )
     state = jax.tree.unflatten(treedef, [loaded.get(n, x) for n, x in zip(names, places)])
     return _with_births(state, births), report
+
+
+def _typed(given: Any, dtype: Any) -> Any:
+    """An array out of a file of NumPy's, which gives bfloat16 and its like back as bytes without a type."""
+    nameless = getattr(given, "dtype", np.dtype(float)).kind == "V"
+    return np.asarray(given).view(dtype) if nameless and given.dtype.itemsize == dtype.itemsize else given
 
 
 JOINED = "joined_"
