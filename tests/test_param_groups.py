@@ -191,6 +191,11 @@ def halfway(tx: cx.chain) -> tuple[Tree, cx.State, Tree]:
     return params, state, {n: g[50:] for n, g in grads.items()}
 
 
+def names(tx: cx.chain, state: cx.State) -> list[str]:
+    """The names of a state's arrays."""
+    return [name for name in tx.state_dict(state) if name != "chainax"]
+
+
 @pytest.mark.parametrize("tx", STORED.values(), ids=STORED)
 def test_resuming_is_the_uninterrupted_run(tx: cx.chain, tmp_path: Path) -> None:
     """Bit for bit, through a file of NumPy arrays."""
@@ -198,7 +203,7 @@ def test_resuming_is_the_uninterrupted_run(tx: cx.chain, tmp_path: Path) -> None
     np.savez(tmp_path / "state.npz", **tx.state_dict(state))
     with np.load(tmp_path / "state.npz") as file:
         loaded, report = tx.load_state_dict(params, dict(file))
-    assert report == (list(tx.state_dict(state)), [], [], [])
+    assert report == (names(tx, state), [], [], [])
     chex.assert_trees_all_equal(loaded, state, strict=True)
     chex.assert_trees_all_equal(train(tx, params, loaded, grads), train(tx, params, state, grads))
 
@@ -209,7 +214,7 @@ def test_a_lone_array_is_loaded_whole() -> None:
     _, state = tx.step(p, tx.init(p), p)
     loaded, report = tx.load_state_dict(p, tx.state_dict(state))
     chex.assert_trees_all_equal(loaded, state, strict=True)
-    assert report.matched == list(tx.state_dict(state))
+    assert report.matched == names(tx, state)
     assert tx.load_state_dict(p, tx.state_dict(loaded))[0].born == {}
 
 
@@ -292,12 +297,14 @@ def test_a_strict_load_names_what_does_not_match() -> None:
         "unexpected: other/mu/matrix",
         "mismatched: scale_by_adam/nu/vector (float64[6] for float32[5])",
     ):
-        assert line in str(error.value).splitlines()
+        assert any(found.startswith(line) for found in str(error.value).splitlines())
     loaded, report = TX.load_state_dict(params, arrays, strict=False)
     assert (report.missing, report.unexpected) == (["scale_by_adam/mu/matrix"], ["other/mu/matrix"])
-    assert not np.any(loaded.links["scale_by_adam"]["mu"]["matrix"])
-    assert not np.any(loaded.links["scale_by_adam"]["nu"]["vector"])
-    chex.assert_trees_all_equal(loaded.links["scale_by_adam"]["nu"]["matrix"], arrays["scale_by_adam/nu/matrix"])
+    for path in ("matrix", "vector"):  # a mean without its mean square, and a mean square without its mean
+        assert not any(np.any(loaded.links["scale_by_adam"][slot][path]) for slot in ("mu", "nu"))
+        assert int(loaded.born[f"scale_by_adam/{path}"]) == 50
+    assert not any(np.shares_memory(x, y) for x in jax.tree.leaves(loaded) for y in arrays.values())
+    chex.assert_trees_all_equal(loaded.links["scale_by_adam"]["nu"]["cube"], arrays["scale_by_adam/nu/cube"])
 
 
 def slots(*names: str) -> list[str]:
@@ -348,9 +355,10 @@ def test_an_edited_chain_keeps_what_it_can(
     births = [name for name in new if name.startswith("born/")]  # of links whose slots all begin here
     links = [{name.split("/")[0] for name in names} for names in (missing, matched)]
     assert {name.split("/")[1] for name in births} == links[0] - links[1]
-    assert sorted(new) == sorted(matched + missing + births)
+    assert sorted(new) == sorted(["chainax", *matched, *missing, *births])
     chex.assert_trees_all_equal({n: new[n] for n in matched}, {n: old[n] for n in matched})
-    chex.assert_trees_all_equal({n: new[n] for n in missing}, {n: fresh[n] for n in missing})
+    first_values = {n: new[n.replace("nu_max", "nu")] if "nu_max" in n else fresh[n] for n in missing}
+    chex.assert_trees_all_equal({n: new[n] for n in missing}, first_values)
     chex.assert_trees_all_equal((loaded, report), after.adopt(params, state))
     chex.assert_trees_all_equal_shapes(jax.eval_shape(after.step, params, loaded, first), (params, loaded))
     if missing or unexpected:

@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 import jax
 
-from .numerics import div, one_minus_power
+from .numerics import div, one_minus_power, remainder
 
 
 class Updates(Protocol):
@@ -20,18 +20,40 @@ class At:
     """The step, as the leaves that share these scalars see it.
 
     ``step`` counts t = 1, 2, ..., the steps since the link's slots for these leaves began, as a
-    floating-point scalar of the ``dtype`` that the leaves are computed in. ``extra`` holds the extra
-    arguments of ``update``, and ``memory`` the scalars that the link remembered at the last step.
+    floating-point scalar of the ``dtype`` that the leaves are computed in; ``count`` is the same number in
+    int32, which float32 cannot hold from 2²⁴ on. ``extra`` holds the extra arguments of ``update``, and
+    ``memory`` the scalars that the link remembered at the last step.
     """
 
     def __init__(
-        self, step: jax.Array, dtype: Any, updates: Updates, extra: dict[str, Any], memory: dict[str, Any]
+        self,
+        count: jax.Array,
+        dtype: Any,
+        updates: Updates,
+        extra: dict[str, Any],
+        memory: dict[str, Any],
+        late: dict[str, jax.Array] | None = None,
     ) -> None:
-        self.step = step
+        self.count = count
+        self.step = jax.lax.convert_element_type(count, dtype)
         self.dtype = dtype
         self.extra = extra
         self.memory = memory
         self._updates = updates
+        self._late = late or {}
+
+    def of(self, path: str) -> At:
+        """The step as the parameter at ``path`` sees it, which may have joined later than the link."""
+        if path not in self._late:
+            return self
+        return At(self._late[path], self.dtype, self._updates, self.extra, self.memory)
+
+    def phase(self, period: Any, start: Any = 0.0) -> jax.Array:
+        """(t − start) mod ``period``, exact for whole numbers however many steps were taken; t >= start.
+
+        It is below 1 at the steps that are due: the first at or after start, start + period, start + 2·period, ...
+        """
+        return remainder(self.count, period, self.dtype, start)
 
     def debias(self, decay: Any) -> jax.Array:
         """1 / (1 − decayᵗ): the correction of a moving average that started at zero."""

@@ -15,12 +15,16 @@ from jax.tree_util import GetAttrKey
 from . import order
 from .hyper import by_path
 from .link import Leafwise, Link
+from .saving import VERSION_KEY
 from .storage import storage
 from .transformation import Transformation
 from .value import PlainKeyError, code, did_you_mean, fill, is_array, register, same
 from .warning import warn
 
 T = TypeVar("T", bound=Transformation)
+
+RESERVED = ("step", "born", VERSION_KEY)
+"""Names of other entries of a stored state."""
 
 
 @register
@@ -59,8 +63,10 @@ class chain(Transformation):
         pairs = list(pairs)
         names = [name for name, _ in pairs]
         for name in names:
-            if not name.isidentifier() or keyword.iskeyword(name) or name in ("step", "born"):
-                raise ValueError(f"a link's name must be an identifier, and not 'step' or 'born', got {name!r}")
+            if not name.isidentifier() or keyword.iskeyword(name) or name in RESERVED:
+                raise ValueError(
+                    f"a link's name must be an identifier, and none of {', '.join(RESERVED)}, got {name!r}"
+                )
             if names.count(name) > 1:
                 raise ValueError(f"two links of the chain are named {name!r}: give one another name by keyword")
         ends = {name: last for name, link in pairs if (last := order.ending(name, link))}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+from collections.abc import Mapping
 from types import SimpleNamespace
 from typing import Any, ClassVar, TypeVar, dataclass_transform
 
@@ -27,7 +28,13 @@ class Link(Transformation):
     """One transformation in a chain. Derive from `Leafwise`, or from `Treewise` for the exceptions."""
 
     slots: ClassVar[tuple[str, ...]] = ()
-    """Names of the state arrays shaped like a parameter."""
+    """Names of what the link keeps for every parameter. Those of a `Treewise` link are keys of its state, which is then
+    a dict, and each holds a tree like the parameters."""
+    nonnegative: ClassVar[tuple[str, ...]] = ()
+    """Slots, and other entries of the state, that hold no negative numbers. `int8` has finer codes for such slots."""
+    absent: ClassVar[Mapping[str, str | None]] = {}
+    """What a slot, or another entry of the state, starts from where a stored state lacks it: a copy of another slot, or
+    for ``None`` its first value. Without the others a link's state is not loaded."""
     equation: ClassVar[str] = ""
     """What the leaf function does to the update ``u`` of a parameter ``θ``, as a line of mathematics."""
     role: ClassVar[str] = "other"
@@ -38,6 +45,8 @@ class Link(Transformation):
     needs_all_updates: ClassVar[bool] = False
     """Whether the whole tree of updates must be known before the first leaf, as for a global norm."""
     treewise: ClassVar[bool] = False
+    joins: ClassVar[bool] = False
+    """Whether parameters share slots. An entry of the state whose name begins with ``joined_`` then says which."""
     extra: ClassVar[tuple[str, ...]] = ()
     """Names of the extra arguments of ``update`` that the link reads, as ``at.extra[name]``."""
     per_example: ClassVar[bool] = False
@@ -73,8 +82,6 @@ class Leafwise(Link):
     """Whether the link multiplies all updates by one number: see `Scaling`."""
     judges: ClassVar[bool] = False
     """Whether `accepts` may refuse the step."""
-    nonnegative: ClassVar[tuple[str, ...]] = ()
-    """The slots that hold no negative numbers, for which `int8` and its like have finer codes."""
     lagged: ClassVar[tuple[str, ...]] = ()
     """The slots of which the update, or another slot, is made as they were before the step, and not as they are after.
     They are written last, so that XLA need not copy them."""

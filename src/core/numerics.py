@@ -12,6 +12,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 
@@ -67,6 +68,23 @@ def over_root(x: jax.Array, square: jax.Array, eps: Any) -> jax.Array:
     return div(x, add(sqrt(square), eps))
 
 
+@jax.custom_jvp
+def power(x: jax.Array, n: jax.Array) -> jax.Array:
+    """xⁿ with 0⁰ = 1, and with its own derivatives at x = 0: n·xⁿ⁻¹ by x, and 0 by n."""
+    some = x != 0
+    at_zero = jnp.where(n > 0, 0.0, jnp.where(n == 0, 1.0, jnp.inf)).astype(n.dtype)
+    return jnp.where(some, jnp.where(some, x, 1.0) ** n, at_zero)
+
+
+@power.defjvp
+def _power_jvp(primals: tuple, tangents: tuple) -> tuple:
+    (x, n), (dx, dn) = primals, tangents
+    root = power(x, n)
+    # At n = 0 the slope is 0, where 0·x⁻¹ may be NaN.
+    slope = jnp.where(n == 0, 0.0, n * power(x, jnp.where(n == 0, 1.0, n - 1)))
+    return root, slope * dx + jnp.where(x == 0, 0.0, root * jnp.log(jnp.where(x == 0, 1.0, x))) * dn
+
+
 def one_minus_power(decay: Any, t: jax.Array) -> jax.Array:
     """1 − decayᵗ without the cancellation: in float32, ``1 - 0.999**1`` is off by 5e-5 of itself.
 
@@ -74,6 +92,39 @@ def one_minus_power(decay: Any, t: jax.Array) -> jax.Array:
     """
     if isinstance(decay, float):
         return lax.neg(lax.expm1(mul(t, math.log(decay)))) if decay else jnp.ones_like(t)
-    # The inner `where` keeps log 0 = −∞ out of the derivatives.
-    safe = jnp.where(decay > 0, decay, jnp.ones_like(decay))
-    return jnp.where(decay > 0, -jnp.expm1(t * jnp.log(safe)), jnp.ones_like(t * safe))
+    return _one_minus_power(decay, t)
+
+
+@jax.custom_jvp
+def _one_minus_power(decay: jax.Array, t: jax.Array) -> jax.Array:
+    some = decay > 0
+    return jnp.where(some, -jnp.expm1(t * jnp.log(jnp.where(some, decay, 1.0))), jnp.ones_like(t * decay))
+
+
+@_one_minus_power.defjvp
+def _one_minus_power_jvp(primals: tuple, tangents: tuple) -> tuple:
+    return _one_minus_power(*primals), -jax.jvp(power, primals, tangents)[1]
+
+
+def remainder(count: jax.Array, period: Any, dtype: Any, start: Any = 0.0) -> jax.Array:
+    """(count − start) mod ``period``, in ``dtype``, of an int32 ``count`` >= start; ``period`` >= 1.
+
+    Exact for whole numbers, where float32 holds only the even counts from 2²⁴ on.
+    """
+    if isinstance(start, float) and start == 0:
+        return _remainder(count, period, dtype)
+    whole = jnp.floor(jnp.asarray(start, dtype))
+    passed = _remainder(lax.sub(count, whole.astype(np.int32)), period, dtype) - (start - whole)
+    return jnp.where(passed < 0, passed + period, passed)
+
+
+def _remainder(count: jax.Array, period: Any, dtype: Any) -> jax.Array:
+    most = np.iinfo(np.int32).max
+    if isinstance(period, (int, float)) and (math.isinf(period) or period == int(period)):
+        return lax.rem(count, np.int32(min(period, most))).astype(dtype)
+    period = jnp.asarray(period, dtype)
+    whole = jnp.round(period)
+    by_whole = lax.rem(count, jnp.clip(whole, 1, most).astype(np.int32)).astype(dtype)
+    low = lax.rem(count, np.int32(1 << 12))
+    high = lax.rem(lax.sub(count, low).astype(dtype), period)  # float32 holds multiples of 2¹² up to 2³¹
+    return jnp.where(whole == period, by_whole, lax.rem(high + low.astype(dtype), period))

@@ -18,5 +18,5 @@ class State(NamedTuple):
     """How many updates were made; an int32 scalar."""
     links: dict[str, Any]
     born: dict[str, jax.Array]
-    """The step at which a link's slots for a parameter began, by ``link/path``, if not with the run; for a whole-tree
-    link that joined the chain, by ``link/``."""
+    """The step at which a link joined the chain, by ``link/``, and at which its slots for a parameter that joined later
+    than it began, by ``link/path``. What began with the run is not named."""

@@ -289,7 +289,11 @@ class Walk:
         dtype = widest(d for d in self.dtypes if d)
         updates = self._updates(us)
         link = resolve(link, name, None, self.count, dtype)
-        return link, At(self._age(name, "", dtype), dtype, updates, self.extra, {})
+        prefix, late = f"{name}/", {}
+        for key, began in self.state.born.items():
+            if key.startswith(prefix) and key != prefix:
+                late[key.removeprefix(prefix)] = self.number - began
+        return link, At(self._age(name, ""), dtype, updates, self.extra, {}, late)
 
     def _enter(self, name: str, entry: Any) -> None:
         if name in self.entries:
@@ -300,7 +304,7 @@ class Walk:
         scalars = []
         for name, link in zip(run, links):
             seen = updates if link.needs_all_updates else _Unseen(name)
-            at = At(self._age(name, path, dtype), dtype, seen, self.extra, _memory(link, self.state.links.get(name)))
+            at = At(self._age(name, path), dtype, seen, self.extra, _memory(link, self.state.links.get(name)))
             with jax.named_scope(name):
                 scalars.append(link.scalars(at))
             if link.scaling:
@@ -309,10 +313,10 @@ class Walk:
         lagged = tuple((name, slot) for name, link in run.items() for slot in link.lagged)
         return Plan(frozen, tuple(run), dtype, formats, lagged), traced
 
-    def _age(self, name: str, path: str, dtype: Any) -> jax.Array:
+    def _age(self, name: str, path: str) -> jax.Array:
         """t = 1, 2, ... since the slots of this link and leaf began."""
-        began = self.state.born.get(f"{name}/{path}")
-        return jax.lax.convert_element_type(self.number if began is None else self.number - began, dtype)
+        began = self.state.born.get(f"{name}/{path}", self.state.born.get(f"{name}/"))
+        return self.number if began is None else self.number - began
 
     def _remember(self, run: Links, updates: _Updates) -> None:
         """Ask the links that judge or remember the step, once for the whole tree."""
@@ -326,7 +330,7 @@ class Walk:
                 continue
             link, memory = resolve(link, name, None, self.count, dtype), memories[name]
             seen = updates if link.needs_all_updates else _Unseen(name)
-            at = At(self.number.astype(dtype), dtype, seen, self.extra, memory)
+            at = At(self.number, dtype, seen, self.extra, memory)
             with jax.named_scope(name):
                 if link.judges:
                     self.verdicts.append(link.accepts(at))

@@ -42,6 +42,7 @@ class accumulate(Sometimes):
     tx: Any = child("the chain that takes the steps")
     every: Any = static("micro-batches to a step: a whole number, or a schedule of the steps taken")
 
+    slots = ("sum",)
     equation = "ū = mean of u over the micro-batches,  u ← tx(ū) at the last of them, else 0"
 
     def check(self) -> None:
@@ -141,7 +142,7 @@ class apply_every(Leafwise):
     role = "accumulate"
 
     def scalars(self, at):
-        return at.step % self.k == 0
+        return at.phase(self.k) == 0
 
     def leaf(self, u, slot, p, out):
         s = slot.sum + u

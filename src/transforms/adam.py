@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import jax.numpy as jnp
 from jax import lax
@@ -71,6 +71,7 @@ class scale_by_amsgrad(scale_by_adam):
 
     slots = ("mu", "nu", "nu_max")
     nonnegative = ("nu", "nu_max")
+    absent: ClassVar = {"nu_max": "nu"}
 
     @property
     def equation(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]

@@ -75,9 +75,10 @@ class swa(Mean):
     equation = "θ̄ ← θ+u if t ≤ s;  θ̄ ← (n·θ̄ + θ+u)/(n+1) where n = (t−s)/c is whole"
 
     def scalars(self, at):
-        n = jnp.floor((at.step - self.start) / self.every)
-        last = jnp.floor((at.step - 1 - self.start) / self.every)
-        return jnp.where(n > last, 1 / (jnp.maximum(n, 0) + 1), jnp.where(at.step <= self.start, 1.0, 0.0))
+        past, passed = at.step - self.start, at.phase(self.every, self.start)
+        n = jnp.round((past - passed) / self.every)
+        counts = (past >= 0) & (passed < 1)
+        return jnp.where(counts, 1 / (jnp.maximum(n, 0.0) + 1), jnp.where(at.step <= self.start, 1.0, 0.0))
 
 
 @transform
@@ -94,7 +95,7 @@ class slow_weights(Average):
     equation = "φ ← φ + α(θ+u−φ), u ← φ − θ where t mod k = 0"
 
     def scalars(self, at):
-        return jnp.floor(at.step / self.sync_period) > jnp.floor((at.step - 1) / self.sync_period)
+        return at.phase(self.sync_period) < 1
 
     def leaf(self, u, slot, p, sync):
         slow = slot.average + self.slow_step_size * (p + u - slot.average)

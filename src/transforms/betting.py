@@ -84,6 +84,8 @@ class mechanize(Wrapper):
     )
     clipped: bool = static("whether bets are clipped", default=False, one_of=(False, True))
 
+    slots = ("delta",)
+    nonnegative = ("largest", "square")
     moves_params = False
     reads_params = True  # pyright: ignore[reportAssignmentType, reportIncompatibleMethodOverride]
 

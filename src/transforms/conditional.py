@@ -110,7 +110,7 @@ class conditionally_transform(conditionally_mask):
         # it draws is drawn for a step of its own: below 0, where no other is.
         last = {name: link for name, link in self.tx.links.items() if link.role == "apply"}
         rests = {name: inner.links[name] for name in last if name in inner.links}
-        alone = State((-at.step).astype(jnp.int32), rests, {})
+        alone = State(-at.count, rests, {})
         params, after = engine.step(last, params, alone, updates, {})
         return params, inner._replace(links={**inner.links, **after.links})
 
@@ -146,8 +146,7 @@ class restart(Wrapper):
 
     def renewed(self, state: State, params: Any, at: At) -> State:
         """The chain's state before the step."""
-        done = at.step - 1
-        due = (done > 0) & (jnp.floor(done / self.every) > jnp.floor((done - 1) / self.every))
+        due = (at.count > 1) & (at.phase(self.every, 1.0) < 1)
 
         def anew() -> State:
             first = _born_anew(engine.init(self.tx.links, params), state)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -33,6 +34,7 @@ class scale_by_sophia(Treewise):
     eps: Hyper = hyper("ε", "floor of the denominator", default=1e-12)
     update_interval: int = static("steps between two estimates", default=10)
 
+    slots = ("mu", "nu")
     role = "precondition"
     reads_params = True
     extra = ("hessian",)
@@ -57,12 +59,15 @@ class scale_by_sophia(Treewise):
         space, given = Moving(updates, params, at.dtype), at.extra["hessian"]
         g, m, h = map(space.read, (updates, state["mu"], state["nu"]))
 
+        regular = at.phase(self.update_interval, 1.0) < 1
+        due = space.each(at, lambda own: regular | (own.count == 1))  # one that joins late has no curvature yet
+
         def estimated() -> Vector:
             estimate = space.read(given(params) if callable(given) else given)
-            return [averaged(old, new, self.b2) for old, new in zip(h, estimate)]
+            return [jnp.where(d, averaged(a, b, self.b2), a) for d, a, b in zip(due, h, estimate)]
 
         m = [averaged(old, new, self.b1) for old, new in zip(m, g)]
-        h = jax.lax.cond((at.step - 1) % self.update_interval == 0, estimated, lambda: h)
+        h = jax.lax.cond(functools.reduce(jnp.logical_or, due, regular), estimated, lambda: h)
         u = [jnp.clip(x / jnp.maximum(self.gamma * y, self.eps), -1, 1) for x, y in zip(m, h)]
         return space.write(u, updates), {"mu": space.write(m, state["mu"]), "nu": space.write(h, state["nu"])}
 

@@ -36,6 +36,7 @@ class scale_by_dadapt_sgd(Treewise):
     equation = (
         "ρ = γd/‖g‖,  r ← r + ρuᵀs,  s ← s + ρu,  d ← max(d, 2r/‖s‖) from d₀,  u ← (1−β)(θ − θ₀ + s)"  # θ₀ − s is z
     )
+    slots = ("start", "sum")
     role = "accumulate"
     reads_params = True
 
@@ -73,6 +74,8 @@ class scale_by_dadapt_adam(Treewise):
     weight_decay: Hyper = hyper("λ", "multiple of the parameters that is added", default=0.0)
     debias: bool = static("whether bias is corrected", default=False, one_of=(False, True))
 
+    slots = ("mu", "nu", "sum")
+    nonnegative = ("nu",)
     role = "precondition"
     reads_params = True
 
@@ -93,14 +96,15 @@ class scale_by_dadapt_adam(Treewise):
         x, g, m, v, s = map(space.read, (params, updates, state["mu"], state["nu"], state["sum"]))
         d, r = (state[name].astype(at.dtype) for name in ("estimate", "inner"))
         b3 = self.b2**0.5
-        rate = _rate(self, d, at)
-        m = [averaged(a, rate * b, self.b1) for a, b in zip(m, g)]
+        rates = space.each(at, lambda own: _rate(self, d, own))
+        scaled = [rate * b for rate, b in zip(rates, g)]
+        m = [averaged(a, b, self.b1) for a, b in zip(m, scaled)]
         v = [averaged(a, jnp.square(b), self.b2) for a, b in zip(v, g)]
         A = [sqrt(a) + self.eps for a in v]
-        r = averaged(r, rate * dot(g, [a / b for a, b in zip(s, A)], at.dtype), b3)
-        s = [averaged(a, rate * b, b3) for a, b in zip(s, g)]
+        r = averaged(r, dot(scaled, [a / b for a, b in zip(s, A)], at.dtype), b3)
+        s = [averaged(a, b, b3) for a, b in zip(s, scaled)]
         d = jnp.maximum(d, over(r, (1 - b3) * _absolute(s + space.still(state["sum"]), at.dtype)))
-        u = [a / b + self.weight_decay * rate * c for a, b, c in zip(m, A, x)]
+        u = [a / b + self.weight_decay * rate * c for rate, a, b, c in zip(rates, m, A, x)]
         return space.write(u, updates), {
             "mu": space.write(m, state["mu"]),
             "nu": space.write(v, state["nu"]),
@@ -130,6 +134,8 @@ class scale_by_prodigy(Treewise):
     debias: bool = static("whether bias is corrected", default=False, one_of=(False, True))
     safeguard_warmup: bool = static("whether γ is left out of s", default=False, one_of=(False, True))
 
+    slots = ("mu", "nu", "start", "sum")
+    nonnegative = ("nu",)
     role = "precondition"
     reads_params = True
 
@@ -149,13 +155,15 @@ class scale_by_prodigy(Treewise):
         space = Moving(updates, params, at.dtype)
         x, x0, g, m, v, s = map(space.read, (params, state["start"], updates, state["mu"], state["nu"], state["sum"]))
         d, r = (state[name].astype(at.dtype) for name in ("estimate", "inner"))
-        rate = _rate(self, d, at)
+        rates = space.each(at, lambda own: _rate(self, d, own))
         m = [averaged(a, d * b, self.b1) for a, b in zip(m, g)]
         v = [averaged(a, jnp.square(d * b), self.b2) for a, b in zip(v, g)]
-        r = self.b3 * r + rate * d * dot(g, [a - b for a, b in zip(x0, x)], at.dtype)
-        weight = d if self.safeguard_warmup else rate
-        s = [self.b3 * a + weight * d * b for a, b in zip(s, g)]
-        u = [rate * (over_root(a, b, self.eps * d) + self.weight_decay * c) for a, b, c in zip(m, v, x)]
+        scaled = [rate * d * b for rate, b in zip(rates, g)]
+        r = self.b3 * r + dot(scaled, [a - b for a, b in zip(x0, x)], at.dtype)
+        added = [jnp.square(d) * b for b in g] if self.safeguard_warmup else scaled
+        s = [self.b3 * a + b for a, b in zip(s, added)]
+        steps = (over_root(a, b, self.eps * d) + self.weight_decay * c for a, b, c in zip(m, v, x))
+        u = [rate * step for rate, step in zip(rates, steps)]
         d = jnp.maximum(d, over(self.estim_lr_coef * r, _absolute(s + space.still(state["sum"]), at.dtype)))
         return space.write(u, updates), {
             "mu": space.write(m, state["mu"]),

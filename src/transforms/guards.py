@@ -100,6 +100,7 @@ class skip_loss_spikes(Guard):
         "no step unless l ≤ c = m + max(kσ, τ|m|) or t ≤ w,  d = min(l, c) − m,  a = max(1/t, 1/n),  "
         "m ← m + ad,  σ² ← (1−a)(σ² + ad²)"
     )
+    nonnegative = ("variance",)
     extra = ("value",)
 
     def init_memory(self):

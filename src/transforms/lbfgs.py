@@ -27,6 +27,7 @@ class scale_by_lbfgs(Treewise):
         "whether the recursion begins at the newest pair's scale, and not at I", default=True, one_of=(False, True)
     )
 
+    slots = ("s", "y", "params", "updates")
     role = "precondition"
     reads_params = True
 
@@ -60,6 +61,12 @@ class scale_by_lbfgs(Treewise):
             space.read, (params, updates, state["params"], state["updates"], state["s"], state["y"])
         )
         rho, gamma = state["rho"].astype(at.dtype), state["gamma"].astype(at.dtype)
+        # A parameter that has joined now has not moved yet.
+        joins = space.each(at, lambda own: own is not at and own.count == 1)
+        old_x, old_g = (
+            [old if now is False else jnp.where(now, new, old) for now, new, old in zip(joins, news, olds)]
+            for news, olds in ((x, old_x), (g, old_g))
+        )
 
         minus, tiny = -jnp.ones((), at.dtype), jnp.finfo(at.dtype).tiny
         s, y = add(x, minus, old_x), add(g, minus, old_g)

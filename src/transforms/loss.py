@@ -35,6 +35,7 @@ class scale_by_momo(Treewise):
     weight_decay: Hyper = hyper("λ", "weight of ½‖θ‖²", default=0.0)
     adapt_lower_bound: bool = static("whether f* is estimated", default=False, one_of=(False, True))
 
+    slots = ("mu",)
     role = "accumulate"
     reads_params = True
     extra = ("value",)
@@ -100,6 +101,8 @@ class scale_by_momo_adam(scale_by_momo):
     b2: Hyper = hyper("β₂", "decay of the mean square", default=0.999, high=1.0)
     eps: Hyper = hyper("ε", "floor of the metric, outside the root", default=1e-8)
 
+    slots = ("mu", "nu")
+    nonnegative = ("nu",)
     role = "precondition"
 
     @property
@@ -118,5 +121,6 @@ class scale_by_momo_adam(scale_by_momo):
 
     def scaled(self, d, g, space, state, at):
         v = [averaged(a, jnp.square(b), self.b2) for a, b in zip(space.read(state["nu"]), g)]
-        D = [sqrt(at.debias(self.b2) * a) + self.eps for a in v + space.still(state["nu"])]
+        debias = [c for part in (space, space.others) for c in part.each(at, lambda own: own.debias(self.b2))]
+        D = [sqrt(c * a) + self.eps for c, a in zip(debias, v + space.still(state["nu"]))]
         return [a / b for a, b in zip(d, D)], 1 / at.debias(self.b1), {"nu": space.write(v, state["nu"])}

@@ -90,7 +90,7 @@ class differentially_private_aggregate(Treewise):
     def update_tree(self, updates, state, params, at):
         space = Space(updates)
         means, batch = _clipped_mean(space.read(updates), self.l2_norm_clip)
-        key = jax.random.fold_in(jax.random.key(self.seed), at.step.astype(jnp.int32))
+        key = jax.random.fold_in(jax.random.key(self.seed), at.count)
         size = self.noise_multiplier * self.l2_norm_clip / batch
         noise = [jax.random.normal(jax.random.fold_in(key, i), u.shape, u.dtype) for i, u in enumerate(means)]
         return space.write([u + jnp.asarray(size, u.dtype) * z for u, z in zip(means, noise)], updates), state

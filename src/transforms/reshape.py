@@ -22,6 +22,7 @@ from .wrappers import Look, Wrapper, begin, links_at, passed_on, restored
 class Reshaped(Wrapper):
     """A wrapper whose chain sees the parameters in another form."""
 
+    joins = True
     moves_params = False  # the chain's own parameters are copies
     widens = True
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import jax.numpy as jnp
 
@@ -35,6 +35,8 @@ class schedule_free(Wrapper):
     b1: Number = number("share of the mean in the parameters", symbol="β", default=0.9, low=0.0, high=1.0)
     weight_lr_power: Number = number("power of the rate that weighs a step", symbol="p", default=2.0, low=0.0)
 
+    slots = ("z", "since")  # z, and Σγ^p before the parameter joined
+    absent: ClassVar = {"since": None}
     moves_params = False
     reads_params = True  # pyright: ignore[reportAssignmentType, reportIncompatibleMethodOverride]
     equation = "z ← z + tx(u),  c = γ^p/Σγ^p,  x ← (1−c)x + cz,  θ ← (1−β)z + βx"
@@ -56,7 +58,9 @@ class schedule_free(Wrapper):
         return {name: link for name, link in self.tx.links.items() if isinstance(link, scale_by_lr)}
 
     def init_tree(self, params):
-        return {"tx": begin(self.tx, params), "z": copied(params), "total": jnp.zeros((), Space(params).dtype)}
+        space = Space(params)
+        since = space.keep([jnp.zeros((), space.dtype) for _ in space.paths])
+        return {"tx": begin(self.tx, params), "z": copied(params), "total": jnp.zeros((), space.dtype), "since": since}
 
     def update_tree(self, updates, state, params, at):
         w, inner = self.tx.update(updates, state["tx"], params, **passed_on(self.tx, at))
@@ -67,12 +71,23 @@ class schedule_free(Wrapper):
         space = Moving(updates, params, at.dtype)
         y, z, w = map(space.read, (params, state["z"], w))
         weight = self.weight(state["tx"].step, at.dtype)
-        total = state["total"].astype(at.dtype) + weight
-        c = over(weight, total)
+        before = state["total"].astype(at.dtype)
+        since = self.since(state["since"], before, params, at)
+        total = before + weight
+        late = space.each(at, lambda own: own is not at)
+        common = over(weight, total)
+        shares = [over(weight, total - x) if joined else common for joined, x in zip(late, space.read(since))]
         # What y moves by, with x put in as (y − (1−β)z)/β: nothing is divided by β.
-        u = [c * (b - a) + (1 - self.b1 * (1 - c)) * d for a, b, d in zip(y, z, w)]
+        u = [c * (b - a) + (1 - self.b1 * (1 - c)) * d for c, a, b, d in zip(shares, y, z, w)]
         z = [b + d for b, d in zip(z, w)]
-        return space.write(u, updates), {"z": space.write(z, state["z"]), "total": total}
+        return space.write(u, updates), {"z": space.write(z, state["z"]), "total": total, "since": since}
+
+    def since(self, old: Any, total: Any, params: Any, at: Any) -> Any:
+        """The part of the total that lies before each parameter's first step: its mean begins there."""
+        space = Space(params)
+        joins = space.each(at, lambda own: own is not at and own.count == 1)
+        own = zip(joins, space.read(old))
+        return space.keep([x if now is False else jnp.where(now, total, x) for now, x in own])
 
     def weight(self, count: Any, dtype: Any) -> Any:
         """γ^p, for the rate at which the chain is about to move."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from ..core.at import At
 from ..core.tree import compute_dtype, flatten, is_trainable, merge, split, widest
 
 Vector = list[jax.Array]
@@ -19,6 +21,7 @@ class Space:
     def __init__(self, params: Any) -> None:
         self.flat = flatten(params)
         self.trainable = [is_trainable(p) for p in self.flat.leaves]
+        self.paths = [path for path, t in zip(self.flat.paths, self.trainable) if t]
         self.dtype = widest(jnp.result_type(p) for p in self.flat.leaves if is_trainable(p))
 
     def read(self, tree: Any, what: str = "The arrays") -> Vector:
@@ -38,6 +41,12 @@ class Space:
         arrays = flatten(self.keep(vector)).leaves
         pairs = zip(arrays, self.flat.line_up("The arrays", onto))
         return self.flat.build([x if a is None or x is None else merge(a, x.dtype) for a, x in pairs])
+
+    def each(self, at: At, f: Callable[[At], Any]) -> list[Any]:
+        """``f`` of the step as each parameter sees it: one that joined late counts from then."""
+        common = f(at)
+        steps = (at.of(path) for path in self.paths)
+        return [common if own is at else f(own) for own in steps]
 
     def movable(self) -> Any:
         """The parameters, with ``None`` for leaves that no optimizer acts on."""
