@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from .hyper import by_path, pick
-from .tree import dtype_of, flatten, is_trainable, show, widened
+from .tree import dtype_of, flatten, is_trainable, shard_axes, show, widened
 from .value import PlainKeyError
 from .warning import warn
 
@@ -93,7 +93,22 @@ def check_leaf(path: str, u: Any, p: Any, has_params: bool, examples: bool = Fal
         raise TypeError(f"The update at {path!r} has shape {list(shape)}, the parameter {list(jnp.shape(p))}{more}")
     if p is not None and jnp.iscomplexobj(u) and not jnp.iscomplexobj(p):
         raise TypeError(f"The update at {path!r} is complex, the parameter is not")
+    if p is not None and (axes := [axis for axis in shard_axes(u) if axis not in shard_axes(p)]):
+        raise TypeError(
+            f"The update at {path!r} differs from device to device along {axes[0]!r}, the parameter does not: "
+            f"average the gradients first, jax.lax.pmean(grads, {axes[0]!r})"
+        )
     return True
+
+
+def unshardable(name: str, path: str, axes: tuple[str, ...]) -> str:
+    """What a link is told that would take a shard for the whole of a parameter."""
+    along = " and ".join(map(repr, axes))
+    return (
+        f"Link {name!r} computes with several numbers of {path!r} at once, and jax.shard_map gives each device only a "
+        f"part of them, along {along}: call step outside of shard_map, where JAX shards it by itself, or "
+        f"gather the parameter and its gradient first (jax.lax.all_gather)"
+    )
 
 
 def as_parameter(u: Any, p: Any) -> Any:

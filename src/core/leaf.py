@@ -17,7 +17,7 @@ from jax.tree_util import tree_flatten, tree_unflatten
 
 from .checks import check_result
 from .rounding import by_turns, precise, rounded
-from .tree import compute_dtype, dtype_of, merge, split
+from .tree import compute_dtype, dtype_of, merge, shard_axes, split
 from .value import is_array
 
 Slots = dict[str, dict[str, Any]]
@@ -84,9 +84,15 @@ def added(u: Any, p: Any) -> Any:
     return fused(plan, [], u, p, {}, {})[0]
 
 
-def key_of_leaf(key: jax.Array, path: str) -> jax.Array:
-    """The PRNG key of one leaf."""
-    return jax.random.fold_in(key, zlib.crc32(path.encode()))
+def key_of_leaf(key: jax.Array, path: str, again: int, axes: tuple[str, ...]) -> jax.Array:
+    """The PRNG key of one leaf, or of a device's part of it along axes of the mesh.
+
+    ``again`` counts the leaves before it whose paths have the same checksum.
+    """
+    key = jax.random.fold_in(key, zlib.crc32(path.encode()))
+    for i in (again or None, jax.lax.axis_index(axes) if axes else None):
+        key = key if i is None else jax.random.fold_in(key, i)
+    return key
 
 
 def _through(plan: Plan, links: Any, scalars: Any, u: Any, p: Any, slots: Slots, given: dict[str, Any]) -> tuple:
@@ -143,6 +149,37 @@ def _narrowed(x: jax.Array, form: Any, old: Any, turn: jax.Array | None) -> Any:
 
 
 _PART = 1 << 14  # numbers in a part: with all that belongs to them, they fit into a core's cache
+
+
+def mixing_link(plan: Plan, traced: list[Any], u: Any, p: Any, slots: Slots, given: dict[str, Any]) -> str | None:
+    """The first link of a run that computes with several numbers of the leaf at once, or with its shape.
+
+    Every device has a part of the leaf, so the whole has at most as many times the length along each axis.
+    """
+    part = jnp.shape(split(u, plan.dtype))
+    devices = math.prod(jax.lax.axis_size(axis) for axis in shard_axes(u))
+    for name, link, shared in zip(plan.names, *plan.frozen.thaw(traced)):
+        texts = []
+        for shape in () if link.knows_shards else (part, tuple(devices * n for n in part)):
+            like = jax.ShapeDtypeStruct(shape, plan.dtype)
+            of = slots.get(name, {}).items()
+            own = {s: like if isinstance(x, dict) or jnp.ndim(x) else split(x, plan.dtype) for s, x in of}
+            own |= {"grad": like} if "grad" in given else {}
+            own |= {"key": given["keys"][name]} if link.random else {}
+
+            def leaf(u: Any, own: Any, p: Any, link: Any = link, shared: Any = shared) -> Any:
+                return link.leaf(u, SimpleNamespace(**own), p, shared)
+
+            try:
+                jaxpr = jax.make_jaxpr(leaf)(like, own, None if p is None else like).jaxpr
+            except Exception:  # it depends on the leaf's shape
+                return name
+            if not is_elementwise(jaxpr, shape):
+                return name
+            texts.append(less_shape(jaxpr, shape))
+        if len(set(texts)) > 1:
+            return name
+    return None
 
 
 class _Parts(NamedTuple):
@@ -280,7 +317,7 @@ _EACH_ALONE = frozenset(
         """abs acos acosh add add_any and asin asinh atan atan2 atanh bessel_i0e bessel_i1e bitcast_convert_type
         broadcast_in_dim cbrt ceil clamp convert_element_type copy cos cosh digamma div eq erf erf_inv erfc exp exp2
         expm1 floor ge gt igamma igammac imag integer_pow is_finite le lgamma log log1p logistic lt max min mul ne neg
-        nextafter not optimization_barrier or polygamma population_count pow real reduce_precision
+        nextafter not optimization_barrier or pcast polygamma population_count pow pvary real reduce_precision
         regularized_incomplete_beta rem round rsqrt select_n sharding_constraint shift_left shift_right_arithmetic
         shift_right_logical sign sin sinh sqrt square stop_gradient sub tan tanh xor zeta""",
     )

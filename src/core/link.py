@@ -49,6 +49,9 @@ class Link(Transformation):
     """Whether parameters share slots. An entry of the state whose name begins with ``joined_`` then says which."""
     extra: ClassVar[tuple[str, ...]] = ()
     """Names of the extra arguments of ``update`` that the link reads, as ``at.extra[name]``."""
+    knows_shards: ClassVar[bool] = False
+    """Whether the link is right where `jax.shard_map` gives each device a part of a leaf: what it sums over a leaf's
+    numbers is added up over the devices. Leaf functions that treat every number alone need not say so."""
     per_example: ClassVar[bool] = False
     """Whether the updates come with a leading axis of examples, which this link, the first, reduces."""
     no_reverse_mode: ClassVar[str] = ""

@@ -57,6 +57,12 @@ class Transformation(Value):
         Jit it with ``donate_argnums=(0, 1)``, or call `make_step`: the argument order is the one in
         which JAX reuses the buffers of parameters and state. ``extra`` is what the links read besides, by
         name: ``value``, the loss, or ``grad_fn``. Errors: those of `update`.
+
+        Sharded parameters keep their shardings, on a mesh with explicit or automatic axes. Under
+        `jax.shard_map` each device has a part of them, which JAX's types show: norms of the whole tree are then
+        added up over the devices, random draws differ from part to part, and links that compute with
+        a whole leaf, such as `scale_by_trust_ratio`, are refused with ``TypeError``. With ``check_vma=False`` the
+        types show nothing: norms are those of the part, and draws are the same on all devices.
         """
         return engine.step(self.links, params, state, grads, extra)
 

@@ -127,8 +127,12 @@ def max_abs(leaves: list[Any]) -> jax.Array:
     """The largest magnitude in these arrays, and 0 if there is none."""
     leaves = [jnp.asarray(x) for x in leaves]
     dtype = widest(x.dtype for x in leaves)
-    each = (jnp.max(jnp.abs(split(x, compute_dtype(x.dtype))), initial=0).astype(dtype) for x in leaves)
-    return functools.reduce(jnp.maximum, each, jnp.zeros((), dtype))
+    largest = jnp.zeros((), dtype)
+    for axes, shards in by_axes(leaves).items():
+        each = (jnp.max(jnp.abs(split(x, compute_dtype(x.dtype))), initial=0).astype(dtype) for x in shards)
+        here = functools.reduce(jnp.maximum, each)
+        largest = jnp.maximum(largest, lax.pmax(here, axes) if axes else here)
+    return largest
 
 
 def _nothing(x: jax.Array) -> jax.Array:
@@ -140,10 +144,34 @@ def widest(dtypes: Iterable[Any]) -> Any:
     return jnp.dtype(jnp.float64 if any(compute_dtype(d) == jnp.float64 for d in dtypes) else jnp.float32)
 
 
+def shard_axes(x: Any) -> tuple[str, ...]:
+    """The mesh axes along which each device has its own part of the array, as its type says under `jax.shard_map`."""
+    aval = jax.typeof(x)
+    return tuple(sorted(aval.mat.varying if hasattr(aval, "mat") else getattr(aval, "vma", ())))
+
+
+def by_axes(leaves: Iterable[Any]) -> dict[tuple[str, ...], list[Any]]:
+    """The leaves by the axes along which they are shards."""
+    found: dict[tuple[str, ...], list[Any]] = {}
+    for x in leaves:
+        found.setdefault(shard_axes(x), []).append(x)
+    return found
+
+
+def summed(total: jax.Array, axes: tuple[str, ...]) -> jax.Array:
+    """A sum over the numbers of shards, added up over the devices that have the others."""
+    return lax.psum(total, axes) if axes else total
+
+
 def _total(f: Any, leaves: list[Any]) -> jax.Array:
     """The sum of ``f`` over all numbers of all leaves, in float32 or better."""
     leaves = [jnp.asarray(x) for x in leaves]
-    return functools.reduce(functools.partial(_plus, f), leaves, jnp.zeros((), widest(x.dtype for x in leaves)))
+    zero = jnp.zeros((), widest(x.dtype for x in leaves))
+    totals = (
+        summed(functools.reduce(functools.partial(_plus, f), shards, zero), axes)
+        for axes, shards in by_axes(leaves).items()
+    )
+    return functools.reduce(lax.add, totals) if leaves else zero
 
 
 @functools.partial(jax.jit, static_argnums=0)  # traced once for all leaves of a shape
@@ -157,9 +185,11 @@ def _plus(f: Any, total: jax.Array, x: jax.Array) -> jax.Array:
     def on_cpu(x: jax.Array) -> jax.Array:
         # XLA's CPU compiler merges this widening with that of the leaf functions and stores the result,
         # and rewrites sums over more than 32 elements into several kernels that store what they add.
-        # Behind a barrier, and in rows of at most 32, short leaves are summed without a temporary.
+        # Behind a barrier, and in rows of at most 32, short leaves are summed without a temporary. Where the type
+        # shows a sharding, rows would have to be gathered.
         rows = next((n for n in range(32, 0, -1) if x.size and x.size % n == 0 and x.size <= 32 * n), None)
-        return plain(lax.optimization_barrier(x.reshape(rows, -1) if rows else x))
+        short = rows and all(axis is None for axis in jax.typeof(x).sharding.spec)
+        return plain(lax.optimization_barrier(x.reshape(rows, -1) if short else x))
 
     more = lax.platform_dependent(x, cpu=on_cpu, default=plain)
     return lax.add(total, lax.convert_element_type(more, total.dtype))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -17,8 +18,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from .at import At
+from .checks import unshardable
 from .hyper import by_path, chosen, evaluate, pick
-from .leaf import NOTHING, Plan, freeze, fused, key_of_leaf
+from .leaf import NOTHING, Plan, freeze, fused, key_of_leaf, mixing_link
 from .rounding import precise, turn
 from .state import State
 from .storage import cast, formats_of
@@ -31,6 +33,7 @@ from .tree import (
     global_norm,
     is_trainable,
     max_abs,
+    shard_axes,
     show,
     slot_dtype,
     split,
@@ -240,7 +243,9 @@ class Walk:
             target = self.outs[i] if last else slot_dtype(self.outs[i])
             mine = {name: {s: leaves[i] for s, leaves in of.items()} for name, of in slots.items()}
             self._check_slots(run, path, like, mine)
-            given: dict[str, Any] = {"keys": {name: key_of_leaf(k, path) for name, k in keys.items()}} if keys else {}
+            given: dict[str, Any] = (
+                {"keys": {name: self._key_of_leaf(k, i) for name, k in keys.items()}} if keys else {}
+            )
             if reads:
                 given["grad"] = self.us[i]
             if any(isinstance(form, cast) and not signed for _, _, form, signed in formats):
@@ -249,6 +254,8 @@ class Walk:
                 given["never"] = self.never
             plan = plan._replace(out=target, apply=last and apply)
             plan, given = self._with_rest(i, plan, given)
+            if (axes := shard_axes(us[i])) and (mixing := mixing_link(plan, traced, us[i], self.ps[i], mine, given)):
+                raise TypeError(unshardable(mixing, path, axes))
             out[i], mine, rest = fused(plan, traced, us[i], self.ps[i], mine, given)
             self.rests[i] = rest if plan.apply else self.rests[i]
             for name, of in mine.items():
@@ -262,6 +269,7 @@ class Walk:
         wide = us
         if not link.widens:
             wide = [jnp.asarray(u, slot_dtype(dtype_of(u))) if m else u for m, u in zip(self.moves, us)]
+        self._check_shards(name, link, us)
         link, at = self._whole(name, link, wide)
         whole = self.flat.build([self._precise(i, p) for i, p in enumerate(self.ps)]) if self.has_params else None
         with jax.named_scope(name):
@@ -278,6 +286,7 @@ class Walk:
             raise TypeError(
                 f"Link {name!r} moves the parameters itself: put {self.ending[0]!r} into the chain it wraps"
             )
+        self._check_shards(name, link, us)
         link, at = self._whole(name, link, us)
         with jax.named_scope(name):
             params, entry = link.step_tree(params, self.entries.get(name, ()), self.flat.build(us), at)
@@ -294,6 +303,11 @@ class Walk:
             if key.startswith(prefix) and key != prefix:
                 late[key.removeprefix(prefix)] = self.number - began
         return link, At(self._age(name, ""), dtype, updates, self.extra, {}, late)
+
+    def _check_shards(self, name: str, link: Any, us: list[Any]) -> None:
+        for path, u, moved in zip(self.flat.paths, us, self.moves):
+            if moved and not link.knows_shards and (axes := shard_axes(u)):
+                raise TypeError(unshardable(name, path, axes))
 
     def _enter(self, name: str, entry: Any) -> None:
         if name in self.entries:
@@ -356,7 +370,7 @@ class Walk:
             return plan, given
         name, link = self.ending
         if link.rounding == "stochastic" and plan.apply:
-            given = {**given, "round": key_of_leaf(self._key(name, link.seed), self.flat.paths[i])}
+            given = {**given, "round": self._key_of_leaf(self._key(name, link.seed), i)}
         rest = {} if self.rests[i] is None else {"rest": self.rests[i]}
         return plan._replace(rounding=link.rounding), {**given, **rest}
 
@@ -381,6 +395,16 @@ class Walk:
 
     def _key(self, name: str, seed: int) -> jax.Array:
         return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), self.number), zlib.crc32(name.encode()))
+
+    def _key_of_leaf(self, key: jax.Array, i: int) -> jax.Array:
+        return key_of_leaf(key, self.flat.paths[i], self._namesakes[i], shard_axes(self.us[i]))
+
+    @functools.cached_property
+    def _namesakes(self) -> list[int]:
+        """How many leaves before each have a path of the same checksum, such as the same path."""
+        sums = [zlib.crc32(path.encode()) for path in self.flat.paths]
+        seen: Counter[int] = Counter()
+        return [seen.update((x,)) or seen[x] - 1 for x in sums]
 
     @functools.cached_property
     def turn(self) -> jax.Array:

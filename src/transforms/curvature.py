@@ -34,6 +34,7 @@ class scale_by_sophia(Treewise):
     eps: Hyper = hyper("ε", "floor of the denominator", default=1e-12)
     update_interval: int = static("steps between two estimates", default=10)
 
+    knows_shards = True
     slots = ("mu", "nu")
     role = "precondition"
     reads_params = True

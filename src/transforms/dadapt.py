@@ -18,7 +18,7 @@ from ..core.link import Treewise, transform
 from ..core.numerics import averaged, over_root, sqrt
 from ..core.tree import global_norm
 from ..core.value import static
-from .vector import Space, Vector, dot
+from .vector import Space, Vector, dot, total
 from .whole import Moving, copied, over, zeros
 
 
@@ -36,6 +36,7 @@ class scale_by_dadapt_sgd(Treewise):
     equation = (
         "ρ = γd/‖g‖,  r ← r + ρuᵀs,  s ← s + ρu,  d ← max(d, 2r/‖s‖) from d₀,  u ← (1−β)(θ − θ₀ + s)"  # θ₀ − s is z
     )
+    knows_shards = True
     slots = ("start", "sum")
     role = "accumulate"
     reads_params = True
@@ -74,6 +75,7 @@ class scale_by_dadapt_adam(Treewise):
     weight_decay: Hyper = hyper("λ", "multiple of the parameters that is added", default=0.0)
     debias: bool = static("whether bias is corrected", default=False, one_of=(False, True))
 
+    knows_shards = True
     slots = ("mu", "nu", "sum")
     nonnegative = ("nu",)
     role = "precondition"
@@ -134,6 +136,7 @@ class scale_by_prodigy(Treewise):
     debias: bool = static("whether bias is corrected", default=False, one_of=(False, True))
     safeguard_warmup: bool = static("whether γ is left out of s", default=False, one_of=(False, True))
 
+    knows_shards = True
     slots = ("mu", "nu", "start", "sum")
     nonnegative = ("nu",)
     role = "precondition"
@@ -191,4 +194,4 @@ def _correction(link: scale_by_dadapt_adam | scale_by_prodigy) -> str:
 
 def _absolute(x: Vector, dtype: Any) -> jax.Array:
     """‖x‖₁."""
-    return sum((jnp.sum(jnp.abs(a)) for a in x), jnp.zeros((), dtype))
+    return total([jnp.abs(a) for a in x], dtype)

@@ -30,6 +30,7 @@ class scale_by_dog(Treewise):
     relative: bool = static("whether it is multiplied by 1 + ‖θ₀‖", default=True, one_of=(False, True))
     eps: Hyper = hyper("ε", "floor of the denominator, inside the root", default=1e-8)
 
+    knows_shards = True
     slots = ("start",)
     role = "scale"
     reads_params = True

@@ -27,6 +27,7 @@ class scale_by_lbfgs(Treewise):
         "whether the recursion begins at the newest pair's scale, and not at I", default=True, one_of=(False, True)
     )
 
+    knows_shards = True
     slots = ("s", "y", "params", "updates")
     role = "precondition"
     reads_params = True

@@ -69,6 +69,7 @@ class LineSearch(Treewise):
     """What the searches share."""
 
     role = "scale"
+    knows_shards = True
     reads_params = True
     extra = ("value", "grad", "value_fn")
     no_reverse_mode = "its loop has as many turns as the search needs, and JAX keeps no record of them"

@@ -35,6 +35,7 @@ class scale_by_momo(Treewise):
     weight_decay: Hyper = hyper("λ", "weight of ½‖θ‖²", default=0.0)
     adapt_lower_bound: bool = static("whether f* is estimated", default=False, one_of=(False, True))
 
+    knows_shards = True
     slots = ("mu",)
     role = "accumulate"
     reads_params = True

@@ -23,6 +23,7 @@ class Reshaped(Wrapper):
     """A wrapper whose chain sees the parameters in another form."""
 
     joins = True
+    knows_shards = False  # a vector of parts and whole leaves has no type of its own
     moves_params = False  # the chain's own parameters are copies
     widens = True
 
@@ -196,6 +197,7 @@ class split_complex(Reshaped):
     tx: Any = child("the chain")
 
     equation = "u ← tx(Re u) + i·tx(Im u)"
+    knows_shards = True
 
     def there(self, leaves, flat, groups):
         return flat.build(

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from ..core.at import At
-from ..core.tree import compute_dtype, flatten, is_trainable, merge, split, widest
+from ..core.tree import by_axes, compute_dtype, flatten, is_trainable, merge, split, summed, widest
 
 Vector = list[jax.Array]
 """Real arrays, one for each parameter that an optimizer acts on; complex ones have a last axis of 2 more."""
@@ -60,7 +60,16 @@ class Space:
 
 def dot(a: Vector, b: Vector, dtype: Any) -> jax.Array:
     """aᵀb. A sum of products and no matrix product, which accelerators round to fewer bits."""
-    return sum((jnp.sum(x * y).astype(dtype) for x, y in zip(a, b)), jnp.zeros((), dtype))
+    return total([x * y for x, y in zip(a, b)], dtype)
+
+
+def total(vector: Vector, dtype: Any) -> jax.Array:
+    """The sum of all numbers, those on other devices too where `jax.shard_map` gives each a part."""
+    zero = jnp.zeros((), dtype)
+    sums = (
+        summed(sum((jnp.sum(x).astype(dtype) for x in shards), zero), axes) for axes, shards in by_axes(vector).items()
+    )
+    return sum(sums, zero)
 
 
 def add(a: Vector, factor: jax.Array, b: Vector) -> Vector:

@@ -31,6 +31,7 @@ class Wrapper(Treewise):
 
     tx: Any
 
+    knows_shards = True
     moves_params = True
     reads_params: ClassVar[Any] = property(lambda self: any(link.reads_params for link in self.inner_links))
 

@@ -1,0 +1,178 @@
+"""Sharded parameters: meshes with explicit axes, and shards under `jax.shard_map`."""
+
+from collections.abc import Callable
+from typing import Any
+
+import chainax as cx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
+from registry import quickly
+
+SHAPES = {"row": (8, 4), "conv": (3, 3, 2, 16), "bias": (8,)}
+SPECS = {"row": P("d"), "conv": P(None, None, None, "d"), "bias": P("d")}
+
+
+def mesh() -> jax.sharding.Mesh:
+    """Eight devices, on one explicit axis as `jax.make_mesh` makes it."""
+    return jax.make_mesh((8,), ("d",))
+
+
+def problem(seed: int) -> dict[str, jax.Array]:
+    """Parameters or gradients."""
+    rng = np.random.default_rng(seed)
+    return {name: jnp.asarray(rng.normal(size=shape), jnp.float32) for name, shape in SHAPES.items()}
+
+
+def loss(p: Any) -> jax.Array:
+    """A bowl."""
+    return sum((jnp.sum(jnp.square(x)) for x in jax.tree.leaves(p)), jnp.zeros(()))
+
+
+def given(tx: Any, g: Any, value_fn: Callable = loss) -> dict[str, Any]:
+    """The extra arguments that a chain reads."""
+    known = {"value": 2.0, "grad": g, "value_fn": value_fn, "hessian": jax.tree.map(jnp.ones_like, g)}
+    return {name: known[name] for link in tx.links.values() for name in link.extra}
+
+
+WHOLE = {
+    "clip": cx.chain(cx.clip_by_global_norm(1.0), cx.sgd(0.1)),
+    "guard": cx.chain(cx.skip_nonfinite(), cx.scale(1e20), cx.skip_nonfinite(), cx.scale(1e-20), cx.adam(0.1)),
+    "accumulate": cx.accumulate(cx.adam(0.1), 1),
+    "prodigy": cx.prodigy(estim_lr0=0.1),
+    "dadapt": cx.dadapt_adamw(estim_lr0=0.1),
+    "dog": cx.dog(r_eps=0.1),
+    "momo": cx.momo_adam(),
+    "mechanize": cx.mechanize(cx.adamw(1.0), s_init=0.1),
+    "lbfgs": cx.lbfgs(memory_size=2),
+    "record": cx.chain(cx.record("norm", "max"), cx.sgd(0.1)),
+}
+
+
+@pytest.mark.parametrize("tx", WHOLE.values(), ids=WHOLE)
+def test_explicit_axes(tx: Any) -> None:
+    """A step equals that on one device, and what comes out lies where it lay."""
+    p, g, devices = problem(0), problem(1), mesh()
+    where = {name: NamedSharding(devices, spec) for name, spec in SPECS.items()}
+    with jax.set_mesh(devices):
+        sharded = jax.device_put(p, where), jax.device_put(g, where)
+        step = quickly(lambda p, g: tx.step(p, tx.init(p), g, **given(tx, g)))
+        got, state = step(*sharded)
+        assert jax.typeof(got["conv"]).sharding.spec == P(None, None, None, "d")
+    want, alone = tx.step(p, tx.init(p), g, **given(tx, g))
+    for ours, theirs in ((got, want), (state, alone)):
+        jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=2e-5, atol=1e-6), ours, theirs)
+
+
+def mapped(tx: Any, **options: Any) -> Callable:
+    """Two steps under `jax.shard_map`, each device with a part of every leaf."""
+
+    def summed(p: Any) -> jax.Array:
+        return jax.lax.psum(loss(p), "d")
+
+    def steps(p: Any, g: Any) -> Any:
+        state = tx.init(p)
+        for _ in range(2):
+            p, state = tx.step(p, state, g, **given(tx, g, summed))
+        return p
+
+    return quickly(jax.shard_map(steps, mesh=mesh(), in_specs=(SPECS, SPECS), out_specs=SPECS, **options))
+
+
+@pytest.mark.parametrize("tx", WHOLE.values(), ids=WHOLE)
+def test_norms_of_shards_are_those_of_the_whole(tx: Any) -> None:
+    """A norm of a shard would be too small by √8 on 8 devices."""
+    p, g = problem(0), problem(1)
+    where = {name: NamedSharding(mesh(), spec) for name, spec in SPECS.items()}
+    got = mapped(tx)(jax.device_put(p, where), jax.device_put(g, where))
+    want, state = p, tx.init(p)
+    for _ in range(2):
+        want, state = tx.step(want, state, g, **given(tx, g))
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=2e-5, atol=1e-6), got, want)
+
+
+def lone() -> jax.Array:
+    """Ones on 8 devices."""
+    return jax.device_put(jnp.ones((8, 4)), NamedSharding(mesh(), P("d")))
+
+
+def on_shards(f: Callable, *arrays: jax.Array) -> Any:
+    """``f`` under `jax.shard_map`."""
+    specs = tuple(jax.typeof(x).sharding.spec for x in arrays)
+    return quickly(jax.shard_map(f, mesh=mesh(), in_specs=specs, out_specs=specs[0]))(*arrays)
+
+
+def test_without_types_the_norm_is_that_of_the_shard() -> None:
+    """As the documentation of ``check_vma=False`` says: nothing tells the engine of the other shards."""
+    tx = cx.chain(cx.clip_by_global_norm(1.0), cx.scale_by_lr(1.0))
+
+    def step(x: jax.Array) -> jax.Array:
+        return tx.update(x, tx.init(x))[0]
+
+    def run(**options: Any) -> np.ndarray:
+        return np.asarray(
+            quickly(jax.shard_map(step, mesh=mesh(), in_specs=P("d"), out_specs=P("d"), **options))(lone())
+        )
+
+    np.testing.assert_allclose(run(check_vma=False), 8**0.5 * run(), rtol=1e-6)
+
+
+RANDOM = {
+    "noise": (cx.add_noise(1.0), jnp.float32),
+    "stochastic rounding": (cx.chain(cx.scale_by_lr(1.234e-3), cx.apply_update("stochastic")), jnp.bfloat16),
+}
+
+
+@pytest.mark.parametrize(("tx", "dtype"), RANDOM.values(), ids=RANDOM)
+def test_draws_differ_from_shard_to_shard(tx: Any, dtype: Any) -> None:
+    """Each part of a leaf has a key of its own."""
+    wide = jax.device_put(jnp.ones((8, 400), dtype), NamedSharding(mesh(), P("d")))
+    rows = np.asarray(on_shards(lambda x: tx.step(x, tx.init(x), x)[0], wide).astype(jnp.float32))
+    assert len({row.tobytes() for row in rows}) == 8
+
+
+def test_two_leaves_of_one_path_draw_apart() -> None:
+    """As do any two whose paths have the same checksum; a lone one draws what it drew."""
+    tx, x = cx.add_noise(1.0), jnp.ones(5)
+    both = {"a/b": x, "a": {"b": x}}
+    noise = tx.update(both, tx.init(both))[0]
+    assert not np.allclose(noise["a/b"], noise["a"]["b"])
+    single = {"a": {"b": x}}
+    np.testing.assert_array_equal(tx.update(single, tx.init(single))[0]["a"]["b"], noise["a"]["b"])
+
+
+REFUSED = {
+    "scale_by_trust_ratio": cx.lamb(),
+    "scale_by_factored_rms": cx.chain(
+        cx.scale_by_factored_rms(min_dim_size_to_factor=8)
+    ),  # a shard would not be factored
+    "scale_by_adam_mini": cx.adam_mini(),
+    "centralize": cx.chain(cx.centralize()),
+    "normalize_by_block_norm": cx.chain(cx.normalize_by_block_norm()),
+    "flatten": cx.flatten(cx.sgd(0.1)),
+    "scale_by_galore": cx.chain(cx.scale_by_galore(cx.scale(1.0), rank=1)),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_link_that_would_take_a_shard_for_the_whole_is_refused(name: str) -> None:
+    """Its norm, mean or factor would be the shard's."""
+    tx, x = REFUSED[name], lone()
+    with pytest.raises(
+        TypeError, match=rf"Link '{name}' computes with several numbers of .* along 'd': call step outside"
+    ):
+        on_shards(lambda x: tx.step(x, tx.init(x), x)[0], x)
+
+
+def test_a_gradient_that_was_not_averaged_is_refused() -> None:
+    """Each device would move its copy of the parameter by another gradient."""
+    tx = cx.sgd(0.1)
+
+    def step(p: jax.Array, g: jax.Array) -> jax.Array:
+        return tx.step(p, tx.init(p), g[0])[0]
+
+    with pytest.raises(TypeError, match=r"differs from device to device along 'd', the parameter does not: average"):
+        on_shards(step, jax.device_put(jnp.ones(4), NamedSharding(mesh(), P(None))), lone())
