@@ -115,7 +115,7 @@ def _through(plan: Plan, links: Any, scalars: Any, u: Any, p: Any, slots: Slots,
         return merge(w, plan.out), done, None
     if plan.rounding == "nearest":
         return merge(jax.lax.add(q, w), plan.out), done, None
-    new, rest = rounded(plan.rounding, jax.lax.add(q, w), plan.out, given.get("round"))
+    new, rest = rounded(plan.rounding, q, w, plan.out, given.get("round"))
     return new, done, rest
 
 
