@@ -91,8 +91,8 @@ MISTAKES: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     ),
     "no mean to evaluate at": (
         lambda: cx.schedule_free_eval_params(TX, PARAMS, STATE),
-        ValueError,
-        "one link of the chain must be a schedule_free, got chain(clip_by_global_norm(1)",
+        KeyError,
+        "no schedule_free link moves the parameters, so there is no mean: see schedule_free(chain)",
     ),
     "no bets": (
         lambda: cx.mechanize(cx.sgd(1.0), betas=()),

@@ -210,8 +210,52 @@ def test_low_precision_parameters_have_their_mean_in_their_dtype() -> None:
 
 
 def test_the_mean_of_what() -> None:
-    """The mean is that of one link."""
+    """Of a link by which the parameters move: `mechanize` moves them farther than the chain that it holds."""
     for tx in (cx.adam(), cx.chain(cx.mechanize(cx.schedule_free_sgd()))):
         params = jnp.array(1.0)
-        with pytest.raises(ValueError, match="one link of the chain must be a schedule_free"):
+        with pytest.raises(KeyError, match="no schedule_free link moves the parameters"):
             cx.schedule_free_eval_params(tx, params, tx.init(params))
+
+
+FREE = cx.schedule_free_sgd(0.5, b1=0.5)
+WITHIN = {
+    "accumulate": cx.accumulate(FREE, 1),
+    "accumulate in a chain": cx.chain(cx.clip_by_global_norm(1e9), cx.accumulate(FREE, 1)),
+    "partition": cx.partition(cx.by_path({"w": FREE}, default=cx.freeze())),
+    "two groups": cx.partition(cx.by_path({"w": FREE, "v": cx.schedule_free_sgd(0.5, b1=0.9)})),
+    "pack": cx.pack(FREE),
+    "None at init": FREE,
+}
+
+
+@pytest.mark.parametrize("name", WITHIN)
+def test_the_mean_is_found_within_other_links(name: str) -> None:
+    """Parameters that the link does not move are as they are, and not divided by β."""
+    tx, g = WITHIN[name], jnp.ones(2)
+    params: Any = {"w": jnp.ones(2), "v": jnp.full(2, 3.0)}
+    gradients: Any = {"w": g, "v": g}
+    if name == "None at init":
+        gradients["v"] = None
+        state = tx.init({**params, "v": None})
+        tx_state = tx.init({"w": params["w"], "v": None})
+        moving = {"w": params["w"], "v": None}
+        for _ in range(2):
+            moving, tx_state = tx.step(moving, tx_state, gradients)
+        mean = cx.schedule_free_eval_params(tx, {**moving, "v": params["v"]}, tx_state)
+        np.testing.assert_allclose(mean["v"], 3.0)
+    else:
+        state = tx.init(params)
+        for _ in range(2):
+            params, state = tx.step(params, state, gradients)
+        mean = cx.schedule_free_eval_params(tx, params, state)
+        np.testing.assert_allclose(mean["v"], 3.0 if name == "partition" else 2.25, rtol=1e-6)
+    np.testing.assert_allclose(mean["w"], 0.25, rtol=1e-6)
+
+
+def test_several_means_are_told_apart() -> None:
+    """By the names of their links."""
+    tx = cx.partition(cx.by_path({"w": cx.chain(a=FREE), "v": cx.chain(b=FREE)}))
+    params = {"w": jnp.ones(2), "v": jnp.ones(2)}
+    with pytest.raises(KeyError, match="several links keep a mean: say which by name= one of a, b"):
+        cx.schedule_free_eval_params(tx, params, tx.init(params))
+    assert cx.schedule_free_eval_params(tx, params, tx.init(params), name="b").keys() == params.keys()

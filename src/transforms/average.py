@@ -7,7 +7,6 @@ into the chain that it runs. `read_average` reads the averages out of a state.
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import Any
 
 import jax.numpy as jnp
@@ -17,8 +16,8 @@ from ..core.link import Leafwise, transform
 from ..core.state import State
 from ..core.transformation import Transformation
 from ..core.tree import compute_dtype, dtype_of, flatten, is_trainable, merge, slot_dtype, split
-from ..core.value import PlainKeyError, did_you_mean, static
-from .wrappers import Wrapper
+from ..core.value import PlainKeyError, static
+from .wrappers import chosen, restored, search
 
 
 class Average(Leafwise):
@@ -119,40 +118,14 @@ def read_average(tx: Transformation, params: Any, state: State, name: str | None
     >>> params.item(), cx.read_average(tx, params, state).item()
     (6.0, 5.0)
     """
-    found = _averages(tx, params, state)
+    found = search(tx, params, state, _average)
     if not found:
         raise PlainKeyError("the chain keeps no average of the parameters: append ema_params(0.999) to it")
-    if name is None and len(found) > 1:
-        raise PlainKeyError(f"several links keep an average: say which by name= one of {', '.join(found)}")
-    name = name or next(iter(found))
-    if name not in found:
-        known = ", ".join(found)
-        raise PlainKeyError(f"no link {name!r} keeps an average{did_you_mean(name, found)}; those that do are {known}")
-    flat = flatten(params)
-    pairs = zip(flat.leaves, flat.line_up("The averages", found[name]))
-    return flat.build([p if a is None else a.astype(dtype_of(p)) for p, a in pairs])
+    return restored(chosen(found, name, "an average"), params)
 
 
-def _averages(tx: Transformation, params: Any, state: State) -> dict[str, Any]:
-    """The averages by the names of their links, each a tree like the parameters, with holes."""
-    own: dict[str, Any] = {}
-    inner: dict[str, dict[str, Any]] = {}
-    for name, link in tx.links.items():
-        if link.slots == ("average",):
-            own[name] = _read(link, params, state.links[name]["average"])
-        elif isinstance(link, Wrapper):
-            inner[name] = link.look(_averages, params, state.links[name])
-    places = Counter(link for found in (own, *inner.values()) for link in set(map(_link, found)))
-    return own | {
-        name if places[_link(name)] == 1 else f"{wrapper}/{name}": average
-        for wrapper, found in inner.items()
-        for name, average in found.items()
-    }
-
-
-def _link(name: str) -> str:
-    """The link's name alone."""
-    return name.rpartition("/")[2]
+def _average(link: Any, params: Any, entry: Any) -> Any:
+    return _read(link, params, entry["average"]) if link.slots == ("average",) else None
 
 
 def _read(link: Any, params: Any, average: Any) -> Any:
@@ -169,4 +142,6 @@ def _read(link: Any, params: Any, average: Any) -> Any:
         return merge(wide, slot_dtype(dtype_of(p)))
 
     leaves = zip(flat.paths, flat.leaves, slots)
-    return flat.build([widen(path, p, x) if is_trainable(p) and x is not None else None for path, p, x in leaves])
+    return flat.build(
+        [widen(path, p, x).astype(dtype_of(p)) if is_trainable(p) and x is not None else None for path, p, x in leaves]
+    )

@@ -84,6 +84,7 @@ class mechanize(Wrapper):
     )
     clipped: bool = static("whether bets are clipped", default=False, one_of=(False, True))
 
+    passes_updates = False
     slots = ("delta",)
     nonnegative = ("largest", "square")
     moves_params = False

@@ -32,6 +32,7 @@ class scale_by_galore(Wrapper):
     scale: Hyper = hyper("α", "factor of what is projected back", default=0.25)
     side: str = static("which side is projected", default="shorter", one_of=("shorter", "longer"))
 
+    passes_updates = False
     slots = ("projector",)
     knows_shards = False  # a shard has singular vectors of its own
     moves_params = False

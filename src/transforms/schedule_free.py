@@ -6,16 +6,17 @@ from typing import Any, ClassVar
 
 import jax.numpy as jnp
 
-from ..core.chain import chain
 from ..core.hyper import Hyper, by_path, evaluate, hyper
 from ..core.link import Leafwise, Link, transform
 from ..core.numerics import averaged, over_root
 from ..core.state import State
-from ..core.value import Number, child, code, is_array, number
+from ..core.transformation import Transformation
+from ..core.tree import flatten
+from ..core.value import Number, PlainKeyError, child, code, is_array, number
 from .scale import scale_by_lr
 from .vector import Space
 from .whole import Moving, check_guards, copied, over, unless_refused
-from .wrappers import Wrapper, begin, passed_on
+from .wrappers import Wrapper, begin, chosen, passed_on, restored, search
 
 
 @transform
@@ -35,6 +36,7 @@ class schedule_free(Wrapper):
     b1: Number = number("share of the mean in the parameters", symbol="β", default=0.9, low=0.0, high=1.0)
     weight_lr_power: Number = number("power of the rate that weighs a step", symbol="p", default=2.0, low=0.0)
 
+    passes_updates = False
     slots = ("z", "since")  # z, and Σγ^p before the parameter joined
     absent: ClassVar = {"since": None}
     moves_params = False
@@ -98,10 +100,13 @@ class schedule_free(Wrapper):
         return jnp.where(moves, jnp.where(moves, rate, 1.0) ** self.weight_lr_power, 0.0)
 
 
-def schedule_free_eval_params(tx: chain | Link, params: Any, state: State) -> Any:
-    """The mean x of a `schedule_free` chain, at which to evaluate, from its parameters and state.
+def schedule_free_eval_params(tx: Transformation, params: Any, state: State, name: str | None = None) -> Any:
+    """The mean x that a `schedule_free` link keeps, at which to evaluate.
 
-    Errors: ``ValueError`` unless one link of the chain is a `schedule_free`.
+    The link may stand in a chain within another link. Parameters that it does not move are as they are. ``name`` is
+    the link's, if there are several: see `read_average`.
+
+    Errors: ``KeyError`` unless there is one such link, or one of that name.
 
     >>> import chainax as cx
     >>> tx, params = cx.schedule_free_sgd(0.5, b1=0.5), jnp.array(1.0)
@@ -111,13 +116,21 @@ def schedule_free_eval_params(tx: chain | Link, params: Any, state: State) -> An
     >>> params.item(), cx.schedule_free_eval_params(tx, params, state).item()
     (0.125, 0.25)
     """
-    found = {name: link for name, link in tx.links.items() if isinstance(link, schedule_free)}
-    if len(found) != 1:
-        raise ValueError(f"one link of the chain must be a schedule_free, got {code(tx)}")
-    ((name, link),) = found.items()
-    space = Space(params)
-    y, z = space.read(params), space.read(state.links[name]["z"])
-    return space.write([a + (1 / link.b1 - 1) * (a - b) for a, b in zip(y, z)], params)
+    found = search(tx, params, state, _mean)
+    if not found:
+        raise PlainKeyError("no schedule_free link moves the parameters, so there is no mean: see schedule_free(chain)")
+    return restored(chosen(found, name, "a mean"), params)
+
+
+def _mean(link: Link, params: Any, entry: Any) -> Any:
+    """x, from y = (1−β)z + βx, where there is a z."""
+    if not isinstance(link, schedule_free):
+        return None
+    flat = flatten(params)
+    kept = [None if z is None else p for p, z in zip(flat.leaves, flat.line_up("The slots 'z'", entry["z"]))]
+    space = Space(flat.build(kept))
+    y, z = space.read(flat.build(kept)), space.read(entry["z"])
+    return space.write([a + (1 / link.b1 - 1) * (a - b) for a, b in zip(y, z)], flat.build(kept))
 
 
 @transform

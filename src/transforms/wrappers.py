@@ -6,6 +6,7 @@ Where a wrapper ends a chain, the inner chain moves the parameters itself, in it
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
 
@@ -20,7 +21,7 @@ from ..core.link import Link, Treewise
 from ..core.state import State
 from ..core.transformation import Transformation
 from ..core.tree import cond, dtype_of, flatten, is_trainable, slot_dtype, widened
-from ..core.value import code
+from ..core.value import PlainKeyError, code, did_you_mean
 
 Look = Callable[[Any, Any, State], dict[str, Any]]
 """What is looked for in a chain, given its parameters and its state: trees like the parameters, by name."""
@@ -33,6 +34,8 @@ class Wrapper(Treewise):
 
     knows_shards = True
     moves_params = True
+    passes_updates: ClassVar[bool] = True
+    """Whether the parameters move by what the chain returns: else an average that it keeps is not one of theirs."""
     reads_params: ClassVar[Any] = property(lambda self: any(link.reads_params for link in self.inner_links))
 
     def check(self) -> None:
@@ -145,6 +148,44 @@ def links_at(tx: Transformation, path: str) -> Iterator[tuple[str, Link]]:
                 held = pick(f"{name}.{field}", held, path)[1]
             if isinstance(held, Transformation):
                 yield from links_at(held, path)
+
+
+def search(tx: Transformation, params: Any, state: State, read: Callable[[Link, Any, Any], Any]) -> dict[str, Any]:
+    """What ``read`` returns for the links of a chain and of those within, by name.
+
+    ``read`` is given a link, the parameters as the link sees them and its entry of the state, and returns a tree like
+    the parameters, with holes, or ``None``. Where links have one name, those within others are told apart as
+    ``"accumulate/ema_params"``.
+    """
+    own: dict[str, Any] = {}
+    inner: dict[str, dict[str, Any]] = {}
+    for name, link in tx.links.items():
+        if (tree := read(link, params, state.links.get(name))) is not None:
+            own[name] = tree
+        elif isinstance(link, Wrapper) and link.passes_updates:
+            inner[name] = link.look(lambda tx, its, state: search(tx, its, state, read), params, state.links[name])
+    places = Counter(last for found in (own, *inner.values()) for last in set(map(_last, found)))
+    return own | {
+        name if places[_last(name)] == 1 else f"{wrapper}/{name}": tree
+        for wrapper, found in inner.items()
+        for name, tree in found.items()
+    }
+
+
+def chosen(found: dict[str, Any], name: str | None, what: str) -> Any:
+    """The only one that was found, or that of this name."""
+    if name is None and len(found) > 1:
+        raise PlainKeyError(f"several links keep {what}: say which by name= one of {', '.join(found)}")
+    name = next(iter(found)) if name is None else name
+    if name not in found:
+        hint, known = did_you_mean(name, found), ", ".join(found)
+        raise PlainKeyError(f"no link {name!r} keeps {what}{hint}; those that do are {known}")
+    return found[name]
+
+
+def _last(name: str) -> str:
+    """The link's name without those that it lies in."""
+    return name.rpartition("/")[2]
 
 
 def begin(tx: Transformation, params: Any) -> State:
