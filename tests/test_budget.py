@@ -1,6 +1,8 @@
 """Budgets of the compiled step that do not depend on the machine's mood: bytes, temporaries, copies, equations."""
 
+import gc
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import chainax as cx
@@ -10,7 +12,7 @@ import optax
 import optax.contrib
 import pytest
 from chainax.core import engine
-from jax.extend.core import ClosedJaxpr
+from jax.extend.core import ClosedJaxpr, Jaxpr
 
 CLIP, OPTAX_CLIP = cx.clip_by_global_norm(1.0), optax.clip_by_global_norm(1.0)
 RECIPES: dict[str, tuple[Any, Any, float, float]] = {  # chainax, Optax, bytes a parameter in float32 and bfloat16
@@ -199,8 +201,39 @@ def test_outside_of_jit_a_step_is_one_dispatch() -> None:
     tx = cx.adamw(0.12345)
     p = [jnp.ones(i % 7 + 1) for i in range(50)]
     state = tx.init(p)
-    whole: Any = engine._compiled
-    before = whole._cache_size()
+    before = engine._compiled.cache_info()
     for _ in range(3):
         p, state = tx.step(p, state, p)
-    assert whole._cache_size() == before + 1
+    after = engine._compiled.cache_info()
+    assert (after.misses, after.hits) == (before.misses + 1, before.hits + 2)
+
+
+def live_traces() -> int:
+    """How many jaxprs are held, by anyone."""
+    gc.collect()
+    return sum(isinstance(x, Jaxpr) for x in gc.get_objects())
+
+
+def stage(tx: cx.chain, params: Any) -> None:
+    """Trace and lower a step."""
+    jax.jit(tx.step).lower(params, tx.init(params), params)
+
+
+def call(tx: Any, params: Any) -> None:
+    """Take a step outside of jit."""
+    tx.step(params, tx.init(params), params)
+
+
+@pytest.mark.parametrize(
+    ("use", "wrap", "warm"),
+    ((stage, cx.chain, 1), (call, cx.chain, 20), (call, lambda tx: cx.accumulate(tx, 1), 70)),
+    ids=("jitted", "outside of jit", "outside of jit, in a wrapper"),
+)
+def test_traces_of_dropped_steps_are_freed(use: Callable, wrap: Callable, warm: int) -> None:
+    """A loop over learning rates holds the traces of the last few, if any, and not of all."""
+    params = {"w": jnp.ones(3)}
+    counts = []
+    for i in range(warm + 15):
+        use(wrap(cx.sgd(1e-3 + i * 1e-6)), params)
+        counts.append(live_traces() if i + 1 in (warm, warm + 15) else 0)
+    assert counts[-1] <= counts[warm - 1]

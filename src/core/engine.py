@@ -7,11 +7,13 @@ count, schedules, tables by path, the dtype of arithmetic, how slots are stored 
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
 from jax.core import Tracer
+from jax.interpreters.partial_eval import DynamicJaxprTracer
 from jax.tree_util import tree_leaves
 
 from .checks import as_parameter, check_arguments, check_leaf
@@ -115,7 +117,8 @@ def _walk(
     examples = next((link.per_example for link in links.values()), False)
     moves = [check_leaf(path, u, p, params is not None, examples) for path, u, p in zip(flat.paths, us, ps)]
     us = [as_parameter(u, p) if m else u for m, u, p in zip(moves, us, ps)]
-    if _is_eager(links, us, ps, state, extra):
+    inputs = tree_leaves((tuple(links.values()), us, ps, state, extra))
+    if _is_eager(links, inputs, extra):
         # Outside of jit the walk is compiled as a whole: one dispatch in place of one for each leaf.
         # A compiled function takes arrays only, so what does not move becomes a hole.
         def movers(leaves: list[Any]) -> Any:
@@ -123,27 +126,29 @@ def _walk(
 
         frozen, traced = freeze(tuple(links.values()))
         whole = None if params is None else movers(ps)
-        new, state = _compiled(frozen, tuple(links), apply, traced, movers(us), state, whole, extra)
+        new, state = _compiled(frozen, tuple(links), apply)(traced, movers(us), state, whole, extra)
         us = [n if m else u for m, n, u in zip(moves, flat.line_up("The result", new), us)]
     else:
         near = state._replace(links=fetched(state.links))
-        us, new = Walk(flat, moves, ps, us, near, extra, links, params is not None).through(params, apply=apply)
+        staged = any(isinstance(x, DynamicJaxprTracer) for x in inputs)
+        walk = Walk(flat, moves, ps, us, near, extra, links, params is not None, staged)
+        us, new = walk.through(params, apply=apply)
         state = new._replace(links=returned(new.links, state.links))
     return flat.build([u if m or not apply else p for m, u, p in zip(moves, us, ps)]), state
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1, 2))
-def _compiled(
-    frozen: Frozen, names: tuple[str, ...], apply: bool, traced: list[Any], us: Any, state: State, ps: Any, extra: Any
-) -> tuple[Any, State]:
-    return _walk(dict(zip(names, frozen.thaw(traced))), us, state, ps, extra, apply=apply)
+@functools.lru_cache(maxsize=16)  # each holds what was compiled for these constants
+def _compiled(frozen: Frozen, names: tuple[str, ...], apply: bool) -> Callable[..., tuple[Any, State]]:
+    def walk(traced: list[Any], us: Any, state: State, ps: Any, extra: Any) -> tuple[Any, State]:
+        return _walk(dict(zip(names, frozen.thaw(traced))), us, state, ps, extra, apply=apply)
+
+    return jax.jit(walk)
 
 
-def _is_eager(links: Links, us: list[Any], ps: list[Any], state: State, extra: dict[str, Any]) -> bool:
+def _is_eager(links: Links, inputs: list[Any], extra: dict[str, Any]) -> bool:
     """Whether everything is concrete, and nothing needs more of the tree than the leaves that move."""
     if jax.config.jax_disable_jit or any(link.treewise for link in links.values()):  # pyright: ignore[reportAttributeAccessIssue]
         return False
-    inputs = tree_leaves((tuple(links.values()), us, ps, state, extra))
     return not any(isinstance(x, Tracer) for x in inputs) and all(
         is_array(x) or type(x) is float for x in tree_leaves(extra)
     )

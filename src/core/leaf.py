@@ -6,7 +6,7 @@ import functools
 import math
 import re
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
@@ -60,8 +60,33 @@ class Plan(NamedTuple):
     rounding: str = "nearest"
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def fused(plan: Plan, traced: list[Any], u: Any, p: Any, slots: Slots, given: dict[str, Any]) -> tuple[Any, Slots, Any]:
+def leaf_function(*, staged: bool) -> Callable[..., tuple[Any, Slots, Any]]:
+    """`through_links`, jitted: leaves of one plan and shape share a trace.
+
+    JAX keeps traces as long as the function that they are of, and plans hold numbers such as the learning rate: those
+    of a sweep would pile up. So where a step is ``staged``, traced to be compiled as a whole, each walk has a function
+    of its own. Elsewhere the functions of the last few plans are kept, with what was compiled for them.
+    """
+    if staged:
+        return _new_leaf_function()
+    return lambda plan, *args: _function_of(plan)(plan, *args)
+
+
+def _new_leaf_function() -> Callable[..., tuple[Any, Slots, Any]]:
+    def fused(*args: Any) -> tuple[Any, Slots, Any]:
+        return through_links(*args)
+
+    return jax.jit(fused, static_argnums=0)
+
+
+@functools.lru_cache(maxsize=64)
+def _function_of(plan: Plan) -> Callable[..., tuple[Any, Slots, Any]]:
+    return _new_leaf_function()
+
+
+def through_links(
+    plan: Plan, traced: list[Any], u: Any, p: Any, slots: Slots, given: dict[str, Any]
+) -> tuple[Any, Slots, Any]:
     """Take one leaf through a run of links: the update or the parameter, the slots, and the rest from rounding.
 
     ``given`` holds what else a leaf may need: ``grad``, ``keys`` by link, ``rest``, ``round``, a key, ``turn``, the
@@ -81,7 +106,7 @@ def fused(plan: Plan, traced: list[Any], u: Any, p: Any, slots: Slots, given: di
 def added(u: Any, p: Any) -> Any:
     """The parameter with the update added to it."""
     plan = Plan(NOTHING, (), compute_dtype(dtype_of(p)), out=dtype_of(p), apply=True)
-    return fused(plan, [], u, p, {}, {})[0]
+    return _function_of(plan)(plan, [], u, p, {}, {})[0]
 
 
 def key_of_leaf(key: jax.Array, path: str, again: int, axes: tuple[str, ...]) -> jax.Array:
@@ -345,7 +370,7 @@ def is_elementwise(jaxpr: Any, shape: tuple[int, ...]) -> bool:
 
 
 def leaf_functions(jaxpr: Any) -> Iterator[Any]:
-    """The jaxprs of `fused`, in one that calls it."""
+    """The jaxprs of leaf functions, in one that calls them."""
     for e in jaxpr.eqns:
         for x in jax.tree.leaves(list(e.params.values())):
             if isinstance(x, (ClosedJaxpr, Jaxpr)):

@@ -20,7 +20,7 @@ import numpy as np
 from .at import At
 from .checks import unshardable
 from .hyper import by_path, chosen, evaluate, pick
-from .leaf import NOTHING, Plan, freeze, fused, key_of_leaf, mixing_link
+from .leaf import NOTHING, Plan, freeze, key_of_leaf, leaf_function, mixing_link
 from .rounding import precise, turn
 from .state import State
 from .storage import cast, formats_of
@@ -132,6 +132,7 @@ class Walk:
         extra: dict[str, Any],
         links: Links,
         has_params: bool,
+        staged: bool,
     ) -> None:
         self.flat, self.moves, self.ps, self.us, self.state, self.extra = flat, moves, ps, us, state, extra
         self.has_params = has_params
@@ -145,6 +146,7 @@ class Walk:
         self.rests = self._rests()
         self.verdicts: list[jax.Array] = []
         self.fresh: dict[tuple, Any] = {}
+        self.fused = leaf_function(staged=staged)
         self.entries = dict(state.links)
 
     def through(self, params: Any, *, apply: bool) -> tuple[list[Any], State]:
@@ -256,7 +258,7 @@ class Walk:
             plan, given = self._with_rest(i, plan, given)
             if (axes := shard_axes(us[i])) and (mixing := mixing_link(plan, traced, us[i], self.ps[i], mine, given)):
                 raise TypeError(unshardable(mixing, path, axes))
-            out[i], mine, rest = fused(plan, traced, us[i], self.ps[i], mine, given)
+            out[i], mine, rest = self.fused(plan, traced, us[i], self.ps[i], mine, given)
             self.rests[i] = rest if plan.apply else self.rests[i]
             for name, of in mine.items():
                 for s, leaf in of.items():
@@ -389,7 +391,7 @@ class Walk:
     def _finished(self, i: int, u: Any, apply: bool) -> Any:
         plan = Plan(NOTHING, (), self.dtypes[i], out=self.outs[i], apply=apply)
         plan, given = self._with_rest(i, plan, {})
-        out, _, rest = fused(plan, [], u, self.ps[i], {}, given)
+        out, _, rest = self.fused(plan, [], u, self.ps[i], {}, given)
         self.rests[i] = rest if apply else self.rests[i]
         return out
 
