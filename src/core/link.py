@@ -15,13 +15,12 @@ from . import tree
 from .at import At
 from .hyper import by_path, hyper
 from .numerics import mul
+from .order import ROLES
 from .storage import storage
 from .transformation import Transformation
 from .value import child, number, static, value
 
 L = TypeVar("L", bound="Link")
-
-ROLES = ("clip", "decay", "penalty", "accumulate", "precondition", "scale", "descend", "decay_after", "apply", "other")
 
 
 class Link(Transformation):
@@ -38,8 +37,15 @@ class Link(Transformation):
     equation: ClassVar[str] = ""
     """What the leaf function does to the update ``u`` of a parameter ``θ``, as a line of mathematics."""
     role: ClassVar[str] = "other"
-    """What the link is for; the order of roles gives a chain its meaning. One of clip, decay, penalty, accumulate
-    (momentum), precondition, scale, descend, decay_after, apply (the end of a chain), other."""
+    """What the link is for: one of `order.ROLES`. The order of roles gives a chain its meaning."""
+    bounds_size: ClassVar[bool] = False
+    """Whether the link compares the size of the updates with a bound of its own."""
+    hides_infinite: ClassVar[bool] = False
+    """Whether infinite updates leave the link as finite ones."""
+    fixes_norm: ClassVar[bool] = False
+    """Whether all updates leave the link with one norm, as a sign does."""
+    undoes_scale: ClassVar[bool] = False
+    """Whether the link does not pass on a factor that the updates come with, as one that divides by their norm."""
     reads_params: ClassVar[bool] = False
     """Whether the parameters must be passed to ``update``."""
     needs_all_updates: ClassVar[bool] = False

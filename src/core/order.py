@@ -2,12 +2,37 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from .value import code, same
 
 if TYPE_CHECKING:
     from .link import Link
+
+
+ROLES = {
+    "loss_scale": "divides by the scale of the loss",
+    "gradient": "takes a gradient of its own",
+    "guard": "refuses steps",
+    "clean": "replaces NaN",
+    "clip": "bounds the update",
+    "noise": "adds noise",
+    "decay": "adds a share of the parameters",
+    "penalty": "adds another function of the parameters",
+    "accumulate": "remembers updates: momentum",
+    "precondition": "divides by the size of past updates, or takes the sign",
+    "align": "compares the signs of update and gradient",
+    "scale": "multiplies by a number",
+    "descend": "turns the update downhill",
+    "search": "finds the length of the step by evaluating the loss",
+    "decay_after": "shrinks the parameters after the step",
+    "project": "holds the parameters within bounds",
+    "average": "averages the parameters",
+    "record": "keeps statistics",
+    "apply": "rounds the parameters: the end of a chain",
+    "other": "none of these",
+}
+"""What a link may be for."""
 
 
 def ending(name: str, link: Link) -> str | None:
@@ -18,37 +43,168 @@ def ending(name: str, link: Link) -> str | None:
     return next(filter(None, held), None)
 
 
+class Rule(NamedTuple):
+    """An order that is almost certainly a mistake: a link with one of some tags behind one with one of others."""
+
+    later: str
+    earlier: str
+    words: str
+    """What is wrong, of ``{later}`` and ``{earlier}``."""
+    remedy: str = "move {later} before {earlier}"
+
+
+CHANGES = "clip decay penalty accumulate precondition undoing align scale noise descend search"
+"""Tags of links that change the size or the direction of an update."""
+NONLINEAR = "clip decay penalty accumulate precondition undoing noise clean decay_after project average"
+"""Tags of links to which twice the gradient is not just twice the update."""
+
+RULES = (
+    Rule(
+        "loss_scale",
+        f"{NONLINEAR} align search bounding",
+        "{later} divides by the scale of the loss, but {earlier} before it gets gradients that are still scaled",
+        "move {later} to the front",
+    ),
+    Rule(
+        "gradient",
+        "loss_scale",
+        "{later} evaluates another gradient, whose overflow {earlier} before it does not see",
+    ),
+    Rule(
+        "gradient",
+        f"{NONLINEAR} scale descend search",
+        "{later} takes a gradient of its own, so what {earlier} has done before it is lost",
+    ),
+    Rule(
+        "clean",
+        "norm accumulate precondition search",
+        "{later} comes when a NaN has already spread through {earlier}",
+    ),
+    Rule(
+        "clean",
+        "nonfinite loss_scale",
+        "{later} never gets a NaN, since {earlier} refuses such steps",
+        "remove one of them",
+    ),
+    Rule(
+        "nonfinite",
+        "finite",
+        "{later} looks for infinite updates behind {earlier}, which makes them finite",
+    ),
+    Rule(
+        "clip",
+        "descend search",
+        "{later} comes after {earlier} and bounds steps, whatever the learning rate",
+    ),
+    Rule(
+        "precondition undoing",
+        "descend search",
+        "{later} comes after {earlier} and normalizes the learning rate away",
+    ),
+    Rule(
+        "align",
+        "descend search",
+        "{later} compares the signs of update and gradient, but comes after {earlier} has flipped one of them",
+    ),
+    Rule(
+        "decay penalty",
+        "descend search",
+        "{later} comes after {earlier} has flipped the sign, so it makes weights grow",
+        "move {later} before {earlier}, or use decay_after_step, which the learning rate does not scale",
+    ),
+    Rule(
+        "descend",
+        "decay_after",
+        "{earlier} decays the parameters as moved by the step, but stands before {later}, where there is no step yet",
+        "move {earlier} after {later}, or use add_decayed_weights",
+    ),
+    Rule(
+        "descend",
+        "search",
+        "{earlier} searches along the update, but stands before {later}, where the update still points uphill",
+    ),
+    Rule(
+        "accumulate",
+        "align",
+        "{later} carries on in directions that {earlier} has ruled out",
+    ),
+    Rule(
+        "accumulate scale noise decay_after",
+        "search",
+        "{later} changes the step whose length {earlier} has found",
+    ),
+    Rule(
+        f"{CHANGES} gradient",
+        "project",
+        "{earlier} bounds the parameters that the update leads to, but {later} behind it changes the update",
+    ),
+    Rule(
+        f"{CHANGES} gradient clean decay_after project",
+        "average",
+        "{earlier} averages the parameters that the update leads to, but {later} behind it changes the update",
+    ),
+)
+"""What a link may not stand behind. ``tests/test_order.py`` shows that these orders break a promise, and no others."""
+
+
 def problems(links: dict[str, Link]) -> list[str]:
-    """What cannot be meant in this order, each with its remedy."""
+    """What is almost certainly a mistake in this order, each with its remedy."""
     names, roles = list(links), _roles(links)
-    descents = [n for n, r in zip(names, roles) if r == "descend"]
     found = []
+    descents = [name for name, role in zip(names, roles) if role == "descend"]
     if len(descents) > 1:
         outcome = "climbs" if len(descents) % 2 == 0 else "descends by the product of the rates"
         found.append(
             f"{' and '.join(map(repr, descents))} each flip the sign, so the chain {outcome}: "
             "keep one; for a rate times a schedule write scale_by_lr(rate * schedule)"
         )
-    if not descents:
-        return found
-    first = roles.index("descend")
-    anchor = repr(names[first])
-    for i, (name, role) in enumerate(zip(names, roles)):
-        if role in ("decay", "penalty") and i > first:
+    tags = [_tags(link, role) for link, role in zip(links.values(), roles)]
+    for i, name in enumerate(names):
+        for rule in RULES:
+            before = [names[j] for j in range(i) if tags[j] & {*rule.earlier.split()}]
+            if before and tags[i] & {*rule.later.split()}:
+                found.append(f"{rule.words}: {rule.remedy}".format(later=repr(name), earlier=repr(before[0])))
+                break
+        if "bounding" in tags[i] and (fixing := _fixing(names, tags, i)):
             found.append(
-                f"{name!r} comes after {anchor} has flipped the sign, so it makes weights grow: "
-                f"move it before {anchor}, or use decay_after_step, which the learning rate does not scale"
-            )
-        if role == "precondition" and i > first:
-            found.append(
-                f"{name!r} comes after {anchor} and normalizes the learning rate away: move it before {anchor}"
-            )
-        if role == "decay_after" and i < first:
-            found.append(
-                f"{name!r} decays the parameters as moved by the step, but stands before {anchor}, "
-                f"where there is no step yet: move it after {anchor}, or use add_decayed_weights"
+                f"every update has the same norm behind {fixing!r}, so {name!r} only multiplies it by a number: "
+                f"move {name!r} before {fixing!r}, or remove it"
             )
     return found
+
+
+def _tags(link: Link, role: str) -> set[str]:
+    """What the rules know of a link."""
+    flags = {
+        "bounding": link.bounds_size,
+        "finite": link.hides_infinite,
+        "fixing": link.fixes_norm,
+        "norm": link.bounds_size and not link.hides_infinite,
+        "nonfinite": role == "guard" and link.needs_all_updates,
+        "undoing": link.undoes_scale,
+    }
+    return {role} | {tag for tag, holds in flags.items() if holds}
+
+
+def _fixing(names: list[str], tags: list[set[str]], i: int) -> str | None:
+    """The link before the ``i``-th behind which all updates have one norm."""
+    for j in reversed(range(i)):
+        if "fixing" in tags[j]:
+            return names[j]
+        if not tags[j] <= {"scale", "record", "guard", "nonfinite"}:
+            return None
+    return None
+
+
+def climbs(links: dict[str, Link]) -> bool:
+    """Whether a chain of several links surely has none that turns the update downhill."""
+    roles = _roles(links)
+    unknown = any(
+        (link.treewise and role == "other")
+        or (role == "scale" and not isinstance(getattr(link, "step_size", 1.0), float))
+        for link, role in zip(links.values(), roles)
+    )
+    return len(links) > 1 and not unknown and "descend" not in roles
 
 
 def penalties(links: dict[str, Link]) -> list[str]:
@@ -92,7 +248,7 @@ def _kind(i: int, links: dict[str, Link]) -> str:
     unknown = [n for n, link in links.items() if link.treewise and link.role == "other"]
     if unknown:
         return f"unknown, since {unknown[0]} may be a preconditioner: say so by its role"
-    for kind in ("precondition", "accumulate"):
+    for kind in ("precondition", "align", "accumulate"):
         through = [n for n, r in after if r == kind]
         if through:
             return f"coupled ({'L2: ' if roles[i] == 'decay' else ''}it passes through {through[0]})"

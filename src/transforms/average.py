@@ -24,6 +24,7 @@ class Average(Leafwise):
     """A link that keeps an average of the parameters in its one slot."""
 
     slots = ("average",)
+    role = "average"
     reads_params = True
 
     def init_leaf(self, p):

@@ -21,6 +21,7 @@ class clip_by_block_rms(Leafwise):
 
     equation = "u ← u·min(1, d/RMS(u))"
     role = "clip"
+    bounds_size = True
 
     def leaf(self, u, slot, p, scalars):
         return u * bounding(rms(u), self.threshold)
@@ -63,6 +64,7 @@ class normalize_by_update_norm(Scaling):
 
     equation = "u ← γu / (‖u‖ + ε)"
     role = "precondition"
+    bounds_size = fixes_norm = True
     needs_all_updates = True
 
     def factor(self, at):

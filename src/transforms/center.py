@@ -40,6 +40,7 @@ class zero_nans(Leafwise):
     """Put 0 in place of NaN. Infinite numbers stay: to leave out the whole step, see `skip_nonfinite`."""
 
     equation = "u ← 0 where u is NaN"
+    role = "clean"
 
     def leaf(self, u, slot, p, scalars):
         return jnp.where(jnp.isnan(u), 0.0, u)
@@ -53,6 +54,8 @@ class keep_params_nonnegative(Leafwise):
     """
 
     equation = "u ← max(u, −θ)"
+    role = "project"
+    hides_infinite = True
     reads_params = True
 
     def leaf(self, u, slot, p, scalars):

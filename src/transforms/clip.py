@@ -19,6 +19,7 @@ class clip(Leafwise):
 
     equation = "u ← min(max(u, −c), c)"
     role = "clip"
+    bounds_size = hides_infinite = True
 
     def leaf(self, u, slot, p, scalars):
         return jnp.clip(u, -self.max_delta, self.max_delta)
@@ -36,6 +37,7 @@ class clip_by_global_norm(Scaling):
 
     equation = "u ← u·min(1, c/‖u‖)"
     role = "clip"
+    bounds_size = True
     needs_all_updates = True
 
     def factor(self, at):

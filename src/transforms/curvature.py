@@ -37,6 +37,7 @@ class scale_by_sophia(Treewise):
     knows_shards = True
     slots = ("mu", "nu")
     role = "precondition"
+    hides_infinite = True
     reads_params = True
     extra = ("hessian",)
 

@@ -39,6 +39,7 @@ class scale_by_dadapt_sgd(Treewise):
     knows_shards = True
     slots = ("start", "sum")
     role = "accumulate"
+    undoes_scale = True
     reads_params = True
 
     def init_tree(self, params):

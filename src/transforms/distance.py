@@ -33,6 +33,7 @@ class scale_by_dog(Treewise):
     knows_shards = True
     slots = ("start",)
     role = "scale"
+    undoes_scale = True
     reads_params = True
 
     @property
@@ -94,6 +95,7 @@ class scale_by_ldog(Leafwise):
     slots = ("start", "distance", "total")
     nonnegative = ("distance", "total")
     role = "scale"
+    undoes_scale = True
     reads_params = True
 
     @property

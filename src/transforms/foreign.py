@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..core.link import ROLES, Treewise, transform
+from ..core.link import Treewise, transform
+from ..core.order import ROLES
 from ..core.value import static
 
 
@@ -18,7 +19,7 @@ class from_optax(Treewise):
 
     transformation: Any = static("what has init(params) and update(updates, state, params)")
     arguments: tuple[str, ...] = static("names of the extra arguments to pass on to its update", default=())
-    role: str = static("what it is for, such as precondition", default="other", one_of=ROLES)  # pyright: ignore[reportIncompatibleVariableOverride]
+    role: str = static("what it is for, such as precondition", default="other", one_of=tuple(ROLES))  # pyright: ignore[reportIncompatibleVariableOverride]
 
     equation = "u ← update(u)"
 

@@ -27,6 +27,7 @@ class Guard(Scaling):
     """A link that leaves updates alone. It counts as a scaling by 1, so that a clip behind it shares its norm."""
 
     judges = True
+    role = "guard"
 
     def init_memory(self):
         return {"skipped": _counter()}
@@ -75,6 +76,7 @@ class skip_large_updates(Guard):
     max_norm: Hyper = hyper("c", "the largest norm of the whole tree")
 
     equation = "no step unless ‖u‖ ≤ c"
+    bounds_size = True
     needs_all_updates = True
 
     def accepts(self, at):
@@ -143,6 +145,7 @@ class dynamic_loss_scale(Guard):
     growth_interval: Hyper = hyper("n", "finite steps in a row before it grows", default=2000.0, low=1.0)
 
     equation = "u ← u/s, no step unless all of u is finite,  s from s₀: ← γs after n steps in a row, ← βs after none"
+    role = "loss_scale"
     needs_all_updates = True
 
     def check(self) -> None:

@@ -24,6 +24,7 @@ class scale_by_trust_ratio(Leafwise):
 
     equation = "u ← u·η·max(‖θ‖, n) / (max(‖u‖, n) + ε), or u if a norm is 0"
     role = "scale"
+    undoes_scale = True
     reads_params = True
 
     def leaf(self, u, slot, p, scalars):
@@ -64,6 +65,7 @@ class normalize_by_block_norm(Leafwise):
 
     equation = "u ← u / (‖u‖ + ε), 0 if that is 0/0"
     role = "precondition"
+    bounds_size = fixes_norm = True
 
     def leaf(self, u, slot, p, scalars):
         return ratio(u, norm(u) + self.eps)

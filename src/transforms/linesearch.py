@@ -68,7 +68,7 @@ class Ray:
 class LineSearch(Treewise):
     """What the searches share."""
 
-    role = "scale"
+    role = "search"
     knows_shards = True
     reads_params = True
     extra = ("value", "grad", "value_fn")

@@ -38,6 +38,7 @@ class scale_by_momo(Treewise):
     knows_shards = True
     slots = ("mu",)
     role = "accumulate"
+    undoes_scale = True
     reads_params = True
     extra = ("value",)
 

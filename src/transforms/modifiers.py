@@ -27,7 +27,7 @@ class cautious(Leafwise):
     floor: Hyper = hyper("c", "smallest share that counts", default=0.0)
 
     equation = "φ = 1 where ug > 0, else 0,  u ← φu·n / max(Σφ + ξ, cn)"
-    role = "precondition"
+    role = "align"
     reads_grads = True
 
     def leaf(self, u, slot, p, scalars):
@@ -44,7 +44,7 @@ class grams(Leafwise):
     """
 
     equation = "u ← |u|·sign(g)"
-    role = "precondition"
+    role = "align"
     reads_grads = True
 
     def leaf(self, u, slot, p, scalars):

@@ -23,6 +23,7 @@ class add_noise(Leafwise):
     seed: int = static("seed of the noise", default=0)
 
     equation = "u ← u + N(0, η/t^γ)"
+    role = "noise"
     random = True
 
     def check(self) -> None:

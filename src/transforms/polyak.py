@@ -24,6 +24,7 @@ class scale_by_polyak(Scaling):
 
     equation = "u ← u·min((f(θ) − f*) / (‖u‖² + ε), γ_max)"
     role = "scale"
+    undoes_scale = True
     needs_all_updates = True
     extra = ("value",)
 

@@ -26,6 +26,7 @@ class sharpness_aware(Treewise):
     rho: Hyper = hyper("ρ", "how far to go uphill", default=0.05)
 
     equation = "u ← ∇f(θ + ρu/‖u‖)"
+    role = "gradient"
     knows_shards = True
     reads_params = True
     extra = ("grad_fn",)

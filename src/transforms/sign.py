@@ -16,6 +16,7 @@ class scale_by_sign(Leafwise):
 
     equation = "u ← sign(u)"
     role = "precondition"
+    fixes_norm = hides_infinite = True
 
     def leaf(self, u, slot, p, scalars):
         return lax.sign(u)
@@ -35,6 +36,7 @@ class scale_by_lion(Leafwise):
     lagged = slots
     equation = "c = β₁m + (1−β₁)u,  m ← β₂m + (1−β₂)u,  u ← sign(c)"
     role = "precondition"
+    fixes_norm = hides_infinite = True
 
     def leaf(self, u, slot, p, scalars):
         c = averaged(slot.mu, u, self.b1)
@@ -63,6 +65,7 @@ class scale_by_rprop(Leafwise):
         "s₋ ← 0 if ss₋ < 0 else s,  u ← Δs₋"
     )
     role = "precondition"
+    hides_infinite = True
 
     def init_leaf(self, p):
         return {"step_size": slot_like(p, self.step_size), "sign": slot_like(p)}

@@ -66,6 +66,7 @@ class record(Scaling):
     statistics: tuple[str, ...] = static("what is kept")
 
     equation = "u ← u"
+    role = "record"
     knows_shards = True
 
     def __init__(self, *names: str, statistics: tuple[str, ...] = ()) -> None:

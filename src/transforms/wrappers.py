@@ -60,7 +60,7 @@ class Wrapper(Treewise):
     def role(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
         """The weightiest of those inside: what a chain outside must know of it."""
         inside = {link.role for link in self.inner_links}
-        weighty = ("descend", "precondition", "accumulate", "decay", "penalty", "scale", "clip")
+        weighty = ("descend", "precondition", "align", "accumulate", "decay", "penalty", "scale", "clip")
         return next((role for role in weighty if role in inside), "other")
 
     def look(self, look: Look, params: Any, entry: Any) -> dict[str, Any]:

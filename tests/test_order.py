@@ -1,0 +1,273 @@
+"""What the order of two links means: each order keeps what both links promise, or a warning says what it breaks.
+
+The promises are facts about a chain of the two links and a descent, each tried on a bowl: that a decay shrinks the
+parameters, that the learning rate scales the step, that an average is one of the parameters, and so on.
+"""
+
+import itertools
+import math
+import re
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import chainax as cx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from chainax.core.order import ROLES, problems
+
+LINK_OF: dict[str, cx.Link] = {
+    "loss_scale": cx.dynamic_loss_scale(4.0, growth_interval=1.0),
+    "gradient": cx.sharpness_aware(1e-3),
+    "guard": cx.skip_nonfinite(),
+    "clean": cx.zero_nans(),
+    "clip": cx.clip_by_global_norm(0.05),
+    "noise": cx.add_noise(1e-6),
+    "decay": cx.add_decayed_weights(0.1),
+    "penalty": cx.add_l1(0.1),
+    "accumulate": cx.trace(0.9),
+    "precondition": cx.scale_by_rms(0.5),
+    "align": cx.cautious(),
+    "scale": cx.scale(2.0),
+    "descend": cx.scale_by_lr(0.1),
+    "search": cx.scale_by_backtracking_linesearch(max_learning_rate=4.0, store_grad=True),
+    "decay_after": cx.decay_after_step(1e-5),
+    "project": cx.keep_params_nonnegative(),
+    "average": cx.ema_params(0.0),
+    "record": cx.record("norm"),
+    "other": cx.centralize(),
+    # Of other roles, but known to the rules.
+    "scale that undoes scales": cx.scale_by_trust_ratio(),
+    "clip that hides infinity": cx.clip(0.05),
+}
+START = np.array([5.0, 4.0])
+STEEP = np.array([1.0, 0.5])
+
+
+def loss(p: Any) -> jax.Array:
+    """A bowl whose lowest point is 0."""
+    return 0.5 * jnp.sum(jnp.asarray(STEEP, p.dtype) * jnp.square(p))
+
+
+def run(tx: Any, gradients: list[Any], start: Any = START, there: Any = None) -> Iterator[tuple]:
+    """Parameters and state after each step. The gradients, ``None`` for the bowl's own, are scaled as the loss is.
+
+    Those of ``grad_fn`` are the same, or ``there``; behind a loss scale they are of the loss itself.
+    """
+    p, names = jnp.asarray(start, jnp.float32), list(tx.links)
+    state = tx.init(p)
+    both = "sharpness_aware" in names and "dynamic_loss_scale" in names
+    inside = both and names.index("sharpness_aware") > names.index("dynamic_loss_scale")
+    for g in gradients:
+        value, true = jax.value_and_grad(loss)(p)
+        g = true if g is None else jnp.asarray(g, p.dtype)
+        scale = cx.loss_scale(state) if "dynamic_loss_scale" in names else jnp.ones(())
+        again = jnp.asarray(g if there is None else there, p.dtype) * (jnp.ones(()) if inside else scale)
+        known = {"value": value, "grad": true, "value_fn": loss, "grad_fn": lambda x, again=again: again}
+        read = {name for link in tx.links.values() for name in link.extra}
+        p, state = tx.step(p, state, scale * g, **{n: known[n] for n in read})
+        yield p, state
+
+
+def moves(tx: Any, gradients: list[Any], **options: Any) -> np.ndarray:
+    """By how much each step moves the parameters."""
+    points = [options.get("start", START), *(p for p, _ in run(tx, gradients, **options))]
+    return np.diff(np.asarray(points, np.float64), axis=0)
+
+
+SLOPE = START * STEEP
+
+
+def descends(tx: Any) -> bool:
+    """Twice the learning rate is about twice the step, downhill."""
+    doubled = tx.replace("scale_by_lr", learning_rate=0.2)
+    once, twice = (moves(t, [10 * SLOPE], start=10 * START)[0] for t in (tx, doubled))
+    return bool(np.all((twice - once) / once > 0.4) and np.all(once < 0))
+
+
+def ignores_scale(tx: Any) -> bool:
+    """A hundred times the gradient is no more than a few times the step."""
+    small, large = (moves(tx, [c * SLOPE, c * SLOPE])[1] for c in (0.01, 1.0))
+    return bool(np.all(np.abs(large) < 5 * np.abs(small)))
+
+
+def bounds(tx: Any) -> bool:
+    """A thousand times the gradient is no more than a few times the step."""
+    small, large = (moves(tx, [c * SLOPE])[0] for c in (1.0, 1000.0))
+    return bool(np.linalg.norm(large) < 10 * np.linalg.norm(small))
+
+
+def shrinks(name: str) -> Callable[[Any], bool]:
+    """With the link the parameters come nearer to 0 than without, where no gradient speaks against it."""
+
+    def promise(tx: Any) -> bool:
+        g = (1e-6 if "cautious" in tx.links else 0.0) * SLOPE
+        with_it, without = (moves(t, [g], start=10 * START)[0] for t in (tx, tx.remove(name)))
+        return bool(np.all(with_it - without < -1e-5))
+
+    return promise
+
+
+def remembers(tx: Any) -> bool:
+    """The second step depends on the first gradient."""
+    firsts = np.array([[0.005, 0.02], [0.02, 0.005]])
+    one, other = (moves(tx, [first, 0.005 * SLOPE], start=10 * START)[1] for first in firsts)
+    return bool(np.linalg.norm(one - other) > 1e-4)
+
+
+def agrees(tx: Any) -> bool:
+    """What a momentum would carry on against the gradient is held back."""
+    if "trace" not in tx.links:
+        return True
+    gradients = [np.array([1.0, 1.0]), np.array([-0.1, 1.0])]
+    held, carried = (moves(t, gradients, start=10 * START)[1][0] for t in (tx, tx.remove("cautious")))
+    return bool(abs(held) < 0.5 * abs(carried) or held > 0)
+
+
+def is_noisy(tx: Any) -> bool:
+    """Another seed, another step."""
+    seeds = [tx.replace("add_noise", seed=seed) for seed in (0, 1)]
+    one, other = (moves(t, [0.005 * SLOPE] * 2)[1] for t in seeds)
+    return bool(np.linalg.norm(one - other) > 1e-5 * np.linalg.norm(one))
+
+
+def multiplies(tx: Any) -> bool:
+    """Twice the factor is about twice the step, unless another link goes by proportions."""
+    if {"scale_by_rms", "scale_by_trust_ratio", "clip", "clip_by_global_norm"} & tx.links.keys():
+        return True
+    once, twice = (moves(t, [SLOPE])[0] for t in (tx, tx.replace("scale", step_size=4.0)))
+    return bool(np.all((twice - once) / once > 0.5))
+
+
+def cleans(tx: Any) -> bool:
+    """A NaN stops its coordinate for one step, and no other."""
+    first, second = moves(tx, [np.array([np.nan, SLOPE[1]]), SLOPE])
+    return bool(np.all(np.isfinite([first, second])) and first[1] < 0 and second[0] < 0)
+
+
+def refuses(tx: Any) -> bool:
+    """An infinite gradient moves nothing, the count included."""
+    p, state = next(run(tx, [np.array([np.inf, SLOPE[1]])]))
+    return bool(np.all(p == START) and state.step == 0)
+
+
+def undoes_the_loss_scale(tx: Any) -> bool:
+    """The run with scaled gradients is that without them, also when the scale has changed; an overflow lowers it."""
+    plain = tx.remove("dynamic_loss_scale")
+    same = np.allclose(moves(tx, [SLOPE] * 3), moves(plain, [SLOPE] * 3), rtol=1e-4, atol=1e-6)
+    bad = [np.array([x, 1.0]) for x in (np.inf, np.nan)]
+    states = [next(run(tx, [g]))[1] for g in bad]
+    if "sharpness_aware" in tx.links:
+        states += [next(run(tx, [SLOPE], there=g))[1] for g in bad]
+    return bool(same and all(cx.loss_scale(state) == 2.0 for state in states))
+
+
+def stays_nonnegative(tx: Any) -> bool:
+    """However large the gradient, and however near to 0."""
+    fast = tx.replace("scale_by_lr", learning_rate=10.0)
+    return all(bool(jnp.all(p >= 0)) for p, _ in run(fast, [1000 * SLOPE] * 3, start=1e-3 * START))
+
+
+def averages(tx: Any) -> bool:
+    """The average of the last parameters alone is the parameters, also where the step is large or NaN."""
+    return all(
+        np.allclose(state.links["ema_params"]["average"], p, rtol=1e-6, equal_nan=True)
+        for g in (SLOPE, 1000 * SLOPE, np.array([np.nan, 1.0]))
+        for p, state in run(tx, [g, g])
+    )
+
+
+def finds_the_step(tx: Any) -> bool:
+    """The value that it kept is that of the parameters, and no higher than before; at first it is lower."""
+    kept = [float(loss(START))]
+    for p, state in run(tx, [None] * 3):
+        kept.append(float(state.links["scale_by_backtracking_linesearch"]["value"]))
+        if not math.isclose(kept[-1], float(loss(p)), rel_tol=1e-5):
+            return False
+    return kept[1] < kept[0] and all(later <= before for before, later in itertools.pairwise(kept))
+
+
+def keeps_its_statistics(tx: Any) -> bool:
+    """The norm of what has passed."""
+    *_, (_, state) = run(tx, [SLOPE, SLOPE])
+    return float(cx.recorded(tx, state)["record"]["norm"]) > 0
+
+
+PROMISES: dict[str, Callable[[Any], bool]] = {
+    "loss_scale": undoes_the_loss_scale,
+    "guard": refuses,
+    "clean": cleans,
+    "clip": bounds,
+    "noise": is_noisy,
+    "decay": shrinks("add_decayed_weights"),
+    "penalty": shrinks("add_l1"),
+    "accumulate": remembers,
+    "precondition": ignores_scale,
+    "scale": multiplies,
+    "align": agrees,
+    "descend": descends,
+    "search": finds_the_step,
+    "decay_after": shrinks("decay_after_step"),
+    "project": stays_nonnegative,
+    "average": averages,
+    "record": keeps_its_statistics,
+    "scale that undoes scales": ignores_scale,
+    "clip that hides infinity": bounds,
+}
+
+
+def chains(first: str, second: str) -> Iterator[tuple[list[str], Any]]:
+    """The two links in this order with a descent in front of them, between them and behind them, if they lack one."""
+    places = [[first, second]]
+    if "descend" not in places[0]:
+        places = [[*places[0][:i], "descend", *places[0][i:]] for i in range(3)]
+    for names in places:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield names, cx.chain(*(LINK_OF[name] for name in names))
+
+
+def test_every_role_has_a_link_here() -> None:
+    """But for the end of a chain, which can stand nowhere else."""
+    assert {link.role for link in LINK_OF.values()} == ROLES.keys() - {"apply"}
+
+
+@pytest.mark.parametrize("first", LINK_OF)
+def test_an_order_keeps_what_its_links_promise_or_warns(first: str) -> None:
+    """Both ways round: where there is no warning all promises hold, and where there is one, one is broken."""
+    with jax.disable_jit():
+        for second in LINK_OF:
+            if LINK_OF[first].role == LINK_OF[second].role:
+                continue
+            for names, tx in chains(first, second):
+                broken = [name for name in names if name in PROMISES and not PROMISES[name](tx)]
+                assert bool(broken) == bool(problems(tx.links)), (names, broken, problems(tx.links))
+
+
+MOVED = re.compile(r"move '(\w+)' (before|after|to the front)( '(\w+)')?")
+
+
+def remedied(tx: cx.chain, problem: str) -> cx.chain:
+    """The chain with one problem's remedy."""
+    if "remove one of them" in problem:
+        return tx.remove("zero_nans")
+    found = MOVED.search(problem)
+    assert found, problem
+    name, how, _, other = found.groups()
+    return tx.move(name, **({"before": tx.names[0]} if other is None else {how: other}))
+
+
+@pytest.mark.parametrize("first", LINK_OF)
+def test_every_remedy_helps(first: str) -> None:
+    """Done one after the other, as often as there is something to do, they leave a chain without a warning."""
+    for second in LINK_OF:
+        if LINK_OF[first].role != LINK_OF[second].role:
+            for _, tx in chains(first, second):
+                for _ in range(4):
+                    found = problems(tx.links)
+                    with warnings.catch_warnings():
+                        warnings.simplefilter("ignore")
+                        tx = remedied(tx, found[0]) if found else tx
+                assert not problems(tx.links)
