@@ -107,6 +107,18 @@ def joined(draw, lr):
     return cx.join_schedules(parts, (first, second)), make
 
 
+def cut_short(draw, lr):
+    """A constant that the second scheduler does not wait for."""
+    factor, steps = draw.uniform(0.01, 0.9), int(draw.integers(1, 400))
+
+    def make(o):
+        parts = lr_scheduler.ConstantLR(o, factor, 500), lr_scheduler.StepLR(o, 30, 0.9)
+        return lr_scheduler.SequentialLR(o, list(parts), [steps])
+
+    first = cx.constant_schedule(lr * factor).then(lr, at=500)
+    return first.then(cx.step_schedule(lr, 30, 0.9), at=steps), make
+
+
 def chained(draw, lr):
     """Three at the same time."""
     factor, steps, size = draw.uniform(0.01, 0.9), int(draw.integers(1, 900)), int(draw.integers(20, 100))
@@ -214,7 +226,7 @@ FAMILIES = (
         warmup_cosine,
         joined,
     ),
-    *(chained, function, multiplicative, multi_step, annealing),
+    *(cut_short, chained, function, multiplicative, multi_step, annealing),
     *map(cyclic, ("triangular", "triangular2", "exp_range", "custom")),
     *ONE_CYCLES,
 )

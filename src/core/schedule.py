@@ -62,13 +62,20 @@ class Schedule(Value):
     def then(self, after: Any, *, at: Any) -> join_schedules:
         """This schedule up to step ``at``, then another (or a number), which counts from there.
 
+        Whatever this schedule would do after step ``at`` is left out. PyTorch's ``SequentialLR``.
+
         >>> import chainax as cx
         >>> cx.linear_schedule(0.0, 1.0, 4).then(1.0, at=4).then(cx.cosine_decay_schedule(1.0, 10), at=90)
         join_schedules((linear_schedule(0, 1, 4), constant_schedule(1), cosine_decay_schedule(1, 10)), (4, 90))
         """
         schedules, boundaries = (self,), ()
-        if isinstance(self, join_schedules):
-            schedules, boundaries = self.schedules, self.boundaries
+        if (
+            isinstance(self, join_schedules)
+            and isinstance(at, numbers.Real)
+            and not any(is_array(b) for b in self.boundaries)
+        ):
+            kept = sum(b <= at for b in self.boundaries)
+            schedules, boundaries = self.schedules[: kept + 1], self.boundaries[:kept]
         return join_schedules((*schedules, after), (*boundaries, at))
 
     def __mul__(self, other: Any) -> product:
