@@ -7,11 +7,11 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 
 from .core.hyper import Hyper
-from .core.schedule import Schedule, join_schedules, number_or_schedule, value_at
+from .core.numerics import as_count, cycles, minus
+from .core.schedule import Schedule, counted, join_schedules, number_or_schedule, value_at
 from .core.value import Number, is_array, number, static, value
 from .curves import SHAPES, half_cosine, left, mix, share, through
 from .schedules import optional_number, step_pairs, warmup_cosine_decay_schedule
@@ -38,12 +38,13 @@ class piecewise_interpolate_schedule(Schedule):
         "{init_value}; times the second of each (step, factor) in {boundaries_and_scales}; {interpolate_type} between"
     )
 
+    @counted
     def at(self, k):
         knots = [(0.0, self.init_value)]
         for boundary, scale in self.boundaries_and_scales:
             knots.append((boundary, knots[-1][1] * scale))
         curve = through(k, knots, [SHAPES[self.interpolate_type]] * (len(knots) - 1))
-        return jnp.where(k < knots[-1][0], curve, knots[-1][1])  # at once, if the last two steps are one
+        return jnp.where(minus(k, knots[-1][0]) < 0, curve, knots[-1][1])  # at once, if the last two steps are one
 
 
 @value
@@ -68,6 +69,7 @@ class linear_onecycle_schedule(Schedule):
         "and to 1/{final_div_factor} of that; peak at {pct_start} of the way"
     )
 
+    @counted
     def at(self, k):
         first, length = self.peak_value / self.div_factor, self.transition_steps
         knots = [
@@ -98,6 +100,7 @@ class cosine_onecycle_schedule(Schedule):
         "over {transition_steps} steps; peak at {pct_start} of the way"
     )
 
+    @counted
     def at(self, k):
         first, length = self.peak_value / self.div_factor, self.transition_steps
         knots = [
@@ -129,6 +132,7 @@ class onecycle_schedule(Schedule):
         "{total_steps} steps; peak at {pct_start} of the way; {interpolate_type}; three phases: {three_phase}"
     )
 
+    @counted
     def at(self, k):
         first = self.peak_value / self.div_factor
         return _one_cycle(self, k, first, self.peak_value, first / self.final_div_factor)
@@ -155,6 +159,7 @@ class onecycle_momentum_schedule(Schedule):
         "least at {pct_start} of the way; {interpolate_type}; three phases: {three_phase}"
     )
 
+    @counted
     def at(self, k):
         return _one_cycle(self, k, self.max_momentum, self.base_momentum, self.max_momentum)
 
@@ -181,6 +186,7 @@ class warmup_stable_decay_schedule(Schedule):
         "then to {end_value} over {decay_steps} steps; decay: {decay}"
     )
 
+    @counted
     def at(self, k):
         stable = self.warmup_steps
         decay = stable + self.stable_steps
@@ -213,12 +219,13 @@ class cyclic_schedule(Schedule):
         "height times: {scale}; counted by {scale_by}"
     )
 
+    @counted
     def at(self, k):
         up = self.step_size_up
         down = up if self.step_size_down is None else self.step_size_down
-        passed = jnp.mod(k, up + down)
+        cycle, passed = cycles(k, up + down)
         height = jnp.where(passed < up, share(passed, up), share(up + down - passed, down))
-        scale = value_at(self.scale, k // (up + down) if self.scale_by == "cycle" else k)
+        scale = value_at(self.scale, cycle if self.scale_by == "cycle" else k)
         return mix(self.peak_value, self.init_value, height * scale)
 
 
@@ -232,8 +239,9 @@ class cosine_annealing_schedule(Schedule):
 
     phrase = "a cosine between {init_value} and {end_value}, {half_period} steps down and as many up"
 
+    @counted
     def at(self, k):
-        to_go = self.half_period - jnp.mod(k, 2 * self.half_period)
+        to_go = self.half_period - cycles(k, 2 * self.half_period)[1]
         return mix(self.init_value, self.end_value, half_cosine(share(jnp.abs(to_go), self.half_period)))
 
 
@@ -254,20 +262,22 @@ class warm_restarts_schedule(Schedule):
         "half a cosine from {init_value} to {end_value}, restarted after {period} steps; then {factor} times as long"
     )
 
+    @counted
     def at(self, k):
-        even = jnp.asarray(self.factor) == 1
+        k, period, even = as_count(k), self.period, jnp.asarray(self.factor) == 1
         f = jnp.where(even, 2.0, self.factor)  # keeps the branch that is not taken finite
-        x = k * (f - 1)
+        # Steps times f − 1: exact for whole numbers, as a quotient would not be.
+        high, low = k.high * (f - 1), k.low * (f - 1)
 
-        def start(n):  # of period n, times f − 1: exact for whole numbers, as a quotient would not be
-            return self.period * (f**n - 1)
+        def until(n):  # the start of period n
+            return (period * f**n - high) - (low + period)
 
-        n = jnp.floor(jnp.log1p(x / self.period) / jnp.log(f))
-        n = jnp.where(x < start(n), n - 1, jnp.where(x < start(n + 1), n, n + 1))  # the logarithm rounds
+        n = jnp.floor(jnp.log1p((high + low) / period) / jnp.log(f))
+        n = jnp.where(until(n) > 0, n - 1, jnp.where(until(n + 1) > 0, n, n + 1))  # the logarithm rounds
         to_go = jnp.where(
             even,
-            left(jnp.mod(k, self.period), self.period),
-            share(start(n + 1) - x, start(n + 1) - start(n)),
+            left(cycles(k, period)[1], period),
+            share(until(n + 1), period * (f ** (n + 1) - f**n)),
         )
         return mix(self.init_value, self.end_value, half_cosine(to_go))
 
@@ -281,7 +291,7 @@ def sgdr_schedule(cosine_kwargs: Iterable[Mapping[str, Any]]) -> join_schedules:
     return join_schedules(cycles, tuple(itertools.accumulate(cycle.decay_steps for cycle in cycles[:-1])))
 
 
-def _one_cycle(s: Any, k: jax.Array, first: Any, peak: Any, last: Any) -> Any:
+def _one_cycle(s: Any, k: Any, first: Any, peak: Any, last: Any) -> Any:
     top = s.pct_start * s.total_steps - 1
     knots = [(0.0, first), (top, peak), *([(2 * top, first)] if s.three_phase else []), (s.total_steps - 1, last)]
     return through(k, knots, [SHAPES[s.interpolate_type]] * (len(knots) - 1))

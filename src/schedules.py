@@ -15,10 +15,10 @@ from typing import Any
 import jax.numpy as jnp
 
 from .core.hyper import Hyper
-from .core.numerics import one_minus_power
-from .core.schedule import Schedule, raised, to_schedule, value_at
+from .core.numerics import Count, as_count, cycles, elapsed, minus, one_minus_power, since
+from .core.schedule import Schedule, counted, raised, to_schedule, value_at
 from .core.value import Number, Range, check_number, code, is_array, number, static, value
-from .curves import half_cosine, left, line, mix
+from .curves import at_least_one, half_cosine, left, line, mix
 
 
 def optional_number(where: str, x: Any, limits: Range) -> Any:
@@ -51,8 +51,9 @@ class linear_schedule(Schedule):
 
     phrase = "a line from {init_value} to {end_value} over {transition_steps} steps; begun at step {transition_begin}"
 
+    @counted
     def at(self, k):
-        return line(self.init_value, self.end_value, k - self.transition_begin, self.transition_steps)
+        return line(self.init_value, self.end_value, since(k, self.transition_begin), self.transition_steps)
 
 
 @value
@@ -70,10 +71,11 @@ class polynomial_schedule(Schedule):
         "begun at step {transition_begin}"
     )
 
+    @counted
     def at(self, k):
-        to_go = left(k - self.transition_begin, self.transition_steps)
+        to_go = left(since(k, self.transition_begin), self.transition_steps)
         # At the end the weight is 0 for power 0 too, where 0^0 would be 1.
-        weight = jnp.where(to_go > 0, raised(to_go, self.power * jnp.ones_like(k)), 0)
+        weight = jnp.where(to_go > 0, raised(to_go, self.power * jnp.ones_like(to_go)), 0)
         return mix(self.init_value, self.end_value, weight)
 
 
@@ -93,9 +95,10 @@ class exponential_decay(Schedule):
         "in stairs: {staircase}; no farther than {end_value}"
     )
 
+    @counted
     def at(self, k):
-        k = jnp.maximum(k - self.transition_begin, 0)
-        exponent = k // self.transition_steps if self.staircase else k / self.transition_steps
+        k, length = since(k, self.transition_begin), self.transition_steps
+        exponent = cycles(k, length)[0] if self.staircase else elapsed(k) / length
         decayed = self.init_value * raised(self.decay_rate, exponent)
         if self.end_value is None:
             return decayed
@@ -113,8 +116,9 @@ class step_schedule(Schedule):
 
     phrase = "{init_value}, times {gamma} every {step_size} steps"
 
+    @counted
     def at(self, k):
-        return self.init_value * raised(self.gamma, k // self.step_size)
+        return self.init_value * raised(self.gamma, cycles(k, self.step_size)[0])
 
 
 @value
@@ -135,10 +139,11 @@ class piecewise_constant_schedule(Schedule):
 
     phrase = "{init_value}; times the second of each (step, factor) in {boundaries_and_scales}"
 
+    @counted
     def at(self, k):
-        result = jnp.full_like(k, self.init_value)
+        result = jnp.full_like(elapsed(k), self.init_value)
         for boundary, scale in self.boundaries_and_scales:
-            result = jnp.where(k < boundary, result, result * scale)
+            result = jnp.where(minus(k, boundary) < 0, result, result * scale)
         return result
 
 
@@ -220,6 +225,7 @@ class cosine_decay_schedule(Schedule):
 
     phrase = "half a cosine from {init_value} to {alpha}·{init_value} over {decay_steps} steps; to the power {exponent}"
 
+    @counted
     def at(self, k):
         return self.init_value * mix(1, self.alpha, _cosine_power(left(k, self.decay_steps), self.exponent))
 
@@ -237,6 +243,7 @@ class rex_schedule(Schedule):
 
     phrase = "REX from {init_value} to {end_value} over {decay_steps} steps"
 
+    @counted
     def at(self, k):
         z = left(k, self.decay_steps)
         return mix(self.init_value, self.end_value, z / (0.5 + 0.5 * z))
@@ -257,10 +264,12 @@ class warmup_schedule(Schedule):
 
     phrase = "a line from {init_value} over {warmup_steps} steps; restart: {restart}; up to: {after}"
 
+    @counted
     def at(self, k):
-        rising = line(self.init_value, value_at(self.after, jnp.zeros_like(k)), k, self.warmup_steps)
-        start = self.warmup_steps if self.restart else 0
-        return jnp.where(k < self.warmup_steps, rising, value_at(self.after, jnp.maximum(k - start, 0)))
+        k, rises = as_count(k), minus(k, self.warmup_steps) < 0
+        later = since(k, self.warmup_steps) if self.restart else Count(*(jnp.where(rises, 0.0, x) for x in k))
+        after = value_at(self.after, later)  # as it begins, while the line rises to there
+        return jnp.where(rises, line(self.init_value, after, k, self.warmup_steps), after)
 
 
 @value
@@ -292,11 +301,12 @@ class warmup_cosine_decay_schedule(Schedule):
                 f"got decay_steps={code(self.decay_steps)} and warmup_steps={code(self.warmup_steps)}"
             )
 
+    @counted
     def at(self, k):
         rising = line(self.init_value, self.peak_value, k, self.warmup_steps)
-        to_go = left(k - self.warmup_steps, self.decay_steps - self.warmup_steps)
+        to_go = left(since(k, self.warmup_steps), self.decay_steps - self.warmup_steps)
         falling = mix(self.peak_value, self.end_value, _cosine_power(to_go, self.exponent))
-        return jnp.where(k < self.warmup_steps, rising, falling)
+        return jnp.where(minus(k, self.warmup_steps) < 0, rising, falling)
 
 
 @value
@@ -320,12 +330,13 @@ class half_life_schedule(Schedule):
         "begun at step {transition_begin}"
     )
 
+    @counted
     def at(self, k):
-        done, length = k - self.transition_begin, jnp.maximum(self.transition_steps, 1)
-        memory = line(_memory(self.init_value), _memory(self.end_value), done, length)
+        k, length = since(k, self.transition_begin), at_least_one(self.transition_steps)
+        memory = line(_memory(self.init_value), _memory(self.end_value), k, length)
         # Where there is no memory β is 0, and the inner `where` keeps the derivatives finite.
         decay = jnp.where(memory > 0, jnp.exp(-1 / jnp.where(memory > 0, memory, 1.0)), 0.0)
-        return jnp.where(done < length, decay, self.end_value)
+        return jnp.where(minus(k, length) < 0, decay, self.end_value)
 
 
 @value
@@ -341,8 +352,9 @@ class bias_corrected_schedule(Schedule):
 
     phrase = "√(1−{b2}^t) / (1−{b1}^t), t = k + 1, times: {learning_rate}"
 
+    @counted
     def at(self, k):
-        rate, t = value_at(self.learning_rate, k), k + 1
+        rate, t = value_at(self.learning_rate, k), elapsed(k) + 1
         return rate * jnp.sqrt(one_minus_power(self.b2, t)) / one_minus_power(self.b1, t)
 
 

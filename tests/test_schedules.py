@@ -181,6 +181,10 @@ def test_restarts_come_at_their_step(period, factor):
     ends = (begins + lengths) * max(factor - 1, 1) < 2**24  # whole numbers of float32
     last = 0.3 * np.sin(0.5 * np.pi / lengths) ** 2
     np.testing.assert_allclose(schedule(begins + lengths - 1)[ends], last[ends], rtol=1e-6)
+    if factor == 2:  # whose powers float32 holds at any age
+        restarts = begins[begins < 2**31].astype(np.int32)
+        np.testing.assert_array_equal(schedule(restarts), np.float32(0.3))
+        np.testing.assert_allclose(schedule(restarts[1:] - 1), last[: len(restarts) - 1], rtol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -257,6 +261,108 @@ def test_finite_everywhere(schedule):
     values, slopes = quickly(lambda s: (s(steps), jax.jacobian(lambda s: s(steps))(s)))(schedule)
     assert np.all(np.isfinite(values))
     assert all(np.all(np.isfinite(x)) for x in jax.tree.leaves(slopes))
+
+
+# Ages at which float32 does not hold every whole number
+
+TRIANGLE = cx.cyclic_schedule(0.1, 1.0, 3, 4)
+
+
+def thirds(step):
+    """A function of the step that has a period."""
+    return (step % 3).astype(jnp.float32)
+
+
+# The schedule, the step from which it repeats itself, and its period.
+PERIODIC = (
+    (TRIANGLE, 0, 7),
+    (cx.cyclic_schedule(0.1, 1.0, 2, scale=thirds, scale_by="step"), 0, 12),
+    (cx.cosine_annealing_schedule(1.0, 5, 0.1), 0, 10),
+    (cx.cosine_annealing_schedule(1.0, 2**20 + 1), 0, 2**21 + 2),
+    (cx.cosine_annealing_schedule(1.0, 50 / 3), 0, 100 / 3),
+    (cx.warm_restarts_schedule(1.0, 7, end_value=0.1), 0, 7),
+    (cx.warm_restarts_schedule(1.0, 40.7), 0, 40.7),
+    (2 * TRIANGLE * thirds, 0, 21),
+    (TRIANGLE + thirds, 0, 21),
+    (1 / TRIANGLE, 0, 7),
+    (TRIANGLE**0.5, 0, 7),
+    (cx.warmup_schedule(TRIANGLE, 9), 9, 7),
+    (cx.warmup_schedule(TRIANGLE * thirds, 9, restart=False), 9, 21),
+    (cx.linear_schedule(0.1, 1.0, 9).then(TRIANGLE, at=9), 9, 7),
+    (cx.linear_schedule(0.1, 1.0, 9).then(TRIANGLE, at=9).then(2 * TRIANGLE, at=11.5), 12, 7),
+    (cx.bias_corrected_schedule(TRIANGLE, 0.5, 0.5), 700, 7),
+)
+# Schedules in which something begins at step b; numbers that float32 holds at b = 2³⁰ too.
+BEGINNING = (
+    lambda b: cx.linear_schedule(1.0, 0.0, 128, b),
+    lambda b: cx.polynomial_schedule(1.0, 0.1, 2.0, 128, b),
+    lambda b: cx.exponential_decay(1.0, 10, 0.5, b),
+    lambda b: cx.exponential_decay(1.0, 10, 0.5, b, staircase=True),
+    lambda b: cx.half_life_schedule(0.5, 0.9, 128, b),
+    lambda b: cx.piecewise_constant_schedule(1.0, {b: 0.5, b + 128: 3.0}),
+    lambda b: cx.piecewise_interpolate_schedule("cosine", 1.0, {b: 0.5, b + 128: 3.0}),
+    lambda b: cx.warmup_schedule(cx.cosine_decay_schedule(1.0, 128), b),
+    lambda b: cx.warmup_schedule(1.0, b, restart=False).then(cx.multiplicative_schedule(1.0, 0.9, 9), at=b),
+    lambda b: cx.warmup_cosine_decay_schedule(0.0, 1.0, b, b + 128),
+    lambda b: cx.warmup_stable_decay_schedule(1.0, 128, b - 128, 128, decay="1-sqrt"),
+    lambda b: cx.join_schedules((0.1, cx.rex_schedule(1.0, 128), TRIANGLE), (b, b + 128)),
+)
+AGES = (2**24 - 3, 2**30)
+
+
+def both_ways(schedules):
+    """The values of schedules after some steps, their numbers once constant, once traced."""
+    for traced in (False, True):
+        call = quickly(lambda schedules, k: [s(k) for s in schedules]) if traced else None
+        constant = quickly(lambda k: [s(k) for s in schedules])
+        yield traced, functools.partial(call, schedules) if traced else constant
+
+
+def test_periods_are_kept_at_any_age():
+    """From 2²⁴ − 3 and from 2³⁰ on, a schedule is as from the same phase near 0."""
+    schedules = tuple(schedule for schedule, _, _ in PERIODIC)
+    for traced, call in both_ways(schedules):
+        values = [call(age + STEPS) for age in AGES]
+        for i, (schedule, start, period) in enumerate(PERIODIC):
+            period = float(np.float32(period)) if traced else period
+            for age, value in zip(AGES, values):
+                expected = schedule(start + np.mod(age + STEPS.astype(np.float64) - start, period))
+                np.testing.assert_allclose(value[i], expected, 3e-6, 1e-5 * (period % 1 > 0), err_msg=repr(schedule))
+
+
+def test_beginnings_are_kept_at_any_age():
+    """What begins after 2²⁴ or 2³⁰ steps goes as what begins after 2¹² of them."""
+    steps = np.arange(150)
+    expected = quickly(lambda k: [make(4096)(k) for make in BEGINNING])(4096 + steps)
+    for age in (2**24, 2**30):
+        schedules = tuple(make(age) for make in BEGINNING)
+        for _, call in both_ways(schedules):
+            for schedule, *values in zip(schedules, call(age + steps), expected):
+                np.testing.assert_allclose(*values, rtol=1e-6, atol=1e-9, err_msg=repr(schedule))
+
+
+def test_long_falls_are_exact():
+    """Lengths beyond 2²⁴ end at their last step, and stairs come at their step."""
+    end = 2**24 + 9
+    steps = end - 20 + np.arange(30)
+    ways = (
+        *(cx.linear_schedule(1.0, 0.0, end), cx.polynomial_schedule(1.0, 0.0, 2.0, end)),
+        *(cx.cosine_decay_schedule(1.0, end), cx.rex_schedule(1.0, end), cx.onecycle_schedule(end, 1.0)),
+        *(cx.warmup_cosine_decay_schedule(0.0, 1.0, 9, end), cx.warmup_schedule(1.0, end)),
+        cx.constant_schedule(0.0).then(1.0, at=end),
+    )
+    values = quickly(lambda k: [s(k) for s in ways])(steps)
+    with jax.enable_x64(True):
+        exact = [s(steps) for s in ways]
+    for schedule, value, expected in zip(ways, values, exact):
+        np.testing.assert_allclose(value, expected, rtol=3e-6, err_msg=repr(schedule))
+    for size in (2**20 + 1, 1_000_003):
+        begins = size * np.arange(1, 2**30 // size)
+        stairs = cx.step_schedule(1.0, size, 63 / 64), cx.exponential_decay(1.0, size, 63 / 64, staircase=True)
+        for _, call in both_ways(stairs):
+            for late in (0, 1):
+                for value in call(begins - late):
+                    np.testing.assert_allclose(value, (63 / 64) ** (begins // size - late), rtol=1e-5)
 
 
 # Steps of every kind

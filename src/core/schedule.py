@@ -9,13 +9,22 @@ import numbers
 import operator
 from collections.abc import Callable
 from string import Formatter
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from .numerics import Count, as_count, elapsed, minus, since
 from .value import Number, Range, Value, check_number, code, each, is_array, number, same, static, value
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def counted(at: F) -> F:
+    """Mark a `Schedule.at` that takes a `Count`, and so is exact where float32 does not hold the number of steps."""
+    at.counted = True  # pyright: ignore[reportFunctionMemberAccess]
+    return at
 
 
 class Schedule(Value):
@@ -38,9 +47,10 @@ class Schedule(Value):
     def __call__(self, step: Any) -> jax.Array:
         dtype = jax.dtypes.canonicalize_dtype(np.float64)
         wide = jax.tree.map(lambda x: x.astype(dtype) if is_array(x) else x, self)
-        return wide.at(jnp.asarray(step).astype(dtype))
+        k = as_count(step)
+        return wide.at(k if hasattr(type(self).at, "counted") else elapsed(k))
 
-    def at(self, k: jax.Array) -> Any:
+    def at(self, k: Any) -> Any:
         """The value after ``k`` steps, where ``k`` is an array of floating-point numbers."""
         raise NotImplementedError
 
@@ -72,7 +82,7 @@ class Schedule(Value):
         if (
             isinstance(self, join_schedules)
             and isinstance(at, numbers.Real)
-            and not any(is_array(b) for b in self.boundaries)
+            and not any(map(is_array, self.boundaries))
         ):
             kept = sum(b <= at for b in self.boundaries)
             schedules, boundaries = self.schedules[: kept + 1], self.boundaries[:kept]
@@ -145,9 +155,13 @@ class from_function(Schedule):
         return f"the function {self!r}"
 
     def __call__(self, step: Any) -> jax.Array:
+        dtype = jnp.int32
+        if isinstance(step, Count):
+            whole = jnp.floor(step.high)
+            step = whole.astype(dtype) + jnp.floor(step.high - whole + step.low).astype(dtype)
         step = jnp.asarray(step)
         call = jnp.vectorize(self.function) if step.ndim else self.function
-        return jnp.asarray(call(step.astype(jnp.int32)))
+        return jnp.asarray(call(step.astype(dtype)))
 
     def __repr__(self) -> str:
         return getattr(self.function, "__qualname__", repr(self.function))
@@ -200,8 +214,9 @@ class product(Schedule):
 
     factors: tuple[Any, ...] = number("schedules or numbers", check=each(number_or_schedule))
 
+    @counted
     def at(self, k):
-        return functools.reduce(operator.mul, (value_at(x, k) for x in self.factors), jnp.ones_like(k))
+        return functools.reduce(operator.mul, (value_at(x, k) for x in self.factors), jnp.ones_like(elapsed(k)))
 
     def describe(self) -> str:
         """What the schedule is, in a line."""
@@ -217,8 +232,9 @@ class total(Schedule):
 
     terms: tuple[Any, ...] = number("schedules or numbers", check=each(number_or_schedule))
 
+    @counted
     def at(self, k):
-        return functools.reduce(operator.add, (value_at(x, k) for x in self.terms), jnp.zeros_like(k))
+        return functools.reduce(operator.add, (value_at(x, k) for x in self.terms), jnp.zeros_like(elapsed(k)))
 
     def describe(self) -> str:
         """What the schedule is, in a line."""
@@ -232,8 +248,9 @@ class quotient(Schedule):
     dividend: Any = number("a schedule or a number", check=number_or_schedule)
     divisor: Any = number("a schedule or a number", check=number_or_schedule)
 
+    @counted
     def at(self, k):
-        return jnp.ones_like(k) * value_at(self.dividend, k) / value_at(self.divisor, k)
+        return jnp.ones_like(elapsed(k)) * value_at(self.dividend, k) / value_at(self.divisor, k)
 
     def describe(self) -> str:
         """What the schedule is, in a line."""
@@ -254,8 +271,9 @@ class power(Schedule):
     base: Any = number("a schedule or a number", check=number_or_schedule)
     exponent: Any = number("a schedule or a number", check=number_or_schedule)
 
+    @counted
     def at(self, k):
-        return raised(value_at(self.base, k), value_at(self.exponent, k) * jnp.ones_like(k))
+        return raised(value_at(self.base, k), value_at(self.exponent, k) * jnp.ones_like(elapsed(k)))
 
     def describe(self) -> str:
         """What the schedule is, in a line."""
@@ -281,10 +299,11 @@ class join_schedules(Schedule):
         if plain != sorted(plain):
             raise ValueError(f"`join_schedules.boundaries` must not fall, got {code(self.boundaries)}")
 
+    @counted
     def at(self, k):
         result = value_at(self.schedules[0], k)
         for boundary, schedule in zip(self.boundaries, self.schedules[1:], strict=True):
-            result = jnp.where(k < boundary, result, value_at(schedule, jnp.maximum(k - boundary, 0)))
+            result = jnp.where(minus(k, boundary) < 0, result, value_at(schedule, since(k, boundary)))
         return result
 
     def describe(self) -> str:
@@ -304,9 +323,9 @@ def raised(base: Any, exponent: jax.Array) -> jax.Array:
     return jnp.where(some, safe**exponent, none)
 
 
-def value_at(x: Any, k: jax.Array) -> Any:
+def value_at(x: Any, k: Any) -> Any:
     """What a schedule or number comes to after ``k`` steps. A bare function may return any dtype."""
-    return x(k).astype(k.dtype) if isinstance(x, Schedule) else x
+    return x(k).astype(jax.dtypes.canonicalize_dtype(np.float64)) if isinstance(x, Schedule) else x
 
 
 def _factors(x: Any) -> tuple:
