@@ -1,5 +1,6 @@
 """Mistakes, and what they are told: the link, the field, what came, and the remedy."""
 
+import math
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -8,6 +9,7 @@ import chainax as cx
 import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 import pytest
 
@@ -221,6 +223,22 @@ MISTAKES: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
         ValueError,
         "use jnp.where, join_schedules or step_schedule",
     ),
+    **{
+        f"a schedule that calls {name}": (
+            lambda function=function: cx.sgd(function),
+            ValueError,
+            f"asks for the step's value, which is traced: {words}",
+        )
+        for name, function, words in (
+            ("math.cos", lambda k: 0.1 * math.cos(k), "use jnp.cos"),
+            ("np.sqrt", lambda k: 0.1 / np.sqrt(k + 1), "use jnp.sqrt"),
+            ("min", lambda k: 1.0 - 0.1 * min(k, 9), "use jnp.minimum in place of min"),
+            ("max", lambda k: 0.1 * max(1 - k, 0), "use jnp.maximum in place of max"),
+            ("float", lambda k: 0.1 / (1 + float(k)), "leave float() out and compute with the step itself, an array"),
+            ("int", lambda k: 0.1 ** int(k), "leave int() out and compute with the step itself, an array"),
+            ("no function but a list", lambda k: [0.1, 0.01][k], "for an item of a list write jnp.array(list)[step]"),
+        )
+    },
     "a table of words": (lambda: cx.by_path({"a": "b"}), ValueError, "`by_path['a']` must be a number"),
     "a complex rate": (lambda: cx.sgd(jnp.array([1j, 2])), ValueError, "got an array of complex64"),
     "a keyword for a name": (lambda: cx.chain(**{"lambda": cx.scale(1.0)}), ValueError, "got 'lambda'"),

@@ -394,10 +394,7 @@ def test_double_precision(schedule, x64):
 
 @pytest.mark.parametrize("x64", (False, True), ids=("x32", "x64"))
 def test_bare_function(x64):
-    """A function of the step takes part wherever a schedule does, and gets the step as an int32.
-
-    This one returns float32 under x64 too.
-    """
+    """A function of the step takes part wherever a schedule does. This one returns float32 under x64 too."""
     with jax.enable_x64(x64):
         expected = np.where(STEPS < 3, STEPS / 3, 0.5 ** np.maximum(STEPS - 3.0, 0))
         np.testing.assert_allclose(cx.warmup_schedule(halving, 3)(STEPS), expected, rtol=1e-6)
@@ -407,6 +404,15 @@ def test_bare_function(x64):
         np.testing.assert_allclose(
             cx.bias_corrected_schedule(halving, b1=0.0, b2=0.0)(STEPS), 0.5 ** STEPS.astype(np.float64), rtol=1e-6
         )
+
+
+def test_bare_function_gets_the_widest_integer(x64):
+    """A quotient of whole numbers is float64 where there is float64, also within other schedules and in a step."""
+    inverse = cx.from_function(lambda k: 1 / (k + 1))
+    for schedule in (inverse, 1.0 * inverse, cx.constant_schedule(0.0).then(inverse, at=0)):
+        np.testing.assert_allclose(schedule(STEPS), 1 / (STEPS + 1), rtol=1e-15)
+    tx, state = cx.scale(inverse), cx.scale(inverse).init(np.ones(2))._replace(step=jnp.int32(2))
+    np.testing.assert_allclose(tx.update(np.ones(2), state)[0], 1 / 3, rtol=1e-15)
 
 
 # Values

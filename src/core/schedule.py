@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import dis
 import functools
 import math
 import numbers
 import operator
 from collections.abc import Callable
+from pathlib import Path
 from string import Formatter
 from typing import Any, ClassVar, TypeVar
 
@@ -128,8 +130,9 @@ class from_function(Schedule):
     """A Python function of the step as a schedule. PyTorch's ``LambdaLR`` is ``rate * from_function(f)``.
 
     Links and schedules wrap bare functions in it themselves.
-    The function gets the count of steps taken as a traced int32 scalar, and returns a scalar. It must
-    depend on nothing else that changes: outside of ``jit`` too it is traced once and then reused.
+    The function gets the count of steps taken as a traced scalar, int32 or under ``jax_enable_x64`` int64, and
+    returns a scalar. It must depend on nothing else that changes: outside of ``jit`` too it is traced once and
+    then reused.
     """
 
     function: Callable = static("from the count of steps to a number")
@@ -138,11 +141,9 @@ class from_function(Schedule):
         what = f"{self!r} was given where a number or a schedule is expected, but called on a step it"
         remedy = "To choose by parameter, write by_path({pattern: number}, default=...)"
         try:
-            result = jax.eval_shape(self.function, jax.ShapeDtypeStruct((), jnp.int32))
-        except jax.errors.ConcretizationTypeError as e:
-            raise ValueError(
-                f"{what} asks for the step's value, which is traced: use jnp.where, join_schedules or step_schedule"
-            ) from e
+            result = jax.eval_shape(self.function, jax.ShapeDtypeStruct((), _whole_dtype()))
+        except _NEEDS_VALUE as e:
+            raise ValueError(f"{what} asks for the step's value, which is traced: {_traceable(e)}") from e
         except Exception as e:
             raise ValueError(f"{what} raised {type(e).__name__}: {e}. {remedy}") from e
         shape, dtype = getattr(result, "shape", None), getattr(result, "dtype", None)
@@ -155,7 +156,7 @@ class from_function(Schedule):
         return f"the function {self!r}"
 
     def __call__(self, step: Any) -> jax.Array:
-        dtype = jnp.int32
+        dtype = _whole_dtype()
         if isinstance(step, Count):
             whole = jnp.floor(step.high)
             step = whole.astype(dtype) + jnp.floor(step.high - whole + step.low).astype(dtype)
@@ -165,6 +166,49 @@ class from_function(Schedule):
 
     def __repr__(self) -> str:
         return getattr(self.function, "__qualname__", repr(self.function))
+
+
+_JAX = str(Path(jax.__file__).parent)
+_NEEDS_VALUE = (
+    jax.errors.ConcretizationTypeError,
+    jax.errors.TracerArrayConversionError,
+    jax.errors.TracerIntegerConversionError,
+)
+
+
+def _whole_dtype() -> Any:
+    """The widest integers, so that quotients of them are as wide as floating-point numbers can be."""
+    return jax.dtypes.canonicalize_dtype(np.int64)
+
+
+def _traceable(error: Exception) -> str:
+    """What to write in place of that which needs the value of a traced step."""
+    name = _called(error)
+    if name in ("min", "max"):
+        return f"use jnp.{name}imum in place of {name}"
+    if name in ("float", "int", "bool"):
+        return f"leave {name}() out and compute with the step itself, an array"
+    if hasattr(jnp, name):
+        return f"use jnp.{name}"
+    if isinstance(error, jax.errors.TracerIntegerConversionError) and not name:
+        return "for an item of a list write jnp.array(list)[step]"
+    return "use jnp.where, join_schedules or step_schedule"
+
+
+def _called(error: Exception) -> str:
+    """The name of the function whose call raised, in the last frame that is not JAX's; empty for what is no call."""
+    tb = last = error.__traceback__
+    while tb is not None:
+        last = last if tb.tb_frame.f_code.co_filename.startswith(_JAX) else tb
+        tb = tb.tb_next
+    loaded: dict[Any, str] = {}  # the name that was loaded last, by the line and column where its expression begins
+    for instruction in dis.get_instructions(last.tb_frame.f_code) if last else ():
+        begin = instruction.positions and instruction.positions[::2]
+        if last and instruction.offset == last.tb_lasti:
+            return loaded.get(begin, "") if instruction.opname.startswith("CALL") else ""
+        if instruction.opname.startswith("LOAD") and isinstance(instruction.argval, str):
+            loaded[begin] = instruction.argval
+    return ""
 
 
 @value
