@@ -31,7 +31,7 @@ class piecewise_interpolate_schedule(Schedule):
     interpolate_type: str = static("shape of each piece", one_of=CURVES)
     init_value: Number = number("value at step 0")
     boundaries_and_scales: tuple[tuple[Any, Any], ...] = number(
-        "the factors by their step: a dict, or pairs", low=0.0, check=step_pairs
+        "the factors by their step: a dict, or pairs", low=0.0, steps=True, check=step_pairs
     )
 
     phrase = (
@@ -55,14 +55,14 @@ class linear_onecycle_schedule(Schedule):
     first value's return at the one below ``pct_final``. PyTorch's is `onecycle_schedule`.
     """
 
-    transition_steps: Number = number("length of the cycle, in steps", low=1.0)
+    transition_steps: Number = number("length of the cycle, in steps", low=1.0, steps=True)
     peak_value: Number = number("the largest value")
     pct_start: Number = number("share of the way up to the peak", default=0.3, low=0.0, high=1.0, closed=True)
     pct_final: Number = number(
         "share up to the return to the first value", default=0.85, low=0.0, high=1.0, closed=True
     )
-    div_factor: Number = number("the peak over the first value", default=25.0)
-    final_div_factor: Number = number("the first value over the last", default=1e4)
+    div_factor: Number = number("the peak over the first value", default=25.0, low=0.0, open=True)
+    final_div_factor: Number = number("the first value over the last", default=1e4, low=0.0, open=True)
 
     phrase = (
         "lines from {peak_value}/{div_factor} to {peak_value}, back at {pct_final} of {transition_steps} steps, "
@@ -89,11 +89,11 @@ class cosine_onecycle_schedule(Schedule):
     PyTorch's is `onecycle_schedule`.
     """
 
-    transition_steps: Number = number("length of the cycle, in steps", low=1.0)
+    transition_steps: Number = number("length of the cycle, in steps", low=1.0, steps=True)
     peak_value: Number = number("the largest value")
     pct_start: Number = number("share of the way up to the peak", default=0.3, low=0.0, high=1.0, closed=True)
-    div_factor: Number = number("the peak over the first value", default=25.0)
-    final_div_factor: Number = number("the first value over the last", default=1e4)
+    div_factor: Number = number("the peak over the first value", default=25.0, low=0.0, open=True)
+    final_div_factor: Number = number("the first value over the last", default=1e4, low=0.0, open=True)
 
     phrase = (
         "half cosines from {peak_value}/{div_factor} to {peak_value} and to 1/{final_div_factor} of the first "
@@ -119,11 +119,11 @@ class onecycle_schedule(Schedule):
     peak is at step pct_start·T − 1, which need not be whole, and the last value at step T − 1; it stays.
     """
 
-    total_steps: Number = number("length T of the cycle, the last step included", low=1.0)
+    total_steps: Number = number("length T of the cycle, the last step included", low=1.0, steps=True)
     peak_value: Number = number("the largest value")
     pct_start: Number = number("share of the steps up to the peak", default=0.3, low=0.0, high=1.0, closed=True)
-    div_factor: Number = number("the peak over the first value", default=25.0)
-    final_div_factor: Number = number("the first value over the last", default=1e4)
+    div_factor: Number = number("the peak over the first value", default=25.0, low=0.0, open=True)
+    final_div_factor: Number = number("the first value over the last", default=1e4, low=0.0, open=True)
     interpolate_type: str = static("shape of each phase", default="cosine", one_of=CURVES)
     three_phase: bool = static("fall to the first value, then to the last", default=False, one_of=(False, True))
 
@@ -147,7 +147,7 @@ class onecycle_momentum_schedule(Schedule):
     chain(trace(onecycle_momentum_schedule(90)), scale_by_lr(onecycle_schedule(90, 0.1)))
     """
 
-    total_steps: Number = number("length T of the cycle, the last step included", low=1.0)
+    total_steps: Number = number("length T of the cycle, the last step included", low=1.0, steps=True)
     base_momentum: Number = number("the least value, when the rate is at its peak", default=0.85)
     max_momentum: Number = number("the first and the last value", default=0.95)
     pct_start: Number = number("share of the steps up to the peak", default=0.3, low=0.0, high=1.0, closed=True)
@@ -174,9 +174,9 @@ class warmup_stable_decay_schedule(Schedule):
     """
 
     peak_value: Number = number("the value that is kept")
-    warmup_steps: Number = number("length of the warm-up, in steps", low=0.0)
-    stable_steps: Number = number("how long the peak is kept", low=0.0)
-    decay_steps: Number = number("length of the decay alone", low=0.0)
+    warmup_steps: Number = number("length of the warm-up, in steps", low=0.0, steps=True)
+    stable_steps: Number = number("how long the peak is kept", low=0.0, steps=True)
+    decay_steps: Number = number("length of the decay alone", low=0.0, steps=True)
     init_value: Number = number("value at step 0", default=0.0)
     end_value: Number = number("the last value, which it then keeps", default=0.0)
     decay: str = static("shape of the decay", default="linear", one_of=tuple(SHAPES))
@@ -207,9 +207,9 @@ class cyclic_schedule(Schedule):
 
     init_value: Number = number("value at the start of each cycle")
     peak_value: Number = number("value at the top of the first cycle")
-    step_size_up: Number = number("steps on the way up", default=2000.0, low=1.0)
+    step_size_up: Number = number("steps on the way up", default=2000.0, low=1.0, steps=True)
     step_size_down: Number = number(
-        "steps on the way down; as many as up", default=None, low=1.0, check=optional_number
+        "steps on the way down; as many as up", default=None, low=1.0, steps=True, check=optional_number
     )
     scale: Hyper = number("factor of the height", default=1.0, check=number_or_schedule)
     scale_by: str = static("what the scale counts", default="cycle", one_of=("cycle", "step"))
@@ -234,7 +234,7 @@ class cosine_annealing_schedule(Schedule):
     """Half a cosine down, half a cosine up, and so on for ever. PyTorch's ``CosineAnnealingLR``."""
 
     init_value: Number = number("value at step 0 and every second end")
-    half_period: Number = number("steps from an end to the next: PyTorch's T_max", low=1.0)
+    half_period: Number = number("steps from an end to the next: PyTorch's T_max", low=1.0, steps=True)
     end_value: Number = number("value at the other ends", default=0.0)
 
     phrase = "a cosine between {init_value} and {end_value}, {half_period} steps down and as many up"
@@ -254,7 +254,7 @@ class warm_restarts_schedule(Schedule):
     """
 
     init_value: Number = number("value at each restart")
-    period: Number = number("length of the first period, in steps", low=1.0)
+    period: Number = number("length of the first period, in steps", low=1.0, steps=True)
     factor: Number = number("each period's length over the last's", default=1.0, low=1.0)
     end_value: Number = number("value that each period decays to", default=0.0)
 

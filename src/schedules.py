@@ -8,6 +8,7 @@ swept and differentiated.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -31,7 +32,8 @@ def step_pairs(where: str, x: Any, limits: Range) -> tuple[tuple[Any, Any], ...]
     pairs = tuple(x.items() if isinstance(x, Mapping) else x) if isinstance(x, Iterable) else None
     if pairs is None or not all(isinstance(pair, (tuple, list)) and len(pair) == 2 for pair in pairs):
         raise ValueError(f"`{where}` must be {{step: number}} or pairs of them, got {code(x)}")
-    pairs = tuple((check_number(where, step, limits), check_number(where, x, limits)) for step, x in pairs)
+    of_x = dataclasses.replace(limits, steps=False)
+    pairs = tuple((check_number(where, step, limits), check_number(where, x, of_x)) for step, x in pairs)
     return pairs if any(is_array(step) for step, _ in pairs) else tuple(sorted(pairs, key=lambda pair: pair[0]))
 
 
@@ -46,8 +48,8 @@ class linear_schedule(Schedule):
 
     init_value: Number = number("value until the transition begins")
     end_value: Number = number("value when it has ended")
-    transition_steps: Number = number("its length, in steps", low=0.0)
-    transition_begin: Number = number("the step at which it begins", default=0.0, low=0.0)
+    transition_steps: Number = number("its length, in steps", low=0.0, steps=True)
+    transition_begin: Number = number("the step at which it begins", default=0.0, low=0.0, steps=True)
 
     phrase = "a line from {init_value} to {end_value} over {transition_steps} steps; begun at step {transition_begin}"
 
@@ -63,8 +65,8 @@ class polynomial_schedule(Schedule):
     init_value: Number = number("value until the transition begins")
     end_value: Number = number("value when it has ended")
     power: Number = number("1 is a straight line", low=0.0)
-    transition_steps: Number = number("its length T, in steps", low=0.0)
-    transition_begin: Number = number("the step at which it begins", default=0.0, low=0.0)
+    transition_steps: Number = number("its length T, in steps", low=0.0, steps=True)
+    transition_begin: Number = number("the step at which it begins", default=0.0, low=0.0, steps=True)
 
     phrase = (
         "from {init_value} to {end_value} over {transition_steps} steps as the way left to the power {power}; "
@@ -84,9 +86,9 @@ class exponential_decay(Schedule):
     """init·rate^(k/T). With T = 1 PyTorch's ``ExponentialLR``; ``staircase`` holds the value for T steps at a time."""
 
     init_value: Number = number("value at step 0")
-    transition_steps: Number = number("T, the steps in which the value falls by the rate", low=1.0)
+    transition_steps: Number = number("T, the steps in which the value falls by the rate", low=1.0, steps=True)
     decay_rate: Number = number("the factor", low=0.0)
-    transition_begin: Number = number("the step at which the decay begins", default=0.0, low=0.0)
+    transition_begin: Number = number("the step at which the decay begins", default=0.0, low=0.0, steps=True)
     staircase: bool = static("fall at multiples of T only", default=False, one_of=(False, True))
     end_value: Number = number("where the decay (or growth) stops, if anywhere", default=None, check=optional_number)
 
@@ -111,7 +113,7 @@ class step_schedule(Schedule):
     """Multiplied by γ every ``step_size`` steps. PyTorch's ``StepLR``."""
 
     init_value: Number = number("value at step 0")
-    step_size: Number = number("steps between the falls", low=1.0)
+    step_size: Number = number("steps between the falls", low=1.0, steps=True)
     gamma: Number = number("the factor", default=0.1, low=0.0)
 
     phrase = "{init_value}, times {gamma} every {step_size} steps"
@@ -134,7 +136,7 @@ class piecewise_constant_schedule(Schedule):
 
     init_value: Number = number("value at step 0")
     boundaries_and_scales: tuple[tuple[Any, Any], ...] = number(
-        "the factors by their step: a dict, or pairs", low=0.0, check=step_pairs
+        "the factors by their step: a dict, or pairs", low=0.0, steps=True, check=step_pairs
     )
 
     phrase = "{init_value}; times the second of each (step, factor) in {boundaries_and_scales}"
@@ -196,9 +198,9 @@ class inverse_sqrt_schedule(Schedule):
     """
 
     peak_value: Number = number("value when the warm-up ends")
-    warmup_steps: Number = number("length of the warm-up, in steps", low=0.0)
+    warmup_steps: Number = number("length of the warm-up, in steps", low=0.0, steps=True)
     init_value: Number = number("value at t = 0", default=0.0)
-    first_step: Number = number("t at the first update: the paper counts from 1", default=0.0, low=0.0)
+    first_step: Number = number("t at the first update: the paper counts from 1", default=0.0, low=0.0, steps=True)
 
     phrase = (
         "a line from {init_value} to {peak_value} over {warmup_steps} steps, then {peak_value}·√({warmup_steps}/t); "
@@ -219,7 +221,7 @@ class cosine_decay_schedule(Schedule):
     """
 
     init_value: Number = number("value at step 0")
-    decay_steps: Number = number("length of the decay, in steps", low=0.0)
+    decay_steps: Number = number("length of the decay, in steps", low=0.0, steps=True)
     alpha: Number = number("the last value, as a fraction of the first", default=0.0)
     exponent: Number = number("the power to which the cosine is raised", default=1.0, low=0.0)
 
@@ -238,7 +240,7 @@ class rex_schedule(Schedule):
     """
 
     init_value: Number = number("value at step 0")
-    decay_steps: Number = number("length of the decay, in steps", low=0.0)
+    decay_steps: Number = number("length of the decay, in steps", low=0.0, steps=True)
     end_value: Number = number("the last value", default=0.0)
 
     phrase = "REX from {init_value} to {end_value} over {decay_steps} steps"
@@ -258,7 +260,7 @@ class warmup_schedule(Schedule):
     """
 
     after: Hyper = number("what follows, a schedule or a number", check=to_schedule)
-    warmup_steps: Number = number("length of the warm-up, in steps", low=0.0)
+    warmup_steps: Number = number("length of the warm-up, in steps", low=0.0, steps=True)
     init_value: Number = number("value at step 0", default=0.0)
     restart: bool = static("count the other schedule from the end of the warm-up", default=True, one_of=(False, True))
 
@@ -283,8 +285,8 @@ class warmup_cosine_decay_schedule(Schedule):
 
     init_value: Number = number("value at step 0")
     peak_value: Number = number("value when the warm-up ends")
-    warmup_steps: Number = number("length of the warm-up, in steps", low=0.0)
-    decay_steps: Number = number("length of warm-up and decay together, in steps", low=0.0)
+    warmup_steps: Number = number("length of the warm-up, in steps", low=0.0, steps=True)
+    decay_steps: Number = number("length of warm-up and decay together, in steps", low=0.0, steps=True)
     end_value: Number = number("the last value", default=0.0)
     exponent: Number = number("the power to which the cosine is raised", default=1.0, low=0.0)
 
@@ -322,8 +324,8 @@ class half_life_schedule(Schedule):
 
     init_value: Number = number("β until the transition begins", low=0.0, high=1.0)
     end_value: Number = number("β when it has ended", low=0.0, high=1.0)
-    transition_steps: Number = number("its length, in steps", low=0.0)
-    transition_begin: Number = number("the step at which it begins", default=0.0)
+    transition_steps: Number = number("its length, in steps", low=0.0, steps=True)
+    transition_begin: Number = number("the step at which it begins", default=0.0, steps=True)
 
     phrase = (
         "a decay from {init_value} to {end_value} whose memory grows along a line over {transition_steps} steps; "

@@ -1,8 +1,10 @@
 """Schedules: formulas, ends and boundaries, and what makes them values. See test_schedules_torch for PyTorch's."""
 
+import dataclasses
 import functools
 import json
 import pickle
+import re
 
 import chainax as cx
 import jax
@@ -487,10 +489,16 @@ def test_changed_numbers_compile_once(schedule):
 # Bad input
 
 LINE = cx.linear_schedule(1.0, 0.0, 4)
+REFUSED = {
+    (cx.quotient, "divisor", 0.0),
+    *((cx.warmup_cosine_decay_schedule, "decay_steps", x) for x in (0.0, 1.0)),
+}
+FIRST = np.array([0, 1, 2, 9, 50])
+KINDS = {type(s): s for s in reversed(SCHEDULES)}
 NUMERIC = [
-    (type(s), field)
-    for s in {type(s): s for s in SCHEDULES}.values()
-    for field in type(s)._leaves
+    (cls, field)
+    for cls in KINDS
+    for field in cls._leaves
     if field not in ("schedules", "boundaries", "factors", "terms", "boundaries_and_scales")
 ]
 
@@ -504,6 +512,63 @@ def test_what_is_no_number(cls, field, bad):
     good = next(s for s in SCHEDULES if type(s) is cls)
     with pytest.raises(ValueError, match=f"`{cls.__name__}.{field}` must"):
         good.replace(**{field: bad})
+
+
+STEP_FIELDS = [
+    (cls, field) for cls in KINDS for field in cls._leaves if cls.__dataclass_fields__[field].metadata["range"].steps
+]
+
+
+def test_every_length_is_known_as_one():
+    """Whatever a field's name says counts steps does."""
+    named = [(cls, x) for cls in KINDS for x in cls._leaves if re.search("steps?(_|$)|period|begin|boundar", x)]
+    assert set(named) == set(STEP_FIELDS)
+
+
+@pytest.mark.parametrize(("cls", "field"), STEP_FIELDS, ids=lambda x: getattr(x, "__name__", x))
+def test_a_share_is_no_number_of_steps(cls, field):
+    """Between 0 and 1 nothing counts steps; the error shows the order of the arguments. From 1 on fractions do."""
+    good = KINDS[cls].replace(warmup_steps=0) if cls is cx.warmup_cosine_decay_schedule else KINDS[cls]
+
+    def build(length):
+        several = {"boundaries": (length,) * 2, "boundaries_and_scales": ((length, 0.5),)}
+        return good.replace(**{field: several.get(field, length)})
+
+    order = ", ".join(f.name for f in dataclasses.fields(cls))
+    for share in (1e-3, 0.1, np.float32(0.5), 1 - 1e-9, jnp.float32(0.5)):
+        words = rf"`{cls.__name__}.{field}.*` counts steps and must be .*at least 1, got 0\."
+        with pytest.raises(ValueError, match=words) as caught:
+            build(share)
+        assert str(caught.value).endswith(f"; the arguments are {cls.__name__}({order})")
+    for length in (1, 1.5, jnp.float32(1.25)):
+        assert build(length) != build(2.5)
+    if cls.__dataclass_fields__[field].metadata["range"].admits(0) and (cls, field, 0.0) not in REFUSED:
+        build(0)
+
+
+def test_fractional_warm_ups_stay():
+    """Those of prebuilt chains, of which the first step is counted too."""
+    for steps in (1, 1.5, 2.5):
+        assert cx.ademamix(warmup_steps=steps) != cx.ademamix()
+        assert cx.schedule_free_adamw(1e-3, warmup_steps=steps) != cx.schedule_free_adamw(1e-3)
+    for build in (cx.ademamix, cx.schedule_free_adamw):
+        with pytest.raises(ValueError, match=r"counts steps and must be 0 or at least 1, got 0\.5"):
+            build(1e-3, warmup_steps=0.5)
+
+
+@pytest.mark.parametrize(("cls", "field"), NUMERIC, ids=lambda x: getattr(x, "__name__", x))
+def test_ends_of_every_range_give_numbers(cls, field):
+    """Whatever the field admits, nothing is NaN, infinite or an error in the first steps, for arrays too."""
+    good, limits = KINDS[cls], cls.__dataclass_fields__[field].metadata["range"]
+    low, high = max(limits.low, -1.0), min(limits.high, 50.0)
+    for number in (low, low + 1e-30, 0.0, 1.0, np.nextafter(high, low), high):
+        refused = (cls, field, number) in REFUSED
+        if not limits.admits(number) or (limits.steps and 0 < number < 1) or refused:
+            continue
+        schedule = good.replace(**{field: number})
+        assert np.all(np.isfinite(schedule(FIRST))), number
+        if limits.admits(np.float32(number)):
+            assert np.all(np.isfinite(jax.tree.map(jnp.float32, schedule)(FIRST))), number
 
 
 @pytest.mark.parametrize(
@@ -555,6 +620,10 @@ def test_what_is_no_number(cls, field, bad):
         (lambda: cx.piecewise_interpolate_schedule("cubic", 1.0, {}), "type` must be one of 'linear', 'cosine', got"),
         (lambda: cx.multiplicative_schedule(1.0, 0.5, 3.0), "steps` must be a whole number from 0, got 3"),
         (lambda: cx.multiplicative_schedule(1.0, 0.5, -1), "steps` must be a whole number from 0, got -1"),
+        (lambda: LINE / 0.0, "`quotient.divisor` must not be 0"),
+        (lambda: cx.power(-1.0, LINE), r"`power.base` must lie in \[0, ∞\), got -1"),
+        (lambda: cx.onecycle_schedule(90, 1.0, div_factor=0.0), r"`onecycle_schedule.div_factor` must lie in \(0, ∞\)"),
+        (lambda: cx.cosine_onecycle_schedule(90, 1.0, final_div_factor=0), r"factor` must lie in \(0, ∞\), got 0"),
         (lambda: cx.onecycle_schedule(90, 1.0, 1.1), r"`onecycle_schedule.pct_start` must lie in \[0, 1\], got 1.1"),
         (lambda: cx.cyclic_schedule(0.1, 1.0, 5, 0), r"`cyclic_schedule.step_size_down` must lie in \[1, ∞\)"),
         (lambda: cx.cyclic_schedule(0.1, 1.0, scale_by="epoch"), "`cyclic_schedule.scale_by` must be one of"),

@@ -42,12 +42,13 @@ def hyper(
     low: float = 0.0,
     high: float = math.inf,
     closed: bool = False,
+    open: bool = False,
 ) -> Any:
     """Declare a hyperparameter of a link: its symbol, meaning, default and range ``low <= x < high``.
 
-    ``closed`` admits ``x == high`` too. The value may be a number, a schedule, or `by_path`.
+    ``closed`` admits ``x == high`` too, ``open`` not ``x == low``. The value may be a number, a schedule, or `by_path`.
     """
-    return number(doc, default=default, symbol=symbol, low=low, high=high, closed=closed, check=check_hyper)
+    return number(doc, default=default, symbol=symbol, low=low, high=high, closed=closed, open=open, check=check_hyper)
 
 
 @register

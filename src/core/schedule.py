@@ -290,7 +290,11 @@ class quotient(Schedule):
     """One schedule or number divided by another."""
 
     dividend: Any = number("a schedule or a number", check=number_or_schedule)
-    divisor: Any = number("a schedule or a number", check=number_or_schedule)
+    divisor: Any = number("a schedule or a number, not 0", check=number_or_schedule)
+
+    def check(self):
+        if isinstance(self.divisor, float) and self.divisor == 0:
+            raise ValueError("`quotient.divisor` must not be 0")
 
     @counted
     def at(self, k):
@@ -312,7 +316,7 @@ class power(Schedule):
     power(10, linear_schedule(-5, 0, 1000))
     """
 
-    base: Any = number("a schedule or a number", check=number_or_schedule)
+    base: Any = number("a schedule or a number", low=0.0, check=number_or_schedule)
     exponent: Any = number("a schedule or a number", check=number_or_schedule)
 
     @counted
@@ -330,7 +334,7 @@ class join_schedules(Schedule):
 
     schedules: tuple[Any, ...] = number("the schedules or numbers, in order", check=each(to_schedule))
     boundaries: tuple[Any, ...] = number(
-        doc="the steps at which the second, third, ... begins", low=0.0, check=each(check_number)
+        doc="the steps at which the second, third, ... begins", low=0.0, steps=True, check=each(check_number)
     )
 
     def check(self):

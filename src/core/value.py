@@ -35,20 +35,27 @@ else:
 
 @dataclasses.dataclass(frozen=True)
 class Range:
-    """The numbers that a field admits: ``low <= x < high``, or ``x <= high`` where ``closed``."""
+    """The numbers that a field admits: ``low <= x < high``.
+
+    ``closed`` admits ``high`` too, ``open`` not ``low``. A field that counts ``steps`` admits nothing between 0 and 1,
+    which would be a share of the run, or a number that was meant for another field.
+    """
 
     symbol: str = ""
     low: float = -math.inf
     high: float = math.inf
     closed: bool = False
+    open: bool = False
+    steps: bool = False
 
     def __str__(self) -> str:
-        low = "[" if math.isfinite(self.low) else "("
+        low = "[" if math.isfinite(self.low) and not self.open else "("
         high = "]" if self.closed and math.isfinite(self.high) else ")"
         return f"{low}{self.low:g}, {self.high:g}{high}".replace("inf", "∞")
 
     def admits(self, x: float) -> bool:
-        return self.low <= x < self.high or (self.closed and x == self.high)
+        above = self.low < x if self.open else self.low <= x
+        return above and (x < self.high or (self.closed and x == self.high))
 
 
 def number(
@@ -59,10 +66,12 @@ def number(
     low: float = -math.inf,
     high: float = math.inf,
     closed: bool = False,
+    open: bool = False,
+    steps: bool = False,
     check: Callable[[str, Any, Range], Any] | None = None,
 ) -> Any:
-    """A numeric field: a Python number or a scalar array, and a leaf of the pytree."""
-    limits = Range(symbol, low, high, closed)
+    """A numeric field: a Python number or a scalar array, and a leaf of the pytree. For the limits see `Range`."""
+    limits = Range(symbol, low, high, closed, open, steps)
     metadata = {"range": limits, "doc": doc, "leaf": True, "check": check or check_number}
     return dataclasses.field(default=default, metadata=metadata)
 
@@ -93,9 +102,15 @@ class Value:
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):  # pyright: ignore[reportArgumentType]
             where = f"{type(self).__name__}.{field.name}"
-            given = getattr(self, field.name)
+            given, limits = getattr(self, field.name), field.metadata.get("range")
             if check := field.metadata.get("check"):
-                fill(self, **{field.name: check(where, given, field.metadata.get("range"))})
+                try:
+                    fill(self, **{field.name: check(where, given, limits)})
+                except ValueError as e:
+                    if limits is None or not limits.steps:
+                        raise
+                    names = ", ".join(f.name for f in dataclasses.fields(self))  # pyright: ignore[reportArgumentType]
+                    raise ValueError(f"{e}; the arguments are {type(self).__name__}({names})") from None
             elif one_of := field.metadata.get("one_of"):
                 if given not in one_of:
                     raise ValueError(f"`{where}` must be one of {', '.join(map(repr, one_of))}, got {given!r}")
@@ -256,6 +271,9 @@ def check_number(where: str, x: Any, limits: Range) -> Any:
         x = x.item()
     if isinstance(x, numbers.Real) and not isinstance(x, bool):
         x = float(x)
+        if limits.steps and 0 < x < 1:
+            least = "0 or at least 1" if limits.low <= 0 else "at least 1"
+            raise ValueError(f"`{where}` counts steps and must be {least}, got {code(x)}, which may be a share of them")
         if not limits.admits(x):
             raise ValueError(f"`{where}` must lie in {limits}, got {code(x)}")
         return x
