@@ -127,7 +127,8 @@ class step_schedule(Schedule):
 class piecewise_constant_schedule(Schedule):
     """Multiplied by a factor at each of some steps.
 
-    PyTorch's ``MultiStepLR``, with ``{step: gamma for step in milestones}``.
+    PyTorch's ``MultiStepLR``, with ``[(step, gamma) for step in milestones]``. A dict would keep only one of several
+    factors at the same step.
 
     >>> import chainax as cx
     >>> cx.piecewise_constant_schedule(1.0, {30: 0.1, 80: 0.5})

@@ -131,6 +131,17 @@ def chained(draw, lr):
     return lr * schedule * cx.step_schedule(1.0, size, 0.9) * cx.exponential_decay(1.0, 1, 0.999), make
 
 
+def chained_cosine(draw, lr):
+    """A cosine to 0 and a fall at every step: as long as PyTorch's cosine falls."""
+    gamma = draw.uniform(0.99, 1.0)
+
+    def make(o):
+        parts = lr_scheduler.CosineAnnealingLR(o, 2 * STEPS), lr_scheduler.ExponentialLR(o, gamma)
+        return lr_scheduler.ChainedScheduler(list(parts))
+
+    return cx.cosine_decay_schedule(lr, 2 * STEPS) * cx.exponential_decay(1.0, 1, gamma), make
+
+
 def function(draw, lr):
     """The rate times a function of the step."""
     decay = draw.uniform(0.001, 0.1)
@@ -226,10 +237,24 @@ FAMILIES = (
         warmup_cosine,
         joined,
     ),
-    *(cut_short, chained, function, multiplicative, multi_step, annealing),
+    *(cut_short, chained, chained_cosine, function, multiplicative, multi_step, annealing),
     *map(cyclic, ("triangular", "triangular2", "exp_range", "custom")),
     *ONE_CYCLES,
 )
+
+
+@pytest.mark.parametrize(("half", "end"), ((2 * STEPS, 0.1), (STEPS // 4, 0.0)), ids=("eta_min", "turned"))
+def test_chained_cosine_of_pytorch_is_no_product(half, end):
+    """Why `product` excludes it: with an ``eta_min``, and once it has turned, PyTorch's chain is another curve."""
+
+    def make(o):
+        parts = lr_scheduler.CosineAnnealingLR(o, half, end), lr_scheduler.ExponentialLR(o, 0.997)
+        return lr_scheduler.ChainedScheduler(list(parts))
+
+    rates, _ = settings_of(1.0, make)
+    ours = cx.cosine_annealing_schedule(1.0, half, end) * cx.exponential_decay(1.0, 1, 0.997)
+    assert np.max(np.abs(rates - ours(np.arange(STEPS)))) > 0.02
+
 
 # PyTorch multiplies the last rate by a quotient at each step, so its rounding errors add up: 1000 of
 # them at 1.1e-16 are 1e-13. Ours does not depend on the steps before, and keeps float32's 6e-8 but

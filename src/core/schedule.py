@@ -251,7 +251,11 @@ def to_schedule(where: str, x: Any, limits: Range) -> Schedule:
 
 @value
 class product(Schedule):
-    """The product of schedules and numbers. PyTorch's ``ChainedScheduler``.
+    """The product of schedules and numbers.
+
+    PyTorch's ``ChainedScheduler``, where one factor carries the learning rate and the others start from 1, as in
+    ``step_schedule(rate, 30) * exponential_decay(1.0, 1, 0.99)``. Not with ``CosineAnnealingLR`` in the chain: that one
+    takes its ``eta_min`` off the rate of the whole chain, and at its lowest point forgets the other factors.
 
     Errors: ``ValueError`` unless every factor is a schedule, a function of the step or a number.
     """
