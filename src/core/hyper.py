@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import re
 from collections import Counter
@@ -76,7 +77,7 @@ class by_path(Value):
             raise ValueError(f"`by_path` needs a table {{pattern: number}}, got {table!r}")
         for pattern in table:
             try:
-                re.compile(pattern)
+                compiled(pattern)
             except (re.error, TypeError) as e:
                 raise ValueError(f"`by_path`: {pattern!r} is no regular expression: {e}") from None
             if not isinstance(pattern, str):
@@ -89,7 +90,11 @@ class by_path(Value):
         """The entries by pattern, in order."""
         return dict(zip(self.patterns, self.entries))
 
-    @property
+    def find(self, path: str) -> int:
+        """The index of the pattern that decides for a path; one past the last for none."""
+        return _finder(self.patterns)(path)
+
+    @functools.cached_property
     def of_numbers(self) -> bool:
         """Whether the entries are numbers and schedules, as in a hyperparameter."""
         entries = self.entries if self.default is None else (*self.entries, self.default)
@@ -143,12 +148,30 @@ def _entry(label: str, x: Any) -> Any:
 
 def pick(where: str, table: by_path, path: str) -> tuple[int, Any]:
     """The entry for a parameter's path, and its index: that of the pattern, or one past them for the default."""
-    for i, pattern in enumerate(table.patterns):
-        if re.search(pattern, path):
-            return i, table.entries[i]
+    i = table.find(path)
+    if i < len(table.entries):
+        return i, table.entries[i]
     if table.default is None:
         raise PlainKeyError(f"`{where}`: no pattern of {table!r} matches parameter {path!r}: add one, or a default")
-    return len(table.patterns), table.default
+    return i, table.default
+
+
+@functools.lru_cache(maxsize=2**14)  # `re` itself forgets all but 512
+def compiled(pattern: str) -> re.Pattern:
+    """The regular expression."""
+    return re.compile(pattern)
+
+
+@functools.lru_cache(maxsize=256)
+def _finder(patterns: tuple[str, ...]) -> Callable[[str], int]:
+    """`by_path.find` for these patterns, which looks at each path once."""
+    expressions = [compiled(pattern) for pattern in patterns]
+
+    @functools.cache
+    def find(path: str) -> int:
+        return next((i for i, expression in enumerate(expressions) if expression.search(path)), len(expressions))
+
+    return find
 
 
 def chosen(links: Iterable[tuple[str, Any]], path: str) -> tuple[int, ...]:

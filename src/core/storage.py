@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import math
-import re
 from collections.abc import Iterable
 from typing import Any, ClassVar
 
@@ -237,7 +236,7 @@ class storage(Value):
     def refuse(self, name: str, path: str, p: Any) -> None:
         """Raise if a pattern gives a format to this leaf, which has no slots."""
         for slot, given in self.table.items():
-            if isinstance(given, by_path) and any(re.search(pattern, path) for pattern in given.patterns):
+            if isinstance(given, by_path) and given.find(path) < len(given.patterns):
                 raise TypeError(
                     f"`{name}.{slot}`: {given!r} gives a format to {path!r}, which is {show(p)} and has no slots"
                 )
