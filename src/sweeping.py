@@ -21,7 +21,7 @@ from .core.chain import chain, stack
 from .core.hyper import by_path
 from .core.transformation import Transformation
 from .core.tree import flatten
-from .core.value import Value, code, is_array, same, unknown_field
+from .core.value import Value, code, is_array, same, shortest, unknown_field
 from .core.warning import warn
 
 Tell = Callable[[str, int], None]
@@ -390,7 +390,7 @@ def _column(values: list[Any]) -> np.ndarray:
         return np.array(values)
     if all(map(_is_number, present)):
         return np.array([math.nan if x is _ABSENT else float(x) for x in values])
-    return np.array(["" if x is _ABSENT else x if isinstance(x, str) else code(x) for x in values])
+    return np.array(["" if x is _ABSENT else x if isinstance(x, str) else code(shortest(x)) for x in values])
 
 
 def _texts(label: str, values: list[Any]) -> list[str]:

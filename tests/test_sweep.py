@@ -349,7 +349,7 @@ MISTAKES: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "an array for a list": (
         lambda: cx.grid(ADAMW, {"scale_by_adam.b2": jnp.array(0.5)}),
         ValueError,
-        "at least one, got 0.5",
+        "at least one, got jnp.float32(0.5)",
     ),
     "an unknown link": (
         lambda: cx.grid(ADAMW, {"scale_by_adma.b2": [0.9]}),

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .numerics import Count, as_count, elapsed, minus, since
-from .value import Number, Range, Value, check_number, code, each, is_array, number, same, static, value
+from .value import Number, Range, Value, check_number, code, each, is_array, number, same, shortest, static, value
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -392,6 +392,7 @@ def _say(x: Any) -> str:
     """A field as `Schedule.describe` shows it."""
     if isinstance(x, Schedule):
         return x.describe()
+    x = shortest(x)
     return f"{x:.6g}" if isinstance(x, float) else code(x)
 
 

@@ -239,7 +239,7 @@ def code(x: Any) -> str:
     if isinstance(x, Tracer):
         return f"traced {x.dtype}{list(x.shape)}"
     if is_array(x):
-        return repr(x.item()) if x.ndim == 0 else f"{x.dtype}{list(x.shape)}"
+        return f"jnp.{x.dtype}({code(shortest(x))})" if x.ndim == 0 else f"{x.dtype}{list(x.shape)}"
     if isinstance(x, tuple):
         return f"({', '.join(map(code, x))}{',' if len(x) == 1 else ''})"
     if isinstance(x, Mapping):
@@ -247,6 +247,12 @@ def code(x: Any) -> str:
     if inspect.isfunction(x):
         return x.__qualname__
     return repr(x)
+
+
+def brief(x: Any) -> str:
+    """``x`` as code, cut short for a message."""
+    text = code(x)
+    return text if len(text) <= 200 else f"{text[:200]}..."
 
 
 def each(check: Callable[[str, Any, Range], Any]) -> Callable[[str, Any, Range], tuple]:
@@ -258,6 +264,13 @@ def each(check: Callable[[str, Any, Range], Any]) -> Callable[[str, Any, Range],
         return tuple(check(f"{where}[{i}]", x, limits) for i, x in enumerate(xs))
 
     return check_all
+
+
+def shortest(x: Any) -> Any:
+    """A scalar array as the shortest Python number that gives it again in its dtype; all else as it is."""
+    if not is_array(x) or isinstance(x, Tracer) or x.ndim:
+        return x
+    return type(x.item())(str(np.asarray(x)[()]))
 
 
 def is_array(x: Any) -> bool:
