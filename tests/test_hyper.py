@@ -265,8 +265,9 @@ def test_a_table_may_be_made_leaf_by_leaf():
 
 def test_each_pattern_is_compiled_once(monkeypatch):
     """However many there are, where Python itself remembers 512; for numbers, formats, chains and groups alike."""
-    compilations, compile = [], re._compiler.compile  # pyright: ignore[reportAttributeAccessIssue]
-    monkeypatch.setattr(re._compiler, "compile", lambda *args: compilations.append(args) or compile(*args))
+    compiler: Any = re._compiler  # pyright: ignore[reportAttributeAccessIssue]
+    compilations, compile = [], compiler.compile
+    monkeypatch.setattr(compiler, "compile", lambda *args: compilations.append(args) or compile(*args))
     params = {f"leaf_{i}_of_{x}": np.ones(2, np.float32) for i in range(300) for x in ("these", "those")}
     patterns = [f"^{path}$" for path in params]
     rates = {pattern: i / 1000 for i, pattern in enumerate(patterns)}

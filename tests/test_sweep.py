@@ -17,6 +17,7 @@ import optax
 import pytest
 from chainax import sweeping
 from jax.core import Tracer
+from jax.experimental import io_callback
 
 ADAMW = cx.adamw(1e-3)
 COUPLED = ADAMW.move("add_decayed_weights", before="scale_by_adam")
@@ -440,7 +441,7 @@ def partly_failing(where: str) -> Callable[..., Any]:
             fail()
         found = Training()(tx, start)
         if "trace" not in tx.names:
-            jax.experimental.io_callback(fail, None)
+            io_callback(fail, None)
         return {**found, "steps": 5, "fine": True, "half": found["losses"].astype(jnp.bfloat16)}
 
     return train
