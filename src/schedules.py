@@ -160,7 +160,7 @@ class multiplicative_schedule(Schedule):
 
     init_value: Number = number("value at step 0")
     factor: Hyper = number("the factor of each step: a schedule, a function of the step or a number", check=to_schedule)
-    transition_steps: int = static("the last step with a factor of its own")
+    transition_steps: int = static("the last step with a factor of its own", most=10**6)
 
     phrase = "{init_value}, at each of {transition_steps} steps times: {factor}"
 

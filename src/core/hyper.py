@@ -16,7 +16,7 @@ import numpy as np
 
 from .schedule import Schedule, number_or_schedule
 from .tree import flatten, is_trainable
-from .value import PlainKeyError, Range, Value, code, fill, is_array, make, number, register, same
+from .value import PlainKeyError, Range, Value, brief, code, fill, is_array, make, number, register, same
 
 DTYPES = ("float32", "bfloat16", "float16")
 """The names of dtypes that slots can be stored in."""
@@ -74,14 +74,14 @@ class by_path(Value):
 
     def __init__(self, table: Mapping[str, Any], default: Any = None) -> None:
         if not isinstance(table, Mapping) or (not table and default is None):
-            raise ValueError(f"`by_path` needs a table {{pattern: number}}, got {table!r}")
+            raise ValueError(f"`by_path` needs a table {{pattern: number}}, got {brief(table)}")
         for pattern in table:
             try:
                 compiled(pattern)
-            except (re.error, TypeError) as e:
-                raise ValueError(f"`by_path`: {pattern!r} is no regular expression: {e}") from None
+            except (re.error, TypeError, OverflowError, RecursionError) as e:
+                raise ValueError(f"`by_path`: {brief(pattern)} is no regular expression: {e}") from None
             if not isinstance(pattern, str):
-                raise ValueError(f"`by_path`: a pattern must be a string, got {pattern!r}")
+                raise ValueError(f"`by_path`: a pattern must be a string, got {brief(pattern)}")
         fill(self, patterns=tuple(table), entries=tuple(table.values()), default=default)
         fill(self, **vars(self.map(_entry)))
 
@@ -152,7 +152,9 @@ def pick(where: str, table: by_path, path: str) -> tuple[int, Any]:
     if i < len(table.entries):
         return i, table.entries[i]
     if table.default is None:
-        raise PlainKeyError(f"`{where}`: no pattern of {table!r} matches parameter {path!r}: add one, or a default")
+        raise PlainKeyError(
+            f"`{where}`: no pattern of {brief(table)} matches parameter {path!r}: add one, or a default"
+        )
     return i, table.default
 
 

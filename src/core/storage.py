@@ -64,7 +64,7 @@ class Blocks(Format):
     others in another.
     """
 
-    block: int = static("numbers that share a scale", default=256)
+    block: int = static("numbers that share a scale", default=256, most=2**20)
     min_size: int = static("leaves of fewer numbers stay in float32", default=4096)
 
     per_code: ClassVar[int] = 1  # numbers in one element of the array of codes
@@ -129,7 +129,7 @@ class int8(Blocks):
     numbers get a map without them.
     """
 
-    block: int = static("numbers that share a scale", default=256)
+    block: int = static("numbers that share a scale", default=256, most=2**20)
     min_size: int = static("leaves of fewer numbers stay in float32", default=4096)
 
     def encode(self, x, signed):
@@ -147,7 +147,7 @@ class int4(Blocks):
     without a zero, since a second moment that is rounded to 0 makes the step infinite.
     """
 
-    block: int = static("numbers that share a scale", default=128)
+    block: int = static("numbers that share a scale", default=128, most=2**20)
     min_size: int = static("leaves of fewer numbers stay in float32", default=4096)
 
     per_code = 2
@@ -168,7 +168,7 @@ class int4(Blocks):
 class float8(Blocks):
     """8-bit floats with 3 bits of mantissa, 2⁻⁹ to 448 (e4m3). Micikevicius et al. 2022, arXiv:2209.05433."""
 
-    block: int = static("numbers that share a scale", default=256)
+    block: int = static("numbers that share a scale", default=256, most=2**20)
     min_size: int = static("leaves of fewer numbers stay in float32", default=4096)
 
     largest = float(jnp.finfo(jnp.float8_e4m3fn).max)
@@ -195,7 +195,7 @@ class companded8(Blocks):
     their square root, which is what a second moment is used for, in 256 steps without a zero.
     """
 
-    block: int = static("numbers that share a scale", default=256)
+    block: int = static("numbers that share a scale", default=256, most=2**20)
     min_size: int = static("leaves of fewer numbers stay in float32", default=4096)
 
     def encode(self, x, signed):

@@ -18,8 +18,8 @@ from jax.tree_util import GetAttrKey, register_pytree_with_keys_class
 
 T = TypeVar("T", bound="Value")
 
-TYPES: dict[str, type[Value]] = {}
-"""Every value class by its name, which is how a stored configuration finds it again."""
+TYPES: dict[str, dict[str, type[Value]]] = {}
+"""Every value class by its name and its module, which is how a stored configuration finds it again."""
 
 if TYPE_CHECKING:
 
@@ -54,7 +54,7 @@ class Range:
         return f"{low}{self.low:g}, {self.high:g}{high}".replace("inf", "∞")
 
     def admits(self, x: float) -> bool:
-        above = self.low < x if self.open else self.low <= x
+        above = self.low < x or (x == self.low and not self.open and math.isfinite(x))
         return above and (x < self.high or (self.closed and x == self.high))
 
 
@@ -76,9 +76,12 @@ def number(
     return dataclasses.field(default=default, metadata=metadata)
 
 
-def static(doc: str = "", *, default: Any = dataclasses.MISSING, one_of: tuple = ()) -> Any:
-    """A field that shapes the computation: part of the pytree's structure, hashed by ``jit``."""
-    return dataclasses.field(default=default, metadata={"doc": doc, "one_of": one_of})
+def static(doc: str = "", *, default: Any = dataclasses.MISSING, one_of: tuple = (), most: int | None = None) -> Any:
+    """A field that shapes the computation: part of the pytree's structure, hashed by ``jit``.
+
+    A whole number is of magnitude ``most`` at most.
+    """
+    return dataclasses.field(default=default, metadata={"doc": doc, "one_of": one_of, "most": most})
 
 
 def child(doc: str = "", *, default: Any = dataclasses.MISSING) -> Any:
@@ -113,8 +116,10 @@ class Value:
                     raise ValueError(f"{e}; the arguments are {type(self).__name__}({names})") from None
             elif one_of := field.metadata.get("one_of"):
                 if given not in one_of:
-                    raise ValueError(f"`{where}` must be one of {', '.join(map(repr, one_of))}, got {given!r}")
+                    raise ValueError(f"`{where}` must be one of {', '.join(map(repr, one_of))}, got {brief(given)}")
                 fill(self, **{field.name: one_of[one_of.index(given)]})  # True for 1
+            elif (most := field.metadata.get("most")) and isinstance(given, int) and abs(given) > most:
+                raise ValueError(f"`{where}` must be {most} at most, got {brief(given)}")
         self.check()
 
     def check(self) -> None:
@@ -209,10 +214,7 @@ def value(cls: type[T], **options: Any) -> type[T]:
 
 def register(cls: type[T]) -> type[T]:
     """Make a subclass of `Value` a pytree, and known by its name to `from_config`."""
-    known = TYPES.get(cls.__name__)
-    if known is not None and known.__module__ != cls.__module__:
-        raise ValueError(f"`{cls.__name__}` is already the name of {known.__module__}.{known.__name__}")
-    TYPES[cls.__name__] = cls
+    TYPES.setdefault(cls.__name__, {})[cls.__module__] = cls
     return register_pytree_with_keys_class(cls)
 
 
@@ -260,7 +262,7 @@ def each(check: Callable[[str, Any, Range], Any]) -> Callable[[str, Any, Range],
 
     def check_all(where: str, xs: Any, limits: Range) -> tuple:
         if isinstance(xs, (str, bytes)) or not isinstance(xs, Iterable):
-            raise ValueError(f"`{where}` must be a tuple, got {code(xs)}")
+            raise ValueError(f"`{where}` must be a tuple, got {brief(xs)}")
         return tuple(check(f"{where}[{i}]", x, limits) for i, x in enumerate(xs))
 
     return check_all
@@ -283,7 +285,10 @@ def check_number(where: str, x: Any, limits: Range) -> Any:
     if isinstance(x, np.generic):
         x = x.item()
     if isinstance(x, numbers.Real) and not isinstance(x, bool):
-        x = float(x)
+        try:
+            x = float(x)
+        except OverflowError:  # a whole number beyond the largest float
+            x = math.inf if x > 0 else -math.inf  # pyright: ignore[reportOperatorIssue]
         if limits.steps and 0 < x < 1:
             least = "0 or at least 1" if limits.low <= 0 else "at least 1"
             raise ValueError(f"`{where}` counts steps and must be {least}, got {code(x)}, which may be a share of them")
@@ -297,18 +302,19 @@ def check_number(where: str, x: Any, limits: Range) -> Any:
         if not (jnp.issubdtype(x.dtype, jnp.floating) or jnp.issubdtype(x.dtype, jnp.integer)):
             raise ValueError(f"`{where}` must be a number, got an array of {x.dtype}")
         return x
-    raise ValueError(f"`{where}` must be a number in {limits}, got {x!r}")
+    raise ValueError(f"`{where}` must be a number in {limits}, got {brief(x)}")
 
 
 def unknown_field(kind: str, name: str, known: Iterable[str]) -> str:
     """The message for a field that a value does not have."""
     known = list(known)
-    return f"`{kind}` has no field {name!r}{did_you_mean(name, known)}; its fields are {', '.join(known) or 'none'}"
+    hint, fields = did_you_mean(name, known), ", ".join(known) or "none"
+    return f"`{kind}` has no field {brief(name)}{hint}; its fields are {fields}"
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """A hint at the nearest known name, or nothing."""
-    close = difflib.get_close_matches(name, list(known), n=1)
+    close = difflib.get_close_matches(name[:100], list(known), n=1)  # which takes long for long names
     return f" (did you mean {close[0]!r}?)" if close else ""
 
 
