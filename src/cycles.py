@@ -23,7 +23,7 @@ CURVES = ("linear", "cosine")
 class piecewise_interpolate_schedule(Schedule):
     """From value to value in lines or half cosines. At each of some steps it has been multiplied by a factor.
 
-    >>> import chainax as cx
+    >>> import jax, chainax as cx
     >>> cx.piecewise_interpolate_schedule("linear", 1.0, {10: 5.0, 20: 0.2})(jax.numpy.array([0, 5, 10, 20])).tolist()
     [1.0, 3.0, 5.0, 1.0]
     """

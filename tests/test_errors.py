@@ -121,6 +121,22 @@ MISTAKES: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
         ValueError,
         "`scale_by_amsgrad.debias` must be one of 'after', 'before', 'never', got 'later'",
     ),
+    "swapped arguments of a schedule": (
+        lambda: cx.cosine_decay_schedule(100, 1e-3),
+        ValueError,
+        "`cosine_decay_schedule.decay_steps` counts steps and must be 0 or at least 1, got 0.001, which may be a share "
+        "of them; the arguments are cosine_decay_schedule(init_value, decay_steps, alpha, exponent)",
+    ),
+    "a share of the run": (
+        lambda: cx.constant_schedule(1.0).then(0.1, at=0.5),
+        ValueError,
+        "`join_schedules.boundaries[0]` counts steps and must be 0 or at least 1, got 0.5",
+    ),
+    "a rate divided by nothing": (
+        lambda: cx.sgd(cx.onecycle_schedule(100, 0.1, div_factor=0.0)),
+        ValueError,
+        "`onecycle_schedule.div_factor` must lie in (0, ∞), got 0",
+    ),
     "axes from the back": (
         lambda: cx.adam_mini(block_axes=(-1,)),
         ValueError,

@@ -32,7 +32,8 @@ def counted(at: F) -> F:
 class Schedule(Value):
     """A number that depends on the step. Call it on a count of the steps taken: 0 at the first update.
 
-    Steps may be a Python number or an array of any shape; the result has that shape.
+    Steps may be a Python number or an array of any shape; the result has that shape. Whole numbers count exactly up to
+    2³¹, although float32 holds them up to 2²⁴ only.
     Schedules, numbers and functions of the step add, subtract, multiply, divide and raise to powers.
 
     >>> import chainax as cx
@@ -53,7 +54,7 @@ class Schedule(Value):
         return wide.at(k if hasattr(type(self).at, "counted") else elapsed(k))
 
     def at(self, k: Any) -> Any:
-        """The value after ``k`` steps, where ``k`` is an array of floating-point numbers."""
+        """The value after ``k`` steps, an array of floating-point numbers (or a `Count` where ``at`` is `counted`)."""
         raise NotImplementedError
 
     def describe(self) -> str:
