@@ -565,7 +565,7 @@ def ademamix(
     """
     if warmup_steps:
         steps = max(1.0, warmup_steps)  # of which the first is counted as 1
-        alpha = _per_entry(lambda alpha: linear_schedule(alpha / steps, alpha, steps - 1), alpha)
+        alpha = _per_entry(lambda alpha: linear_schedule(alpha / steps, alpha, max(1.0, steps - 1)), alpha)
         b3 = _per_entry(lambda b3: half_life_schedule(b1, b3, warmup_steps, -1), b3)
     return chain(scale_by_ademamix(b1, b2, eps, b3, alpha), _decay(weight_decay), scale_by_lr(learning_rate))
 
@@ -1071,7 +1071,8 @@ def _warmed_up(learning_rate: HyperLike, warmup_steps: float) -> HyperLike:
     """The rate times t/T in the first T steps; the first is counted as 1."""
     if not warmup_steps:
         return learning_rate
-    return as_schedule("learning_rate", learning_rate) * linear_schedule(1 / warmup_steps, 1.0, warmup_steps - 1)
+    steps = max(warmup_steps - 1, min(warmup_steps, 1.0))  # one at least, but no length that the schedule refuses
+    return as_schedule("learning_rate", learning_rate) * linear_schedule(1 / warmup_steps, 1.0, steps)
 
 
 def _per_entry(schedule: Callable[[Any], Schedule], x: Any) -> Any:

@@ -6,10 +6,9 @@ import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 
-from .core.numerics import sqrt
+from .core.numerics import elapsed, minus, sqrt
 
 
 def share(part: Any, whole: Any) -> Any:
@@ -18,20 +17,25 @@ def share(part: Any, whole: Any) -> Any:
     return jnp.where(part < whole, part / whole, 1)
 
 
-def done(steps: Any, length: Any) -> Any:
-    """The share of a transition that ``steps`` have covered. A length below one step counts as one."""
-    return share(steps, jnp.maximum(length, 1))
+def done(k: Any, length: Any) -> Any:
+    """The share of a transition that ``k`` steps have covered. A length below one step counts as one."""
+    return share(elapsed(k), at_least_one(length))
 
 
-def left(steps: Any, length: Any) -> Any:
+def left(k: Any, length: Any) -> Any:
     """The share that is still to go. Steps are subtracted first, while they are whole numbers."""
-    length = jnp.maximum(length, 1)
-    return share(length - steps, length)
+    length = at_least_one(length)
+    return share(-minus(k, length), length)
 
 
-def line(start: Any, end: Any, steps: Any, length: Any) -> Any:
+def line(start: Any, end: Any, k: Any, length: Any) -> Any:
     """The straight line from ``start`` to ``end``."""
-    return start * left(steps, length) + end * done(steps, length)
+    return start * left(k, length) + end * done(k, length)
+
+
+def at_least_one(length: Any) -> Any:
+    """The length, or one step. A Python number stays one: float32 may not hold it."""
+    return max(length, 1.0) if isinstance(length, float) else jnp.maximum(length, 1)
 
 
 def mix(a: Any, b: Any, weight: Any) -> Any:
@@ -57,12 +61,16 @@ SHAPES: dict[str, Shape] = {
 }
 
 
-def through(k: jax.Array, knots: Sequence[tuple[Any, Any]], shapes: Sequence[Shape]) -> Any:
+def through(k: Any, knots: Sequence[tuple[Any, Any]], shapes: Sequence[Shape]) -> Any:
     """The curve through ``knots`` (step, value), each piece of a shape of its own."""
-    result = jnp.full_like(k, knots[0][1])
+    result = jnp.full_like(elapsed(k), knots[0][1])
     for ((start, a), (end, b)), shape in zip(itertools.pairwise(knots), shapes, strict=True):
-        end = jnp.where(end > start, end, start + 1)
+        if isinstance(start, float) and isinstance(end, float):
+            end = end if end > start else start + 1
+        else:
+            end = jnp.where(end > start, end, start + 1)
+        since_start = minus(k, start)
         # Not left(k − start, end − start): where the start is no whole step, that would miss the end.
-        before, after = shape(share(end - k, end - start), share(k - start, end - start))
-        result = jnp.where(k < start, result, a * before + b * after)
+        before, after = shape(share(-minus(k, end), end - start), share(since_start, end - start))
+        result = jnp.where(since_start < 0, result, a * before + b * after)
     return result

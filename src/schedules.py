@@ -8,6 +8,7 @@ swept and differentiated.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -15,10 +16,10 @@ from typing import Any
 import jax.numpy as jnp
 
 from .core.hyper import Hyper
-from .core.numerics import one_minus_power
-from .core.schedule import Schedule, raised, to_schedule, value_at
+from .core.numerics import Count, as_count, cycles, elapsed, minus, one_minus_power, since
+from .core.schedule import Schedule, counted, raised, to_schedule, value_at
 from .core.value import Number, Range, check_number, code, is_array, number, static, value
-from .curves import half_cosine, left, line, mix
+from .curves import at_least_one, half_cosine, left, line, mix
 
 
 def optional_number(where: str, x: Any, limits: Range) -> Any:
@@ -31,7 +32,8 @@ def step_pairs(where: str, x: Any, limits: Range) -> tuple[tuple[Any, Any], ...]
     pairs = tuple(x.items() if isinstance(x, Mapping) else x) if isinstance(x, Iterable) else None
     if pairs is None or not all(isinstance(pair, (tuple, list)) and len(pair) == 2 for pair in pairs):
         raise ValueError(f"`{where}` must be {{step: number}} or pairs of them, got {code(x)}")
-    pairs = tuple((check_number(where, step, limits), check_number(where, x, limits)) for step, x in pairs)
+    of_x = dataclasses.replace(limits, steps=False)
+    pairs = tuple((check_number(where, step, limits), check_number(where, x, of_x)) for step, x in pairs)
     return pairs if any(is_array(step) for step, _ in pairs) else tuple(sorted(pairs, key=lambda pair: pair[0]))
 
 
@@ -46,13 +48,14 @@ class linear_schedule(Schedule):
 
     init_value: Number = number("value until the transition begins")
     end_value: Number = number("value when it has ended")
-    transition_steps: Number = number("its length, in steps", low=0.0)
-    transition_begin: Number = number("the step at which it begins", default=0.0, low=0.0)
+    transition_steps: Number = number("its length, in steps", low=0.0, steps=True)
+    transition_begin: Number = number("the step at which it begins", default=0.0, low=0.0, steps=True)
 
     phrase = "a line from {init_value} to {end_value} over {transition_steps} steps; begun at step {transition_begin}"
 
+    @counted
     def at(self, k):
-        return line(self.init_value, self.end_value, k - self.transition_begin, self.transition_steps)
+        return line(self.init_value, self.end_value, since(k, self.transition_begin), self.transition_steps)
 
 
 @value
@@ -62,18 +65,19 @@ class polynomial_schedule(Schedule):
     init_value: Number = number("value until the transition begins")
     end_value: Number = number("value when it has ended")
     power: Number = number("1 is a straight line", low=0.0)
-    transition_steps: Number = number("its length T, in steps", low=0.0)
-    transition_begin: Number = number("the step at which it begins", default=0.0, low=0.0)
+    transition_steps: Number = number("its length T, in steps", low=0.0, steps=True)
+    transition_begin: Number = number("the step at which it begins", default=0.0, low=0.0, steps=True)
 
     phrase = (
         "from {init_value} to {end_value} over {transition_steps} steps as the way left to the power {power}; "
         "begun at step {transition_begin}"
     )
 
+    @counted
     def at(self, k):
-        to_go = left(k - self.transition_begin, self.transition_steps)
+        to_go = left(since(k, self.transition_begin), self.transition_steps)
         # At the end the weight is 0 for power 0 too, where 0^0 would be 1.
-        weight = jnp.where(to_go > 0, raised(to_go, self.power * jnp.ones_like(k)), 0)
+        weight = jnp.where(to_go > 0, raised(to_go, self.power * jnp.ones_like(to_go)), 0)
         return mix(self.init_value, self.end_value, weight)
 
 
@@ -82,9 +86,9 @@ class exponential_decay(Schedule):
     """init·rate^(k/T). With T = 1 PyTorch's ``ExponentialLR``; ``staircase`` holds the value for T steps at a time."""
 
     init_value: Number = number("value at step 0")
-    transition_steps: Number = number("T, the steps in which the value falls by the rate", low=1.0)
+    transition_steps: Number = number("T, the steps in which the value falls by the rate", low=1.0, steps=True)
     decay_rate: Number = number("the factor", low=0.0)
-    transition_begin: Number = number("the step at which the decay begins", default=0.0, low=0.0)
+    transition_begin: Number = number("the step at which the decay begins", default=0.0, low=0.0, steps=True)
     staircase: bool = static("fall at multiples of T only", default=False, one_of=(False, True))
     end_value: Number = number("where the decay (or growth) stops, if anywhere", default=None, check=optional_number)
 
@@ -93,9 +97,10 @@ class exponential_decay(Schedule):
         "in stairs: {staircase}; no farther than {end_value}"
     )
 
+    @counted
     def at(self, k):
-        k = jnp.maximum(k - self.transition_begin, 0)
-        exponent = k // self.transition_steps if self.staircase else k / self.transition_steps
+        k, length = since(k, self.transition_begin), self.transition_steps
+        exponent = cycles(k, length)[0] if self.staircase else elapsed(k) / length
         decayed = self.init_value * raised(self.decay_rate, exponent)
         if self.end_value is None:
             return decayed
@@ -108,20 +113,22 @@ class step_schedule(Schedule):
     """Multiplied by γ every ``step_size`` steps. PyTorch's ``StepLR``."""
 
     init_value: Number = number("value at step 0")
-    step_size: Number = number("steps between the falls", low=1.0)
+    step_size: Number = number("steps between the falls", low=1.0, steps=True)
     gamma: Number = number("the factor", default=0.1, low=0.0)
 
     phrase = "{init_value}, times {gamma} every {step_size} steps"
 
+    @counted
     def at(self, k):
-        return self.init_value * raised(self.gamma, k // self.step_size)
+        return self.init_value * raised(self.gamma, cycles(k, self.step_size)[0])
 
 
 @value
 class piecewise_constant_schedule(Schedule):
     """Multiplied by a factor at each of some steps.
 
-    PyTorch's ``MultiStepLR``, with ``{step: gamma for step in milestones}``.
+    PyTorch's ``MultiStepLR``, with ``[(step, gamma) for step in milestones]``. A dict would keep only one of several
+    factors at the same step.
 
     >>> import chainax as cx
     >>> cx.piecewise_constant_schedule(1.0, {30: 0.1, 80: 0.5})
@@ -130,15 +137,16 @@ class piecewise_constant_schedule(Schedule):
 
     init_value: Number = number("value at step 0")
     boundaries_and_scales: tuple[tuple[Any, Any], ...] = number(
-        "the factors by their step: a dict, or pairs", low=0.0, check=step_pairs
+        "the factors by their step: a dict, or pairs", low=0.0, steps=True, check=step_pairs
     )
 
     phrase = "{init_value}; times the second of each (step, factor) in {boundaries_and_scales}"
 
+    @counted
     def at(self, k):
-        result = jnp.full_like(k, self.init_value)
+        result = jnp.full_like(elapsed(k), self.init_value)
         for boundary, scale in self.boundaries_and_scales:
-            result = jnp.where(k < boundary, result, result * scale)
+            result = jnp.where(minus(k, boundary) < 0, result, result * scale)
         return result
 
 
@@ -152,7 +160,7 @@ class multiplicative_schedule(Schedule):
 
     init_value: Number = number("value at step 0")
     factor: Hyper = number("the factor of each step: a schedule, a function of the step or a number", check=to_schedule)
-    transition_steps: int = static("the last step with a factor of its own")
+    transition_steps: int = static("the last step with a factor of its own", most=10**6)
 
     phrase = "{init_value}, at each of {transition_steps} steps times: {factor}"
 
@@ -191,9 +199,9 @@ class inverse_sqrt_schedule(Schedule):
     """
 
     peak_value: Number = number("value when the warm-up ends")
-    warmup_steps: Number = number("length of the warm-up, in steps", low=0.0)
+    warmup_steps: Number = number("length of the warm-up, in steps", low=0.0, steps=True)
     init_value: Number = number("value at t = 0", default=0.0)
-    first_step: Number = number("t at the first update: the paper counts from 1", default=0.0, low=0.0)
+    first_step: Number = number("t at the first update: the paper counts from 1", default=0.0, low=0.0, steps=True)
 
     phrase = (
         "a line from {init_value} to {peak_value} over {warmup_steps} steps, then {peak_value}·√({warmup_steps}/t); "
@@ -214,12 +222,13 @@ class cosine_decay_schedule(Schedule):
     """
 
     init_value: Number = number("value at step 0")
-    decay_steps: Number = number("length of the decay, in steps", low=0.0)
+    decay_steps: Number = number("length of the decay, in steps", low=0.0, steps=True)
     alpha: Number = number("the last value, as a fraction of the first", default=0.0)
     exponent: Number = number("the power to which the cosine is raised", default=1.0, low=0.0)
 
     phrase = "half a cosine from {init_value} to {alpha}·{init_value} over {decay_steps} steps; to the power {exponent}"
 
+    @counted
     def at(self, k):
         return self.init_value * mix(1, self.alpha, _cosine_power(left(k, self.decay_steps), self.exponent))
 
@@ -232,11 +241,12 @@ class rex_schedule(Schedule):
     """
 
     init_value: Number = number("value at step 0")
-    decay_steps: Number = number("length of the decay, in steps", low=0.0)
+    decay_steps: Number = number("length of the decay, in steps", low=0.0, steps=True)
     end_value: Number = number("the last value", default=0.0)
 
     phrase = "REX from {init_value} to {end_value} over {decay_steps} steps"
 
+    @counted
     def at(self, k):
         z = left(k, self.decay_steps)
         return mix(self.init_value, self.end_value, z / (0.5 + 0.5 * z))
@@ -251,16 +261,18 @@ class warmup_schedule(Schedule):
     """
 
     after: Hyper = number("what follows, a schedule or a number", check=to_schedule)
-    warmup_steps: Number = number("length of the warm-up, in steps", low=0.0)
+    warmup_steps: Number = number("length of the warm-up, in steps", low=0.0, steps=True)
     init_value: Number = number("value at step 0", default=0.0)
     restart: bool = static("count the other schedule from the end of the warm-up", default=True, one_of=(False, True))
 
     phrase = "a line from {init_value} over {warmup_steps} steps; restart: {restart}; up to: {after}"
 
+    @counted
     def at(self, k):
-        rising = line(self.init_value, value_at(self.after, jnp.zeros_like(k)), k, self.warmup_steps)
-        start = self.warmup_steps if self.restart else 0
-        return jnp.where(k < self.warmup_steps, rising, value_at(self.after, jnp.maximum(k - start, 0)))
+        k, rises = as_count(k), minus(k, self.warmup_steps) < 0
+        later = since(k, self.warmup_steps) if self.restart else Count(*(jnp.where(rises, 0.0, x) for x in k))
+        after = value_at(self.after, later)  # as it begins, while the line rises to there
+        return jnp.where(rises, line(self.init_value, after, k, self.warmup_steps), after)
 
 
 @value
@@ -274,8 +286,8 @@ class warmup_cosine_decay_schedule(Schedule):
 
     init_value: Number = number("value at step 0")
     peak_value: Number = number("value when the warm-up ends")
-    warmup_steps: Number = number("length of the warm-up, in steps", low=0.0)
-    decay_steps: Number = number("length of warm-up and decay together, in steps", low=0.0)
+    warmup_steps: Number = number("length of the warm-up, in steps", low=0.0, steps=True)
+    decay_steps: Number = number("length of warm-up and decay together, in steps", low=0.0, steps=True)
     end_value: Number = number("the last value", default=0.0)
     exponent: Number = number("the power to which the cosine is raised", default=1.0, low=0.0)
 
@@ -292,11 +304,12 @@ class warmup_cosine_decay_schedule(Schedule):
                 f"got decay_steps={code(self.decay_steps)} and warmup_steps={code(self.warmup_steps)}"
             )
 
+    @counted
     def at(self, k):
         rising = line(self.init_value, self.peak_value, k, self.warmup_steps)
-        to_go = left(k - self.warmup_steps, self.decay_steps - self.warmup_steps)
+        to_go = left(since(k, self.warmup_steps), self.decay_steps - self.warmup_steps)
         falling = mix(self.peak_value, self.end_value, _cosine_power(to_go, self.exponent))
-        return jnp.where(k < self.warmup_steps, rising, falling)
+        return jnp.where(minus(k, self.warmup_steps) < 0, rising, falling)
 
 
 @value
@@ -312,20 +325,21 @@ class half_life_schedule(Schedule):
 
     init_value: Number = number("β until the transition begins", low=0.0, high=1.0)
     end_value: Number = number("β when it has ended", low=0.0, high=1.0)
-    transition_steps: Number = number("its length, in steps", low=0.0)
-    transition_begin: Number = number("the step at which it begins", default=0.0)
+    transition_steps: Number = number("its length, in steps", low=0.0, steps=True)
+    transition_begin: Number = number("the step at which it begins", default=0.0, steps=True)
 
     phrase = (
         "a decay from {init_value} to {end_value} whose memory grows along a line over {transition_steps} steps; "
         "begun at step {transition_begin}"
     )
 
+    @counted
     def at(self, k):
-        done, length = k - self.transition_begin, jnp.maximum(self.transition_steps, 1)
-        memory = line(_memory(self.init_value), _memory(self.end_value), done, length)
+        k, length = since(k, self.transition_begin), at_least_one(self.transition_steps)
+        memory = line(_memory(self.init_value), _memory(self.end_value), k, length)
         # Where there is no memory β is 0, and the inner `where` keeps the derivatives finite.
         decay = jnp.where(memory > 0, jnp.exp(-1 / jnp.where(memory > 0, memory, 1.0)), 0.0)
-        return jnp.where(done < length, decay, self.end_value)
+        return jnp.where(minus(k, length) < 0, decay, self.end_value)
 
 
 @value
@@ -341,8 +355,9 @@ class bias_corrected_schedule(Schedule):
 
     phrase = "√(1−{b2}^t) / (1−{b1}^t), t = k + 1, times: {learning_rate}"
 
+    @counted
     def at(self, k):
-        rate, t = value_at(self.learning_rate, k), k + 1
+        rate, t = value_at(self.learning_rate, k), elapsed(k) + 1
         return rate * jnp.sqrt(one_minus_power(self.b2, t)) / one_minus_power(self.b1, t)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import inspect
 import itertools
 import math
 import os
@@ -20,7 +21,8 @@ from .core.chain import chain, stack
 from .core.hyper import by_path
 from .core.transformation import Transformation
 from .core.tree import flatten
-from .core.value import Value, code, is_array, same, unknown_field
+from .core.value import Value, code, is_array, same, shortest, unknown_field
+from .core.warning import warn
 
 Tell = Callable[[str, int], None]
 """Says what is being done now, and how many chains are done since it was last called."""
@@ -78,8 +80,12 @@ def sweep(
     each field that differs, such as ``scale_by_lr.learning_rate`` (a number, NaN in a chain that has no such
     link; else text); and each leaf of the results by its path (``result`` for a lone array).
 
-    Errors: ``TypeError`` for what is no chain, ``ValueError`` for no chains, stacked ones, and results
-    whose names or shapes differ from chain to chain.
+    Where ``train`` fails for one structure, a `ChainWarning` says so at once and the others go on. The failed rows
+    are NaN, and a last column, ``exception``, has the error.
+
+    Errors: ``TypeError`` for what is no chain and for a ``train`` that does not take these arguments, ``ValueError``
+    for no chains, stacked ones, and results whose names or shapes differ from chain to chain; what ``train`` raises,
+    if it fails for all structures.
 
     >>> import chainax as cx
     >>> def train(tx, x):
@@ -96,6 +102,7 @@ def sweep(
         raise ValueError(f"`sweep.batch_size` must be a whole number from 1, or None, got {code(batch_size)}")
     names, chains = _chains(over)
     settings = _settings(names, chains)
+    _check_signature(train, args)
     members: dict[Any, list[int]] = {}
     for i, tx in enumerate(chains):
         members.setdefault(jax.tree.structure(tx), []).append(i)
@@ -104,15 +111,31 @@ def sweep(
     with _progress(len(chains), progress) as tell:
         for group in groups:
             tell(f"compiling {group.what}", 0)
-            with _explained(group, names):
+            try:
                 group.compile(train, [chains[i] for i in group.members], args, batch_size)
-        _check_results(groups, names, settings)
+            except Exception as e:
+                _fail(group, e, groups, names)
+        results = _check_results([group for group in groups if not group.error], names, settings)
         for group in groups:
+            if group.error:
+                continue
             tell(f"running {group.what}", 0)
-            with _explained(group, names):
+            try:
                 for i, row in zip(group.members, group.rows(tell)):
                     rows[i] = row
-    return {**settings, **{name: np.stack([row[name] for row in rows]) for name in rows[0]}}
+            except Exception as e:
+                _fail(group, e, groups, names)
+    errors = [""] * len(chains)
+    for group in groups:
+        for i in group.members if group.error else ():
+            rows[i] = {name: _nan(x) for name, x in results.items()}
+            errors[i] = _first_line(group.error)
+    table = {**settings, **{name: np.stack([row[name] for row in rows]) for name in results}}
+    return {**table, FAILED: np.array(errors)} if any(errors) else table
+
+
+FAILED = "exception"
+"""The column of the errors, if there are any."""
 
 
 class _Group:
@@ -120,6 +143,7 @@ class _Group:
 
     def __init__(self, what: str, members: list[int]) -> None:
         self.what, self.members = what, members
+        self.error: Exception | None = None
 
     def compile(self, train: Callable, chains: list[Any], args: tuple, batch_size: int | None) -> None:
         """Trace and compile ``train`` for as many chains at once as may be."""
@@ -189,8 +213,25 @@ def _named(results: Any) -> dict[str, Any]:
     return {path or "result": x for path, x in flat.items() if x is not None}
 
 
-def _check_results(groups: list[_Group], names: list[str], settings: Mapping[str, Any]) -> None:
-    """Raise unless all structures return columns of the same names and shapes."""
+def _check_signature(train: Callable, args: tuple) -> None:
+    """Raise at once if ``train`` takes other arguments, which no chain would mend."""
+    try:
+        signature = inspect.signature(train)
+    except ValueError:  # not every callable tells
+        return
+    try:
+        signature.bind(None, *args)
+    except TypeError as e:
+        raise TypeError(f"`sweep.train` must take a chain and the {len(args)} arguments that follow: {e}") from None
+
+
+def _nan(result: Any) -> np.ndarray:
+    """What stands in place of one chain's result."""
+    return np.full(result.shape[1:], math.nan, result.dtype if jnp.issubdtype(result.dtype, jnp.inexact) else float)
+
+
+def _check_results(groups: list[_Group], names: list[str], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The results by name, with their shapes. Raise unless all structures return the same names and shapes."""
     expected: dict[str, tuple[int, ...]] = {}
     for group in groups:
         flat = flatten(group.compiled.out_info)
@@ -199,7 +240,7 @@ def _check_results(groups: list[_Group], names: list[str], settings: Mapping[str
             raise ValueError("`train` returns no arrays: return what the table shall show, such as {'loss': loss}")
         if len(shapes) < sum(x is not None for x in flat.leaves):
             raise ValueError(f"`train` returns several arrays by one name: {', '.join(flat.paths)}")
-        if clash := [name for name in shapes if name in settings]:
+        if clash := [name for name in shapes if name in settings or name == FAILED]:
             raise ValueError(f"`train` returns {clash[0]!r}, which is a column of the chains: give it another name")
         expected = expected or shapes
         if shapes != expected:
@@ -208,24 +249,33 @@ def _check_results(groups: list[_Group], names: list[str], settings: Mapping[str
                 f"`train` must return the same names and shapes for all chains, got {shapes} for {here!r} "
                 f"and {expected} for {there!r}"
             )
+    return _named(groups[0].compiled.out_info)
 
 
-@contextlib.contextmanager
-def _explained(group: _Group, names: list[str]) -> Iterator[None]:
-    """Add to errors out of ``train`` for which chains they came, and what can be done."""
-    try:
-        yield
-    except Exception as e:
-        first, *others = [names[i] for i in group.members]
-        e.add_note(f"In `sweep`, for {group.what}: {first}{f', and {len(others)} more' if others else ''}.")
-        if isinstance(e, jax.errors.JAXTypeError):
-            e.add_note(
-                "`train` runs under jit and vmap, where arrays and the numbers that differ between chains are traced: "
-                "do not turn them into Python numbers, nor branch on them; return arrays."
-            )
-        if isinstance(e, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" in str(e):
-            e.add_note(f"Give `sweep` a smaller batch_size than {group.size}: so many chains are in memory at once.")
-        raise
+def _fail(group: _Group, e: Exception, groups: list[_Group], names: list[str]) -> None:
+    """Keep an error of ``train``, with notes of where it came and what can be done; raise if all structures failed."""
+    first, *others = [names[i] for i in group.members]
+    which = f"for {group.what}: {first}{f', and {len(others)} more' if others else ''}."
+    remedies = []
+    if isinstance(e, jax.errors.JAXTypeError):
+        remedies.append(
+            "`train` runs under jit and vmap, where arrays and the numbers that differ between chains are traced: "
+            "do not turn them into Python numbers, nor branch on them; return arrays."
+        )
+    if isinstance(e, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" in str(e):
+        remedies.append(f"Give `sweep` a smaller batch_size than {group.size}: so many chains are in memory at once.")
+    for note in (f"In `sweep`, {which}", *remedies):
+        e.add_note(note)
+    group.error = e
+    if all(g.error for g in groups):
+        raise groups[0].error or e
+    warn(" ".join([f"`sweep` goes on without rows {which} {_first_line(e)}", *remedies]))
+
+
+def _first_line(e: Exception | None) -> str:
+    """The kind of an error, and the first line of its message."""
+    line = (str(e).splitlines() or [""])[0]
+    return f"{type(e).__name__}: {line}"[:300]
 
 
 # The chains, and what tells them apart
@@ -340,7 +390,7 @@ def _column(values: list[Any]) -> np.ndarray:
         return np.array(values)
     if all(map(_is_number, present)):
         return np.array([math.nan if x is _ABSENT else float(x) for x in values])
-    return np.array(["" if x is _ABSENT else x if isinstance(x, str) else code(x) for x in values])
+    return np.array(["" if x is _ABSENT else x if isinstance(x, str) else code(shortest(x)) for x in values])
 
 
 def _texts(label: str, values: list[Any]) -> list[str]:

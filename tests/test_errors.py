@@ -1,5 +1,6 @@
 """Mistakes, and what they are told: the link, the field, what came, and the remedy."""
 
+import math
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -8,6 +9,7 @@ import chainax as cx
 import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 import pytest
 
@@ -119,6 +121,22 @@ MISTAKES: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
         ValueError,
         "`scale_by_amsgrad.debias` must be one of 'after', 'before', 'never', got 'later'",
     ),
+    "swapped arguments of a schedule": (
+        lambda: cx.cosine_decay_schedule(100, 1e-3),
+        ValueError,
+        "`cosine_decay_schedule.decay_steps` counts steps and must be 0 or at least 1, got 0.001, which may be a share "
+        "of them; the arguments are cosine_decay_schedule(init_value, decay_steps, alpha, exponent)",
+    ),
+    "a share of the run": (
+        lambda: cx.constant_schedule(1.0).then(0.1, at=0.5),
+        ValueError,
+        "`join_schedules.boundaries[0]` counts steps and must be 0 or at least 1, got 0.5",
+    ),
+    "a rate divided by nothing": (
+        lambda: cx.sgd(cx.onecycle_schedule(100, 0.1, div_factor=0.0)),
+        ValueError,
+        "`onecycle_schedule.div_factor` must lie in (0, ∞), got 0",
+    ),
     "axes from the back": (
         lambda: cx.adam_mini(block_axes=(-1,)),
         ValueError,
@@ -221,6 +239,22 @@ MISTAKES: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
         ValueError,
         "use jnp.where, join_schedules or step_schedule",
     ),
+    **{
+        f"a schedule that calls {name}": (
+            lambda function=function: cx.sgd(function),
+            ValueError,
+            f"asks for the step's value, which is traced: {words}",
+        )
+        for name, function, words in (
+            ("math.cos", lambda k: 0.1 * math.cos(k), "use jnp.cos"),
+            ("np.sqrt", lambda k: 0.1 / np.sqrt(k + 1), "use jnp.sqrt"),
+            ("min", lambda k: 1.0 - 0.1 * min(k, 9), "use jnp.minimum in place of min"),
+            ("max", lambda k: 0.1 * max(1 - k, 0), "use jnp.maximum in place of max"),
+            ("float", lambda k: 0.1 / (1 + float(k)), "leave float() out and compute with the step itself, an array"),
+            ("int", lambda k: 0.1 ** int(k), "leave int() out and compute with the step itself, an array"),
+            ("no function but a list", lambda k: [0.1, 0.01][k], "for an item of a list write jnp.array(list)[step]"),
+        )
+    },
     "a table of words": (lambda: cx.by_path({"a": "b"}), ValueError, "`by_path['a']` must be a number"),
     "a complex rate": (lambda: cx.sgd(jnp.array([1j, 2])), ValueError, "got an array of complex64"),
     "a keyword for a name": (lambda: cx.chain(**{"lambda": cx.scale(1.0)}), ValueError, "got 'lambda'"),

@@ -7,6 +7,7 @@ of the forms of a number is tried on one field of each kind of link.
 import functools
 import json
 import pickle
+import re
 from typing import Any
 
 import chainax as cx
@@ -260,6 +261,24 @@ def test_a_table_may_be_made_leaf_by_leaf():
     assert [x.sum() for x in jax.tree.leaves(updates)] == [4, 0, 1, 0]
     with pytest.raises(ValueError, match="`by_path` needs a table"):
         cx.by_leaf({"n": np.arange(3)}, lambda path, p: 1.0)
+
+
+def test_each_pattern_is_compiled_once(monkeypatch):
+    """However many there are, where Python itself remembers 512; for numbers, formats, chains and groups alike."""
+    compiler: Any = re._compiler  # pyright: ignore[reportAttributeAccessIssue]
+    compilations, compile = [], compiler.compile
+    monkeypatch.setattr(compiler, "compile", lambda *args: compilations.append(args) or compile(*args))
+    params = {f"leaf_{i}_of_{x}": np.ones(2, np.float32) for i in range(300) for x in ("these", "those")}
+    patterns = [f"^{path}$" for path in params]
+    rates = {pattern: i / 1000 for i, pattern in enumerate(patterns)}
+    formats = {pattern: ("bfloat16", "float16")[i % 2] for i, pattern in enumerate(patterns)}
+    tx = cx.chain(
+        cx.record("max"), cx.store(cx.trace(cx.by_path(rates)), cx.by_path(formats)), cx.scale(cx.by_path(rates))
+    )
+    state = tx.init(params)
+    assert cx.partition(cx.by_path(dict.fromkeys(patterns, cx.freeze()))).init(params)
+    assert cx.recorded(tx, state, dict.fromkeys(patterns, "all"))
+    assert len(compilations) == len(patterns)
 
 
 def test_unmatched_path_is_an_error():

@@ -94,6 +94,21 @@ def test_then():
         assert schedule(STEPS).dtype == jnp.float64  # though the function returns float32
 
 
+def test_then_before_the_last_boundary():
+    """What would have come after the new boundary is left out; numbers that cannot be compared do the same."""
+    joined = A.then(B, at=10).then(halving, at=30)
+    schedule = joined.then(0.25, at=20)
+    assert schedule == cx.join_schedules((A, B, 0.25), (10, 20))
+    assert joined.then(0.25, at=3) == cx.join_schedules((A, 0.25), (3,))
+    assert joined.then(0.25, at=10) == cx.join_schedules((A, B, 0.25), (10, 10))
+    traced = jax.jit(lambda at, k: joined.then(0.25, at=at)(k))
+    np.testing.assert_allclose(traced(20.0, STEPS), schedule(STEPS), rtol=1e-6)
+    stacked = cx.stack([schedule, schedule.replace(boundaries=(11, 21))])
+    axes = jax.tree.map(lambda x: 0 if np.ndim(x) else None, stacked)
+    values = jax.vmap(lambda s: s.then(1.0, at=4)(STEPS), in_axes=(axes,))(stacked)
+    np.testing.assert_allclose(values, 2 * [A.then(1.0, at=4)(STEPS)], rtol=1e-6)
+
+
 # Descriptions
 
 KINDS = {type(s): s for s in SCHEDULES}

@@ -1,8 +1,10 @@
 """Schedules: formulas, ends and boundaries, and what makes them values. See test_schedules_torch for PyTorch's."""
 
+import dataclasses
 import functools
 import json
 import pickle
+import re
 
 import chainax as cx
 import jax
@@ -181,6 +183,10 @@ def test_restarts_come_at_their_step(period, factor):
     ends = (begins + lengths) * max(factor - 1, 1) < 2**24  # whole numbers of float32
     last = 0.3 * np.sin(0.5 * np.pi / lengths) ** 2
     np.testing.assert_allclose(schedule(begins + lengths - 1)[ends], last[ends], rtol=1e-6)
+    if factor == 2:  # whose powers float32 holds at any age
+        restarts = begins[begins < 2**31].astype(np.int32)
+        np.testing.assert_array_equal(schedule(restarts), np.float32(0.3))
+        np.testing.assert_allclose(schedule(restarts[1:] - 1), last[: len(restarts) - 1], rtol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -259,6 +265,108 @@ def test_finite_everywhere(schedule):
     assert all(np.all(np.isfinite(x)) for x in jax.tree.leaves(slopes))
 
 
+# Ages at which float32 does not hold every whole number
+
+TRIANGLE = cx.cyclic_schedule(0.1, 1.0, 3, 4)
+
+
+def thirds(step):
+    """A function of the step that has a period."""
+    return (step % 3).astype(jnp.float32)
+
+
+# The schedule, the step from which it repeats itself, and its period.
+PERIODIC = (
+    (TRIANGLE, 0, 7),
+    (cx.cyclic_schedule(0.1, 1.0, 2, scale=thirds, scale_by="step"), 0, 12),
+    (cx.cosine_annealing_schedule(1.0, 5, 0.1), 0, 10),
+    (cx.cosine_annealing_schedule(1.0, 2**20 + 1), 0, 2**21 + 2),
+    (cx.cosine_annealing_schedule(1.0, 50 / 3), 0, 100 / 3),
+    (cx.warm_restarts_schedule(1.0, 7, end_value=0.1), 0, 7),
+    (cx.warm_restarts_schedule(1.0, 40.7), 0, 40.7),
+    (2 * TRIANGLE * thirds, 0, 21),
+    (TRIANGLE + thirds, 0, 21),
+    (1 / TRIANGLE, 0, 7),
+    (TRIANGLE**0.5, 0, 7),
+    (cx.warmup_schedule(TRIANGLE, 9), 9, 7),
+    (cx.warmup_schedule(TRIANGLE * thirds, 9, restart=False), 9, 21),
+    (cx.linear_schedule(0.1, 1.0, 9).then(TRIANGLE, at=9), 9, 7),
+    (cx.linear_schedule(0.1, 1.0, 9).then(TRIANGLE, at=9).then(2 * TRIANGLE, at=11.5), 12, 7),
+    (cx.bias_corrected_schedule(TRIANGLE, 0.5, 0.5), 700, 7),
+)
+# Schedules in which something begins at step b; numbers that float32 holds at b = 2³⁰ too.
+BEGINNING = (
+    lambda b: cx.linear_schedule(1.0, 0.0, 128, b),
+    lambda b: cx.polynomial_schedule(1.0, 0.1, 2.0, 128, b),
+    lambda b: cx.exponential_decay(1.0, 10, 0.5, b),
+    lambda b: cx.exponential_decay(1.0, 10, 0.5, b, staircase=True),
+    lambda b: cx.half_life_schedule(0.5, 0.9, 128, b),
+    lambda b: cx.piecewise_constant_schedule(1.0, {b: 0.5, b + 128: 3.0}),
+    lambda b: cx.piecewise_interpolate_schedule("cosine", 1.0, {b: 0.5, b + 128: 3.0}),
+    lambda b: cx.warmup_schedule(cx.cosine_decay_schedule(1.0, 128), b),
+    lambda b: cx.warmup_schedule(1.0, b, restart=False).then(cx.multiplicative_schedule(1.0, 0.9, 9), at=b),
+    lambda b: cx.warmup_cosine_decay_schedule(0.0, 1.0, b, b + 128),
+    lambda b: cx.warmup_stable_decay_schedule(1.0, 128, b - 128, 128, decay="1-sqrt"),
+    lambda b: cx.join_schedules((0.1, cx.rex_schedule(1.0, 128), TRIANGLE), (b, b + 128)),
+)
+AGES = (2**24 - 3, 2**30)
+
+
+def both_ways(schedules):
+    """The values of schedules after some steps, their numbers once constant, once traced."""
+    for traced in (False, True):
+        call = quickly(lambda schedules, k: [s(k) for s in schedules]) if traced else None
+        constant = quickly(lambda k: [s(k) for s in schedules])
+        yield traced, functools.partial(call, schedules) if traced else constant
+
+
+def test_periods_are_kept_at_any_age():
+    """From 2²⁴ − 3 and from 2³⁰ on, a schedule is as from the same phase near 0."""
+    schedules = tuple(schedule for schedule, _, _ in PERIODIC)
+    for traced, call in both_ways(schedules):
+        values = [call(age + STEPS) for age in AGES]
+        for i, (schedule, start, period) in enumerate(PERIODIC):
+            period = float(np.float32(period)) if traced else period
+            for age, value in zip(AGES, values):
+                expected = schedule(start + np.mod(age + STEPS.astype(np.float64) - start, period))
+                np.testing.assert_allclose(value[i], expected, 3e-6, 1e-5 * (period % 1 > 0), err_msg=repr(schedule))
+
+
+def test_beginnings_are_kept_at_any_age():
+    """What begins after 2²⁴ or 2³⁰ steps goes as what begins after 2¹² of them."""
+    steps = np.arange(150)
+    expected = quickly(lambda k: [make(4096)(k) for make in BEGINNING])(4096 + steps)
+    for age in (2**24, 2**30):
+        schedules = tuple(make(age) for make in BEGINNING)
+        for _, call in both_ways(schedules):
+            for schedule, *values in zip(schedules, call(age + steps), expected):
+                np.testing.assert_allclose(*values, rtol=1e-6, atol=1e-9, err_msg=repr(schedule))
+
+
+def test_long_falls_are_exact():
+    """Lengths beyond 2²⁴ end at their last step, and stairs come at their step."""
+    end = 2**24 + 9
+    steps = end - 20 + np.arange(30)
+    ways = (
+        *(cx.linear_schedule(1.0, 0.0, end), cx.polynomial_schedule(1.0, 0.0, 2.0, end)),
+        *(cx.cosine_decay_schedule(1.0, end), cx.rex_schedule(1.0, end), cx.onecycle_schedule(end, 1.0)),
+        *(cx.warmup_cosine_decay_schedule(0.0, 1.0, 9, end), cx.warmup_schedule(1.0, end)),
+        cx.constant_schedule(0.0).then(1.0, at=end),
+    )
+    values = quickly(lambda k: [s(k) for s in ways])(steps)
+    with jax.enable_x64(True):
+        exact = [s(steps) for s in ways]
+    for schedule, value, expected in zip(ways, values, exact):
+        np.testing.assert_allclose(value, expected, rtol=3e-6, err_msg=repr(schedule))
+    for size in (2**20 + 1, 1_000_003):
+        begins = size * np.arange(1, 2**30 // size)
+        stairs = cx.step_schedule(1.0, size, 63 / 64), cx.exponential_decay(1.0, size, 63 / 64, staircase=True)
+        for _, call in both_ways(stairs):
+            for late in (0, 1):
+                for value in call(begins - late):
+                    np.testing.assert_allclose(value, (63 / 64) ** (begins // size - late), rtol=1e-5)
+
+
 # Steps of every kind
 
 
@@ -288,10 +396,7 @@ def test_double_precision(schedule, x64):
 
 @pytest.mark.parametrize("x64", (False, True), ids=("x32", "x64"))
 def test_bare_function(x64):
-    """A function of the step takes part wherever a schedule does, and gets the step as an int32.
-
-    This one returns float32 under x64 too.
-    """
+    """A function of the step takes part wherever a schedule does. This one returns float32 under x64 too."""
     with jax.enable_x64(x64):
         expected = np.where(STEPS < 3, STEPS / 3, 0.5 ** np.maximum(STEPS - 3.0, 0))
         np.testing.assert_allclose(cx.warmup_schedule(halving, 3)(STEPS), expected, rtol=1e-6)
@@ -301,6 +406,15 @@ def test_bare_function(x64):
         np.testing.assert_allclose(
             cx.bias_corrected_schedule(halving, b1=0.0, b2=0.0)(STEPS), 0.5 ** STEPS.astype(np.float64), rtol=1e-6
         )
+
+
+def test_bare_function_gets_the_widest_integer(x64):
+    """A quotient of whole numbers is float64 where there is float64, also within other schedules and in a step."""
+    inverse = cx.from_function(lambda k: 1 / (k + 1))
+    for schedule in (inverse, 1.0 * inverse, cx.constant_schedule(0.0).then(inverse, at=0)):
+        np.testing.assert_allclose(schedule(STEPS), 1 / (STEPS + 1), rtol=1e-15)
+    tx, state = cx.scale(inverse), cx.scale(inverse).init(np.ones(2))._replace(step=jnp.int32(2))
+    np.testing.assert_allclose(tx.update(np.ones(2), state)[0], 1 / 3, rtol=1e-15)
 
 
 # Values
@@ -375,10 +489,16 @@ def test_changed_numbers_compile_once(schedule):
 # Bad input
 
 LINE = cx.linear_schedule(1.0, 0.0, 4)
+REFUSED = {
+    (cx.quotient, "divisor", 0.0),
+    *((cx.warmup_cosine_decay_schedule, "decay_steps", x) for x in (0.0, 1.0)),
+}
+FIRST = np.array([0, 1, 2, 9, 50])
+KINDS = {type(s): s for s in reversed(SCHEDULES)}
 NUMERIC = [
-    (type(s), field)
-    for s in {type(s): s for s in SCHEDULES}.values()
-    for field in type(s)._leaves
+    (cls, field)
+    for cls in KINDS
+    for field in cls._leaves
     if field not in ("schedules", "boundaries", "factors", "terms", "boundaries_and_scales")
 ]
 
@@ -392,6 +512,63 @@ def test_what_is_no_number(cls, field, bad):
     good = next(s for s in SCHEDULES if type(s) is cls)
     with pytest.raises(ValueError, match=f"`{cls.__name__}.{field}` must"):
         good.replace(**{field: bad})
+
+
+STEP_FIELDS = [
+    (cls, field) for cls in KINDS for field in cls._leaves if cls.__dataclass_fields__[field].metadata["range"].steps
+]
+
+
+def test_every_length_is_known_as_one():
+    """Whatever a field's name says counts steps does."""
+    named = [(cls, x) for cls in KINDS for x in cls._leaves if re.search("steps?(_|$)|period|begin|boundar", x)]
+    assert set(named) == set(STEP_FIELDS)
+
+
+@pytest.mark.parametrize(("cls", "field"), STEP_FIELDS, ids=lambda x: getattr(x, "__name__", x))
+def test_a_share_is_no_number_of_steps(cls, field):
+    """Between 0 and 1 nothing counts steps; the error shows the order of the arguments. From 1 on fractions do."""
+    good = KINDS[cls].replace(warmup_steps=0) if cls is cx.warmup_cosine_decay_schedule else KINDS[cls]
+
+    def build(length):
+        several = {"boundaries": (length,) * 2, "boundaries_and_scales": ((length, 0.5),)}
+        return good.replace(**{field: several.get(field, length)})
+
+    order = ", ".join(f.name for f in dataclasses.fields(cls))
+    for share in (1e-3, 0.1, np.float32(0.5), 1 - 1e-9, jnp.float32(0.5)):
+        words = rf"`{cls.__name__}.{field}.*` counts steps and must be .*at least 1, got 0\."
+        with pytest.raises(ValueError, match=words) as caught:
+            build(share)
+        assert str(caught.value).endswith(f"; the arguments are {cls.__name__}({order})")
+    for length in (1, 1.5, jnp.float32(1.25)):
+        assert build(length) != build(2.5)
+    if cls.__dataclass_fields__[field].metadata["range"].admits(0) and (cls, field, 0.0) not in REFUSED:
+        build(0)
+
+
+def test_fractional_warm_ups_stay():
+    """Those of prebuilt chains, of which the first step is counted too."""
+    for steps in (1, 1.5, 2.5):
+        assert cx.ademamix(warmup_steps=steps) != cx.ademamix()
+        assert cx.schedule_free_adamw(1e-3, warmup_steps=steps) != cx.schedule_free_adamw(1e-3)
+    for build in (cx.ademamix, cx.schedule_free_adamw):
+        with pytest.raises(ValueError, match=r"counts steps and must be 0 or at least 1, got 0\.5"):
+            build(1e-3, warmup_steps=0.5)
+
+
+@pytest.mark.parametrize(("cls", "field"), NUMERIC, ids=lambda x: getattr(x, "__name__", x))
+def test_ends_of_every_range_give_numbers(cls, field):
+    """Whatever the field admits, nothing is NaN, infinite or an error in the first steps, for arrays too."""
+    good, limits = KINDS[cls], cls.__dataclass_fields__[field].metadata["range"]
+    low, high = max(limits.low, -1.0), min(limits.high, 50.0)
+    for number in (low, low + 1e-30, 0.0, 1.0, np.nextafter(high, low), high):
+        refused = (cls, field, number) in REFUSED
+        if not limits.admits(number) or (limits.steps and 0 < number < 1) or refused:
+            continue
+        schedule = good.replace(**{field: number})
+        assert np.all(np.isfinite(schedule(FIRST))), number
+        if limits.admits(np.float32(number)):
+            assert np.all(np.isfinite(jax.tree.map(jnp.float32, schedule)(FIRST))), number
 
 
 @pytest.mark.parametrize(
@@ -435,7 +612,6 @@ def test_what_is_no_number(cls, field, bad):
         (lambda: LINE / cx.scale(1.0), "`quotient.divisor` must be a number or a schedule"),
         (lambda: LINE ** (lambda k: {"w": k}), "`power.exponent`: .* returns a dict"),
         (lambda: LINE.then("2", at=3), r"`join_schedules.schedules\[1\]` must be a number"),
-        (lambda: LINE.then(2.0, at=4).then(3.0, at=3), r"boundaries` must not fall, got \(4, 3\)"),
         (lambda: cx.piecewise_constant_schedule(1.0, 0.1), "_and_scales` must be {step: number} or pairs .* got 0.1"),
         (lambda: cx.piecewise_constant_schedule(1.0, "ab"), "must be {step: number} or pairs of them, got 'ab'"),
         (lambda: cx.piecewise_constant_schedule(1.0, ((1, 2, 3),)), "must be {step: number} or pairs of them"),
@@ -444,6 +620,10 @@ def test_what_is_no_number(cls, field, bad):
         (lambda: cx.piecewise_interpolate_schedule("cubic", 1.0, {}), "type` must be one of 'linear', 'cosine', got"),
         (lambda: cx.multiplicative_schedule(1.0, 0.5, 3.0), "steps` must be a whole number from 0, got 3"),
         (lambda: cx.multiplicative_schedule(1.0, 0.5, -1), "steps` must be a whole number from 0, got -1"),
+        (lambda: LINE / 0.0, "`quotient.divisor` must not be 0"),
+        (lambda: cx.power(-1.0, LINE), r"`power.base` must lie in \[0, ∞\), got -1"),
+        (lambda: cx.onecycle_schedule(90, 1.0, div_factor=0.0), r"`onecycle_schedule.div_factor` must lie in \(0, ∞\)"),
+        (lambda: cx.cosine_onecycle_schedule(90, 1.0, final_div_factor=0), r"factor` must lie in \(0, ∞\), got 0"),
         (lambda: cx.onecycle_schedule(90, 1.0, 1.1), r"`onecycle_schedule.pct_start` must lie in \[0, 1\], got 1.1"),
         (lambda: cx.cyclic_schedule(0.1, 1.0, 5, 0), r"`cyclic_schedule.step_size_down` must lie in \[1, ∞\)"),
         (lambda: cx.cyclic_schedule(0.1, 1.0, scale_by="epoch"), "`cyclic_schedule.scale_by` must be one of"),

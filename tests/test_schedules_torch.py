@@ -107,6 +107,18 @@ def joined(draw, lr):
     return cx.join_schedules(parts, (first, second)), make
 
 
+def cut_short(draw, lr):
+    """A constant that the second scheduler does not wait for."""
+    factor, steps = draw.uniform(0.01, 0.9), int(draw.integers(1, 400))
+
+    def make(o):
+        parts = lr_scheduler.ConstantLR(o, factor, 500), lr_scheduler.StepLR(o, 30, 0.9)
+        return lr_scheduler.SequentialLR(o, list(parts), [steps])
+
+    first = cx.constant_schedule(lr * factor).then(lr, at=500)
+    return first.then(cx.step_schedule(lr, 30, 0.9), at=steps), make
+
+
 def chained(draw, lr):
     """Three at the same time."""
     factor, steps, size = draw.uniform(0.01, 0.9), int(draw.integers(1, 900)), int(draw.integers(20, 100))
@@ -117,6 +129,17 @@ def chained(draw, lr):
 
     schedule = cx.constant_schedule(factor).then(1.0, at=steps)
     return lr * schedule * cx.step_schedule(1.0, size, 0.9) * cx.exponential_decay(1.0, 1, 0.999), make
+
+
+def chained_cosine(draw, lr):
+    """A cosine to 0 and a fall at every step: as long as PyTorch's cosine falls."""
+    gamma = draw.uniform(0.99, 1.0)
+
+    def make(o):
+        parts = lr_scheduler.CosineAnnealingLR(o, 2 * STEPS), lr_scheduler.ExponentialLR(o, gamma)
+        return lr_scheduler.ChainedScheduler(list(parts))
+
+    return cx.cosine_decay_schedule(lr, 2 * STEPS) * cx.exponential_decay(1.0, 1, gamma), make
 
 
 def function(draw, lr):
@@ -214,10 +237,24 @@ FAMILIES = (
         warmup_cosine,
         joined,
     ),
-    *(chained, function, multiplicative, multi_step, annealing),
+    *(cut_short, chained, chained_cosine, function, multiplicative, multi_step, annealing),
     *map(cyclic, ("triangular", "triangular2", "exp_range", "custom")),
     *ONE_CYCLES,
 )
+
+
+@pytest.mark.parametrize(("half", "end"), ((2 * STEPS, 0.1), (STEPS // 4, 0.0)), ids=("eta_min", "turned"))
+def test_chained_cosine_of_pytorch_is_no_product(half, end):
+    """Why `product` excludes it: with an ``eta_min``, and once it has turned, PyTorch's chain is another curve."""
+
+    def make(o):
+        parts = lr_scheduler.CosineAnnealingLR(o, half, end), lr_scheduler.ExponentialLR(o, 0.997)
+        return lr_scheduler.ChainedScheduler(list(parts))
+
+    rates, _ = settings_of(1.0, make)
+    ours = cx.cosine_annealing_schedule(1.0, half, end) * cx.exponential_decay(1.0, 1, 0.997)
+    assert np.max(np.abs(rates - ours(np.arange(STEPS)))) > 0.02
+
 
 # PyTorch multiplies the last rate by a quotient at each step, so its rounding errors add up: 1000 of
 # them at 1.1e-16 are 1e-13. Ours does not depend on the steps before, and keeps float32's 6e-8 but

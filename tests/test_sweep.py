@@ -5,6 +5,7 @@ import io
 import os
 import re
 import sys
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -16,6 +17,7 @@ import optax
 import pytest
 from chainax import sweeping
 from jax.core import Tracer
+from jax.experimental import io_callback
 
 ADAMW = cx.adamw(1e-3)
 COUPLED = ADAMW.move("add_decayed_weights", before="scale_by_adam")
@@ -326,6 +328,11 @@ MISTAKES: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
         ValueError,
         "`train` returns 'name', which is a column of the chains: give it another name",
     ),
+    "the name of the errors": (
+        lambda: cx.sweep(lambda tx: {"exception": 1.0}, [ADAMW]),
+        ValueError,
+        "`train` returns 'exception', which is a column of the chains: give it another name",
+    ),
     "results of two kinds": (
         lambda: cx.sweep(lambda tx: {"loss": jnp.zeros(len(tx))}, {"a": ADAMW, "b": cx.sgd(0.1)}),
         ValueError,
@@ -343,7 +350,7 @@ MISTAKES: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "an array for a list": (
         lambda: cx.grid(ADAMW, {"scale_by_adam.b2": jnp.array(0.5)}),
         ValueError,
-        "at least one, got 0.5",
+        "at least one, got jnp.float32(0.5)",
     ),
     "an unknown link": (
         lambda: cx.grid(ADAMW, {"scale_by_adma.b2": [0.9]}),
@@ -403,9 +410,9 @@ def test_errors_of_the_training_say_where():
 
     chains = [cx.sgd(rate) for rate in (0.1, 0.2, 0.3, 0.4)]
     with pytest.raises(jax.errors.TracerBoolConversionError) as caught:
-        cx.sweep(branching, [ADAMW, *chains])
+        cx.sweep(branching, chains)
     notes = "\n".join(caught.value.__notes__)  # some are of JAX
-    assert "In `sweep`, for structure 2 of 2: scale_by_lr, learning_rate=0.1, and 3 more.\n" in notes
+    assert "In `sweep`, for structure 1 of 1: learning_rate=0.1, and 3 more.\n" in notes
     assert "do not turn them into Python numbers, nor branch on them" in notes
 
     def full(tx):
@@ -421,6 +428,68 @@ def test_errors_of_the_training_say_where():
     with pytest.raises(RuntimeError, match="mine") as caught:
         cx.sweep(broken, chains)
     assert caught.value.__notes__[-1] == "In `sweep`, for structure 1 of 1: learning_rate=0.1, and 3 more."
+
+
+def partly_failing(where: str) -> Callable[..., Any]:
+    """A training that fails for chains without momentum, when it is traced or when it runs."""
+
+    def fail() -> Any:
+        raise RuntimeError("no momentum\nat all")
+
+    def train(tx: Any, start: Any) -> dict[str, Any]:
+        if "trace" not in tx.names and where == "tracing":
+            fail()
+        found = Training()(tx, start)
+        if "trace" not in tx.names:
+            io_callback(fail, None)
+        return {**found, "steps": 5, "fine": True, "half": found["losses"].astype(jnp.bfloat16)}
+
+    return train
+
+
+@pytest.mark.parametrize("where", ("tracing", "running"))
+def test_one_structure_that_fails_leaves_the_others(where):
+    """Its rows are NaN and say why, the others are as they are alone; a warning comes at once."""
+    chains = [cx.sgd(0.1), cx.sgd(0.1, momentum=0.9), cx.sgd(0.2), cx.sgd(0.2, momentum=0.9)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", cx.ChainWarning)
+        with pytest.warns(cx.ChainWarning) as caught:
+            table = cx.sweep(partly_failing(where), chains, START)
+    (warning,) = caught
+    assert str(warning.message).startswith(
+        "`sweep` goes on without rows for structure 1 of 2: scale_by_lr, learning_rate="
+    )
+    assert warning.filename == __file__
+    alone = cx.sweep(Training(), chains[1::2], START)
+    np.testing.assert_array_equal(table["loss"][1::2], alone["loss"])
+    np.testing.assert_array_equal(table["losses"][1::2], alone["losses"])
+    for name, shape in (("loss", ()), ("losses", (5,)), ("steps", ()), ("fine", ()), ("half", (5,))):
+        assert table[name].shape == (4, *shape)
+        np.testing.assert_array_equal(
+            np.isnan(table[name].astype(float)).all(tuple(range(1, 1 + len(shape)))), [1, 0, 1, 0]
+        )
+    assert table["half"].dtype == jnp.bfloat16
+    assert (table["steps"][1], table["fine"][1]) == (5, 1)
+    assert list(table)[-1] == "exception"
+    first, *others = table["exception"].tolist()
+    assert others == ["", first, ""]
+    assert "no momentum" in first if where == "tracing" else "Error" in first
+    assert "\n" not in first
+
+
+def test_all_structures_that_fail_raise():
+    """The first error, which says where; and what no chain can survive raises before any has been traced."""
+
+    def train(tx):
+        raise RuntimeError(f"{len(tx)} links")
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", cx.ChainWarning)
+        with pytest.raises(RuntimeError, match="3 links") as caught:
+            cx.sweep(train, [ADAMW, cx.sgd(0.1)])
+    assert caught.value.__notes__[-1].startswith("In `sweep`, for structure 1 of 2: ")
+    with pytest.raises(TypeError, match=r"`sweep\.train` must take a chain and the 2 arguments that follow: too many"):
+        cx.sweep(train, [ADAMW, cx.sgd(0.1)], 1.0, 2.0)
 
 
 # Progress

@@ -16,7 +16,7 @@ from .hyper import by_path
 from .schedule import Schedule
 from .storage import storage
 from .tree import flatten, is_trainable
-from .value import Value, code, is_array, make
+from .value import Value, code, is_array, make, shortest
 
 if TYPE_CHECKING:
     from .link import Link
@@ -92,6 +92,7 @@ def _holds_chains(x: Any) -> bool:
 
 def _short(x: Any) -> str:
     """As code, but numbers with six digits."""
+    x = shortest(x)
     return code(float(f"{x:.6g}")) if isinstance(x, float) else code(x)
 
 

@@ -96,7 +96,7 @@ def make_step(tx: Transformation, *, donate: bool = True) -> Any:
     """``tx.step`` compiled: ``step(params, state, grads, **extra) -> (params, state)``.
 
     With ``donate`` the buffers of the parameters and the state that you pass are reused for those that
-    you get back, and cannot be read afterwards.
+    you get back, and cannot be read afterwards. In a process forked after JAX has run, a step hangs: spawn processes.
 
     >>> import chainax as cx
     >>> tx = cx.sgd(0.5)

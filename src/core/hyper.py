@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import re
 from collections import Counter
@@ -15,7 +16,7 @@ import numpy as np
 
 from .schedule import Schedule, number_or_schedule
 from .tree import flatten, is_trainable
-from .value import PlainKeyError, Range, Value, code, fill, is_array, make, number, register, same
+from .value import PlainKeyError, Range, Value, brief, code, fill, is_array, make, number, register, same
 
 DTYPES = ("float32", "bfloat16", "float16")
 """The names of dtypes that slots can be stored in."""
@@ -42,12 +43,13 @@ def hyper(
     low: float = 0.0,
     high: float = math.inf,
     closed: bool = False,
+    open: bool = False,
 ) -> Any:
     """Declare a hyperparameter of a link: its symbol, meaning, default and range ``low <= x < high``.
 
-    ``closed`` admits ``x == high`` too. The value may be a number, a schedule, or `by_path`.
+    ``closed`` admits ``x == high`` too, ``open`` not ``x == low``. The value may be a number, a schedule, or `by_path`.
     """
-    return number(doc, default=default, symbol=symbol, low=low, high=high, closed=closed, check=check_hyper)
+    return number(doc, default=default, symbol=symbol, low=low, high=high, closed=closed, open=open, check=check_hyper)
 
 
 @register
@@ -72,14 +74,14 @@ class by_path(Value):
 
     def __init__(self, table: Mapping[str, Any], default: Any = None) -> None:
         if not isinstance(table, Mapping) or (not table and default is None):
-            raise ValueError(f"`by_path` needs a table {{pattern: number}}, got {table!r}")
+            raise ValueError(f"`by_path` needs a table {{pattern: number}}, got {brief(table)}")
         for pattern in table:
             try:
-                re.compile(pattern)
-            except (re.error, TypeError) as e:
-                raise ValueError(f"`by_path`: {pattern!r} is no regular expression: {e}") from None
+                compiled(pattern)
+            except (re.error, TypeError, OverflowError, RecursionError) as e:
+                raise ValueError(f"`by_path`: {brief(pattern)} is no regular expression: {e}") from None
             if not isinstance(pattern, str):
-                raise ValueError(f"`by_path`: a pattern must be a string, got {pattern!r}")
+                raise ValueError(f"`by_path`: a pattern must be a string, got {brief(pattern)}")
         fill(self, patterns=tuple(table), entries=tuple(table.values()), default=default)
         fill(self, **vars(self.map(_entry)))
 
@@ -88,7 +90,11 @@ class by_path(Value):
         """The entries by pattern, in order."""
         return dict(zip(self.patterns, self.entries))
 
-    @property
+    def find(self, path: str) -> int:
+        """The index of the pattern that decides for a path; one past the last for none."""
+        return _finder(self.patterns)(path)
+
+    @functools.cached_property
     def of_numbers(self) -> bool:
         """Whether the entries are numbers and schedules, as in a hyperparameter."""
         entries = self.entries if self.default is None else (*self.entries, self.default)
@@ -142,12 +148,32 @@ def _entry(label: str, x: Any) -> Any:
 
 def pick(where: str, table: by_path, path: str) -> tuple[int, Any]:
     """The entry for a parameter's path, and its index: that of the pattern, or one past them for the default."""
-    for i, pattern in enumerate(table.patterns):
-        if re.search(pattern, path):
-            return i, table.entries[i]
+    i = table.find(path)
+    if i < len(table.entries):
+        return i, table.entries[i]
     if table.default is None:
-        raise PlainKeyError(f"`{where}`: no pattern of {table!r} matches parameter {path!r}: add one, or a default")
-    return len(table.patterns), table.default
+        raise PlainKeyError(
+            f"`{where}`: no pattern of {brief(table)} matches parameter {path!r}: add one, or a default"
+        )
+    return i, table.default
+
+
+@functools.lru_cache(maxsize=2**14)  # `re` itself forgets all but 512
+def compiled(pattern: str) -> re.Pattern:
+    """The regular expression."""
+    return re.compile(pattern)
+
+
+@functools.lru_cache(maxsize=256)
+def _finder(patterns: tuple[str, ...]) -> Callable[[str], int]:
+    """`by_path.find` for these patterns, which looks at each path once."""
+    expressions = [compiled(pattern) for pattern in patterns]
+
+    @functools.cache
+    def find(path: str) -> int:
+        return next((i for i, expression in enumerate(expressions) if expression.search(path)), len(expressions))
+
+    return find
 
 
 def chosen(links: Iterable[tuple[str, Any]], path: str) -> tuple[int, ...]:

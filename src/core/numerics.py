@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -128,3 +128,57 @@ def _remainder(count: jax.Array, period: Any, dtype: Any) -> jax.Array:
     low = lax.rem(count, np.int32(1 << 12))
     high = lax.rem(lax.sub(count, low).astype(dtype), period)  # float32 holds multiples of 2¹² up to 2³¹
     return jnp.where(whole == period, by_whole, lax.rem(high + low.astype(dtype), period))
+
+
+# Steps: float32 holds whole numbers up to 2²⁴ only, and a run may have more of them.
+
+
+class Count(NamedTuple):
+    """A number of steps as the sum of two floating-point numbers, which hold it exactly up to 2³¹."""
+
+    high: Any
+    low: Any
+
+
+def as_count(steps: Any) -> Count:
+    """The count of ``steps``: a number or an array of any shape and dtype, or a count already."""
+    if isinstance(steps, Count):
+        return steps
+    steps, dtype = jnp.asarray(steps), jax.dtypes.canonicalize_dtype(np.float64)
+    if dtype == jnp.float64 or not jnp.issubdtype(steps.dtype, jnp.integer):
+        return Count(steps.astype(dtype), 0.0)
+    low = steps.astype(jnp.int32) & 4095
+    return Count((steps - low).astype(dtype), low.astype(dtype))
+
+
+def elapsed(k: Any) -> jax.Array:
+    """The count as one floating-point number."""
+    k = as_count(k)
+    return k.high + k.low
+
+
+def minus(k: Any, begin: Any) -> jax.Array:
+    """k − begin, rounded once."""
+    k, low = as_count(k), _low(begin)
+    return (k.high - (begin - low)) + (k.low - low)
+
+
+def since(k: Any, begin: Any) -> Count:
+    """The count of the steps after ``begin``, 0 before."""
+    k, low = as_count(k), _low(begin)
+    high = k.high - (begin - low)
+    return Count(high, jnp.maximum(k.low - low, -high))
+
+
+def _low(begin: Any) -> Any:
+    return math.fmod(begin, 4096.0) if isinstance(begin, float) else jnp.fmod(begin, 4096.0)
+
+
+def cycles(k: Any, period: Any) -> tuple[jax.Array, jax.Array]:
+    """How many whole periods are over after ``k`` steps, and how many steps of the next one have been taken."""
+    k = as_count(k)
+    passed = jnp.mod(jnp.mod(k.high, period) + jnp.mod(k.low, period), period)
+    lost = period - float(passed.dtype.type(period)) if isinstance(period, float) else 0.0
+    if lost:  # to rounding, in every period that is over
+        passed = jnp.mod(passed - lost * jnp.round((elapsed(k) - passed) / period), period)
+    return jnp.round((elapsed(k) - passed) / period), passed

@@ -3,25 +3,37 @@
 from __future__ import annotations
 
 import dataclasses
+import dis
 import functools
 import math
 import numbers
 import operator
 from collections.abc import Callable
+from pathlib import Path
 from string import Formatter
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .value import Number, Range, Value, check_number, code, each, is_array, number, same, static, value
+from .numerics import Count, as_count, elapsed, minus, since
+from .value import Number, Range, Value, check_number, code, each, is_array, number, same, shortest, static, value
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def counted(at: F) -> F:
+    """Mark a `Schedule.at` that takes a `Count`, and so is exact where float32 does not hold the number of steps."""
+    at.counted = True  # pyright: ignore[reportFunctionMemberAccess]
+    return at
 
 
 class Schedule(Value):
     """A number that depends on the step. Call it on a count of the steps taken: 0 at the first update.
 
-    Steps may be a Python number or an array of any shape; the result has that shape.
+    Steps may be a Python number or an array of any shape; the result has that shape. Whole numbers count exactly up to
+    2³¹, although float32 holds them up to 2²⁴ only.
     Schedules, numbers and functions of the step add, subtract, multiply, divide and raise to powers.
 
     >>> import chainax as cx
@@ -38,10 +50,11 @@ class Schedule(Value):
     def __call__(self, step: Any) -> jax.Array:
         dtype = jax.dtypes.canonicalize_dtype(np.float64)
         wide = jax.tree.map(lambda x: x.astype(dtype) if is_array(x) else x, self)
-        return wide.at(jnp.asarray(step).astype(dtype))
+        k = as_count(step)
+        return wide.at(k if hasattr(type(self).at, "counted") else elapsed(k))
 
-    def at(self, k: jax.Array) -> Any:
-        """The value after ``k`` steps, where ``k`` is an array of floating-point numbers."""
+    def at(self, k: Any) -> Any:
+        """The value after ``k`` steps, an array of floating-point numbers (or a `Count` where ``at`` is `counted`)."""
         raise NotImplementedError
 
     def describe(self) -> str:
@@ -62,13 +75,20 @@ class Schedule(Value):
     def then(self, after: Any, *, at: Any) -> join_schedules:
         """This schedule up to step ``at``, then another (or a number), which counts from there.
 
+        Whatever this schedule would do after step ``at`` is left out. PyTorch's ``SequentialLR``.
+
         >>> import chainax as cx
         >>> cx.linear_schedule(0.0, 1.0, 4).then(1.0, at=4).then(cx.cosine_decay_schedule(1.0, 10), at=90)
         join_schedules((linear_schedule(0, 1, 4), constant_schedule(1), cosine_decay_schedule(1, 10)), (4, 90))
         """
         schedules, boundaries = (self,), ()
-        if isinstance(self, join_schedules):
-            schedules, boundaries = self.schedules, self.boundaries
+        if (
+            isinstance(self, join_schedules)
+            and isinstance(at, numbers.Real)
+            and not any(map(is_array, self.boundaries))
+        ):
+            kept = sum(b <= at for b in self.boundaries)
+            schedules, boundaries = self.schedules[: kept + 1], self.boundaries[:kept]
         return join_schedules((*schedules, after), (*boundaries, at))
 
     def __mul__(self, other: Any) -> product:
@@ -111,8 +131,9 @@ class from_function(Schedule):
     """A Python function of the step as a schedule. PyTorch's ``LambdaLR`` is ``rate * from_function(f)``.
 
     Links and schedules wrap bare functions in it themselves.
-    The function gets the count of steps taken as a traced int32 scalar, and returns a scalar. It must
-    depend on nothing else that changes: outside of ``jit`` too it is traced once and then reused.
+    The function gets the count of steps taken as a traced scalar, int32 or under ``jax_enable_x64`` int64, and
+    returns a scalar. It must depend on nothing else that changes: outside of ``jit`` too it is traced once and
+    then reused.
     """
 
     function: Callable = static("from the count of steps to a number")
@@ -121,11 +142,9 @@ class from_function(Schedule):
         what = f"{self!r} was given where a number or a schedule is expected, but called on a step it"
         remedy = "To choose by parameter, write by_path({pattern: number}, default=...)"
         try:
-            result = jax.eval_shape(self.function, jax.ShapeDtypeStruct((), jnp.int32))
-        except jax.errors.ConcretizationTypeError as e:
-            raise ValueError(
-                f"{what} asks for the step's value, which is traced: use jnp.where, join_schedules or step_schedule"
-            ) from e
+            result = jax.eval_shape(self.function, jax.ShapeDtypeStruct((), _whole_dtype()))
+        except _NEEDS_VALUE as e:
+            raise ValueError(f"{what} asks for the step's value, which is traced: {_traceable(e)}") from e
         except Exception as e:
             raise ValueError(f"{what} raised {type(e).__name__}: {e}. {remedy}") from e
         shape, dtype = getattr(result, "shape", None), getattr(result, "dtype", None)
@@ -138,12 +157,59 @@ class from_function(Schedule):
         return f"the function {self!r}"
 
     def __call__(self, step: Any) -> jax.Array:
+        dtype = _whole_dtype()
+        if isinstance(step, Count):
+            whole = jnp.floor(step.high)
+            step = whole.astype(dtype) + jnp.floor(step.high - whole + step.low).astype(dtype)
         step = jnp.asarray(step)
         call = jnp.vectorize(self.function) if step.ndim else self.function
-        return jnp.asarray(call(step.astype(jnp.int32)))
+        return jnp.asarray(call(step.astype(dtype)))
 
     def __repr__(self) -> str:
         return getattr(self.function, "__qualname__", repr(self.function))
+
+
+_JAX = str(Path(jax.__file__).parent)
+_NEEDS_VALUE = (
+    jax.errors.ConcretizationTypeError,
+    jax.errors.TracerArrayConversionError,
+    jax.errors.TracerIntegerConversionError,
+)
+
+
+def _whole_dtype() -> Any:
+    """The widest integers, so that quotients of them are as wide as floating-point numbers can be."""
+    return jax.dtypes.canonicalize_dtype(np.int64)
+
+
+def _traceable(error: Exception) -> str:
+    """What to write in place of that which needs the value of a traced step."""
+    name = _called(error)
+    if name in ("min", "max"):
+        return f"use jnp.{name}imum in place of {name}"
+    if name in ("float", "int", "bool"):
+        return f"leave {name}() out and compute with the step itself, an array"
+    if hasattr(jnp, name):
+        return f"use jnp.{name}"
+    if isinstance(error, jax.errors.TracerIntegerConversionError) and not name:
+        return "for an item of a list write jnp.array(list)[step]"
+    return "use jnp.where, join_schedules or step_schedule"
+
+
+def _called(error: Exception) -> str:
+    """The name of the function whose call raised, in the last frame that is not JAX's; empty for what is no call."""
+    tb = last = error.__traceback__
+    while tb is not None:
+        last = last if tb.tb_frame.f_code.co_filename.startswith(_JAX) else tb
+        tb = tb.tb_next
+    loaded: dict[Any, str] = {}  # the name that was loaded last, by the line and column where its expression begins
+    for instruction in dis.get_instructions(last.tb_frame.f_code) if last else ():
+        begin = instruction.positions and instruction.positions[::2]
+        if last and instruction.offset == last.tb_lasti:
+            return loaded.get(begin, "") if instruction.opname.startswith("CALL") else ""
+        if instruction.opname.startswith("LOAD") and isinstance(instruction.argval, str):
+            loaded[begin] = instruction.argval
+    return ""
 
 
 @value
@@ -186,15 +252,20 @@ def to_schedule(where: str, x: Any, limits: Range) -> Schedule:
 
 @value
 class product(Schedule):
-    """The product of schedules and numbers. PyTorch's ``ChainedScheduler``.
+    """The product of schedules and numbers.
+
+    PyTorch's ``ChainedScheduler``, where one factor carries the learning rate and the others start from 1, as in
+    ``step_schedule(rate, 30) * exponential_decay(1.0, 1, 0.99)``. Not with ``CosineAnnealingLR`` in the chain: that one
+    takes its ``eta_min`` off the rate of the whole chain, and at its lowest point forgets the other factors.
 
     Errors: ``ValueError`` unless every factor is a schedule, a function of the step or a number.
     """
 
     factors: tuple[Any, ...] = number("schedules or numbers", check=each(number_or_schedule))
 
+    @counted
     def at(self, k):
-        return functools.reduce(operator.mul, (value_at(x, k) for x in self.factors), jnp.ones_like(k))
+        return functools.reduce(operator.mul, (value_at(x, k) for x in self.factors), jnp.ones_like(elapsed(k)))
 
     def describe(self) -> str:
         """What the schedule is, in a line."""
@@ -210,8 +281,9 @@ class total(Schedule):
 
     terms: tuple[Any, ...] = number("schedules or numbers", check=each(number_or_schedule))
 
+    @counted
     def at(self, k):
-        return functools.reduce(operator.add, (value_at(x, k) for x in self.terms), jnp.zeros_like(k))
+        return functools.reduce(operator.add, (value_at(x, k) for x in self.terms), jnp.zeros_like(elapsed(k)))
 
     def describe(self) -> str:
         """What the schedule is, in a line."""
@@ -223,10 +295,15 @@ class quotient(Schedule):
     """One schedule or number divided by another."""
 
     dividend: Any = number("a schedule or a number", check=number_or_schedule)
-    divisor: Any = number("a schedule or a number", check=number_or_schedule)
+    divisor: Any = number("a schedule or a number, not 0", check=number_or_schedule)
 
+    def check(self):
+        if isinstance(self.divisor, float) and self.divisor == 0:
+            raise ValueError("`quotient.divisor` must not be 0")
+
+    @counted
     def at(self, k):
-        return jnp.ones_like(k) * value_at(self.dividend, k) / value_at(self.divisor, k)
+        return jnp.ones_like(elapsed(k)) * value_at(self.dividend, k) / value_at(self.divisor, k)
 
     def describe(self) -> str:
         """What the schedule is, in a line."""
@@ -244,11 +321,12 @@ class power(Schedule):
     power(10, linear_schedule(-5, 0, 1000))
     """
 
-    base: Any = number("a schedule or a number", check=number_or_schedule)
+    base: Any = number("a schedule or a number", low=0.0, check=number_or_schedule)
     exponent: Any = number("a schedule or a number", check=number_or_schedule)
 
+    @counted
     def at(self, k):
-        return raised(value_at(self.base, k), value_at(self.exponent, k) * jnp.ones_like(k))
+        return raised(value_at(self.base, k), value_at(self.exponent, k) * jnp.ones_like(elapsed(k)))
 
     def describe(self) -> str:
         """What the schedule is, in a line."""
@@ -261,7 +339,7 @@ class join_schedules(Schedule):
 
     schedules: tuple[Any, ...] = number("the schedules or numbers, in order", check=each(to_schedule))
     boundaries: tuple[Any, ...] = number(
-        doc="the steps at which the second, third, ... begins", low=0.0, check=each(check_number)
+        doc="the steps at which the second, third, ... begins", low=0.0, steps=True, check=each(check_number)
     )
 
     def check(self):
@@ -274,10 +352,11 @@ class join_schedules(Schedule):
         if plain != sorted(plain):
             raise ValueError(f"`join_schedules.boundaries` must not fall, got {code(self.boundaries)}")
 
+    @counted
     def at(self, k):
         result = value_at(self.schedules[0], k)
         for boundary, schedule in zip(self.boundaries, self.schedules[1:], strict=True):
-            result = jnp.where(k < boundary, result, value_at(schedule, jnp.maximum(k - boundary, 0)))
+            result = jnp.where(minus(k, boundary) < 0, result, value_at(schedule, since(k, boundary)))
         return result
 
     def describe(self) -> str:
@@ -297,9 +376,9 @@ def raised(base: Any, exponent: jax.Array) -> jax.Array:
     return jnp.where(some, safe**exponent, none)
 
 
-def value_at(x: Any, k: jax.Array) -> Any:
+def value_at(x: Any, k: Any) -> Any:
     """What a schedule or number comes to after ``k`` steps. A bare function may return any dtype."""
-    return x(k).astype(k.dtype) if isinstance(x, Schedule) else x
+    return x(k).astype(jax.dtypes.canonicalize_dtype(np.float64)) if isinstance(x, Schedule) else x
 
 
 def _factors(x: Any) -> tuple:
@@ -314,6 +393,7 @@ def _say(x: Any) -> str:
     """A field as `Schedule.describe` shows it."""
     if isinstance(x, Schedule):
         return x.describe()
+    x = shortest(x)
     return f"{x:.6g}" if isinstance(x, float) else code(x)
 
 

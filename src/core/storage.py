@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import math
-import re
 from collections.abc import Iterable
 from typing import Any, ClassVar
 
@@ -65,7 +64,7 @@ class Blocks(Format):
     others in another.
     """
 
-    block: int = static("numbers that share a scale", default=256)
+    block: int = static("numbers that share a scale", default=256, most=2**20)
     min_size: int = static("leaves of fewer numbers stay in float32", default=4096)
 
     per_code: ClassVar[int] = 1  # numbers in one element of the array of codes
@@ -130,7 +129,7 @@ class int8(Blocks):
     numbers get a map without them.
     """
 
-    block: int = static("numbers that share a scale", default=256)
+    block: int = static("numbers that share a scale", default=256, most=2**20)
     min_size: int = static("leaves of fewer numbers stay in float32", default=4096)
 
     def encode(self, x, signed):
@@ -148,7 +147,7 @@ class int4(Blocks):
     without a zero, since a second moment that is rounded to 0 makes the step infinite.
     """
 
-    block: int = static("numbers that share a scale", default=128)
+    block: int = static("numbers that share a scale", default=128, most=2**20)
     min_size: int = static("leaves of fewer numbers stay in float32", default=4096)
 
     per_code = 2
@@ -169,7 +168,7 @@ class int4(Blocks):
 class float8(Blocks):
     """8-bit floats with 3 bits of mantissa, 2⁻⁹ to 448 (e4m3). Micikevicius et al. 2022, arXiv:2209.05433."""
 
-    block: int = static("numbers that share a scale", default=256)
+    block: int = static("numbers that share a scale", default=256, most=2**20)
     min_size: int = static("leaves of fewer numbers stay in float32", default=4096)
 
     largest = float(jnp.finfo(jnp.float8_e4m3fn).max)
@@ -196,7 +195,7 @@ class companded8(Blocks):
     their square root, which is what a second moment is used for, in 256 steps without a zero.
     """
 
-    block: int = static("numbers that share a scale", default=256)
+    block: int = static("numbers that share a scale", default=256, most=2**20)
     min_size: int = static("leaves of fewer numbers stay in float32", default=4096)
 
     def encode(self, x, signed):
@@ -237,7 +236,7 @@ class storage(Value):
     def refuse(self, name: str, path: str, p: Any) -> None:
         """Raise if a pattern gives a format to this leaf, which has no slots."""
         for slot, given in self.table.items():
-            if isinstance(given, by_path) and any(re.search(pattern, path) for pattern in given.patterns):
+            if isinstance(given, by_path) and given.find(path) < len(given.patterns):
                 raise TypeError(
                     f"`{name}.{slot}`: {given!r} gives a format to {path!r}, which is {show(p)} and has no slots"
                 )

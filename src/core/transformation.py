@@ -110,7 +110,8 @@ class Transformation(Value):
         """The state for ``params`` with the arrays that `state_dict` returned, and a report of what matched.
 
         Entries are found by link, slot and path, so links may have been swapped, inserted or removed
-        in between. Arrays are converted to the dtype that the slot has here.
+        in between. Arrays are converted to the dtype that the slot has here. What a stranger wrote is to be read by
+        ``np.load(file, allow_pickle=False)``: a pickle runs any code.
 
         Errors: with ``strict``, ``KeyError`` unless all entries match; the message lists those that do not.
         """

@@ -18,8 +18,8 @@ from jax.tree_util import GetAttrKey, register_pytree_with_keys_class
 
 T = TypeVar("T", bound="Value")
 
-TYPES: dict[str, type[Value]] = {}
-"""Every value class by its name, which is how a stored configuration finds it again."""
+TYPES: dict[str, dict[str, type[Value]]] = {}
+"""Every value class by its name and its module, which is how a stored configuration finds it again."""
 
 if TYPE_CHECKING:
 
@@ -35,20 +35,27 @@ else:
 
 @dataclasses.dataclass(frozen=True)
 class Range:
-    """The numbers that a field admits: ``low <= x < high``, or ``x <= high`` where ``closed``."""
+    """The numbers that a field admits: ``low <= x < high``.
+
+    ``closed`` admits ``high`` too, ``open`` not ``low``. A field that counts ``steps`` admits nothing between 0 and 1,
+    which would be a share of the run, or a number that was meant for another field.
+    """
 
     symbol: str = ""
     low: float = -math.inf
     high: float = math.inf
     closed: bool = False
+    open: bool = False
+    steps: bool = False
 
     def __str__(self) -> str:
-        low = "[" if math.isfinite(self.low) else "("
+        low = "[" if math.isfinite(self.low) and not self.open else "("
         high = "]" if self.closed and math.isfinite(self.high) else ")"
         return f"{low}{self.low:g}, {self.high:g}{high}".replace("inf", "∞")
 
     def admits(self, x: float) -> bool:
-        return self.low <= x < self.high or (self.closed and x == self.high)
+        above = self.low < x or (x == self.low and not self.open and math.isfinite(x))
+        return above and (x < self.high or (self.closed and x == self.high))
 
 
 def number(
@@ -59,17 +66,22 @@ def number(
     low: float = -math.inf,
     high: float = math.inf,
     closed: bool = False,
+    open: bool = False,
+    steps: bool = False,
     check: Callable[[str, Any, Range], Any] | None = None,
 ) -> Any:
-    """A numeric field: a Python number or a scalar array, and a leaf of the pytree."""
-    limits = Range(symbol, low, high, closed)
+    """A numeric field: a Python number or a scalar array, and a leaf of the pytree. For the limits see `Range`."""
+    limits = Range(symbol, low, high, closed, open, steps)
     metadata = {"range": limits, "doc": doc, "leaf": True, "check": check or check_number}
     return dataclasses.field(default=default, metadata=metadata)
 
 
-def static(doc: str = "", *, default: Any = dataclasses.MISSING, one_of: tuple = ()) -> Any:
-    """A field that shapes the computation: part of the pytree's structure, hashed by ``jit``."""
-    return dataclasses.field(default=default, metadata={"doc": doc, "one_of": one_of})
+def static(doc: str = "", *, default: Any = dataclasses.MISSING, one_of: tuple = (), most: int | None = None) -> Any:
+    """A field that shapes the computation: part of the pytree's structure, hashed by ``jit``.
+
+    A whole number is of magnitude ``most`` at most.
+    """
+    return dataclasses.field(default=default, metadata={"doc": doc, "one_of": one_of, "most": most})
 
 
 def child(doc: str = "", *, default: Any = dataclasses.MISSING) -> Any:
@@ -93,13 +105,21 @@ class Value:
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):  # pyright: ignore[reportArgumentType]
             where = f"{type(self).__name__}.{field.name}"
-            given = getattr(self, field.name)
+            given, limits = getattr(self, field.name), field.metadata.get("range")
             if check := field.metadata.get("check"):
-                fill(self, **{field.name: check(where, given, field.metadata.get("range"))})
+                try:
+                    fill(self, **{field.name: check(where, given, limits)})
+                except ValueError as e:
+                    if limits is None or not limits.steps:
+                        raise
+                    names = ", ".join(f.name for f in dataclasses.fields(self))  # pyright: ignore[reportArgumentType]
+                    raise ValueError(f"{e}; the arguments are {type(self).__name__}({names})") from None
             elif one_of := field.metadata.get("one_of"):
                 if given not in one_of:
-                    raise ValueError(f"`{where}` must be one of {', '.join(map(repr, one_of))}, got {given!r}")
+                    raise ValueError(f"`{where}` must be one of {', '.join(map(repr, one_of))}, got {brief(given)}")
                 fill(self, **{field.name: one_of[one_of.index(given)]})  # True for 1
+            elif (most := field.metadata.get("most")) and isinstance(given, int) and abs(given) > most:
+                raise ValueError(f"`{where}` must be {most} at most, got {brief(given)}")
         self.check()
 
     def check(self) -> None:
@@ -194,10 +214,7 @@ def value(cls: type[T], **options: Any) -> type[T]:
 
 def register(cls: type[T]) -> type[T]:
     """Make a subclass of `Value` a pytree, and known by its name to `from_config`."""
-    known = TYPES.get(cls.__name__)
-    if known is not None and known.__module__ != cls.__module__:
-        raise ValueError(f"`{cls.__name__}` is already the name of {known.__module__}.{known.__name__}")
-    TYPES[cls.__name__] = cls
+    TYPES.setdefault(cls.__name__, {})[cls.__module__] = cls
     return register_pytree_with_keys_class(cls)
 
 
@@ -224,7 +241,7 @@ def code(x: Any) -> str:
     if isinstance(x, Tracer):
         return f"traced {x.dtype}{list(x.shape)}"
     if is_array(x):
-        return repr(x.item()) if x.ndim == 0 else f"{x.dtype}{list(x.shape)}"
+        return f"jnp.{x.dtype}({code(shortest(x))})" if x.ndim == 0 else f"{x.dtype}{list(x.shape)}"
     if isinstance(x, tuple):
         return f"({', '.join(map(code, x))}{',' if len(x) == 1 else ''})"
     if isinstance(x, Mapping):
@@ -234,15 +251,28 @@ def code(x: Any) -> str:
     return repr(x)
 
 
+def brief(x: Any) -> str:
+    """``x`` as code, cut short for a message."""
+    text = code(x)
+    return text if len(text) <= 200 else f"{text[:200]}..."
+
+
 def each(check: Callable[[str, Any, Range], Any]) -> Callable[[str, Any, Range], tuple]:
     """The check of a field that holds several of what ``check`` admits."""
 
     def check_all(where: str, xs: Any, limits: Range) -> tuple:
         if isinstance(xs, (str, bytes)) or not isinstance(xs, Iterable):
-            raise ValueError(f"`{where}` must be a tuple, got {code(xs)}")
+            raise ValueError(f"`{where}` must be a tuple, got {brief(xs)}")
         return tuple(check(f"{where}[{i}]", x, limits) for i, x in enumerate(xs))
 
     return check_all
+
+
+def shortest(x: Any) -> Any:
+    """A scalar array as the shortest Python number that gives it again in its dtype; all else as it is."""
+    if not is_array(x) or isinstance(x, Tracer) or x.ndim:
+        return x
+    return type(x.item())(str(np.asarray(x)[()]))
 
 
 def is_array(x: Any) -> bool:
@@ -255,7 +285,13 @@ def check_number(where: str, x: Any, limits: Range) -> Any:
     if isinstance(x, np.generic):
         x = x.item()
     if isinstance(x, numbers.Real) and not isinstance(x, bool):
-        x = float(x)
+        try:
+            x = float(x)
+        except OverflowError:  # a whole number beyond the largest float
+            x = math.inf if x > 0 else -math.inf  # pyright: ignore[reportOperatorIssue]
+        if limits.steps and 0 < x < 1:
+            least = "0 or at least 1" if limits.low <= 0 else "at least 1"
+            raise ValueError(f"`{where}` counts steps and must be {least}, got {code(x)}, which may be a share of them")
         if not limits.admits(x):
             raise ValueError(f"`{where}` must lie in {limits}, got {code(x)}")
         return x
@@ -266,18 +302,19 @@ def check_number(where: str, x: Any, limits: Range) -> Any:
         if not (jnp.issubdtype(x.dtype, jnp.floating) or jnp.issubdtype(x.dtype, jnp.integer)):
             raise ValueError(f"`{where}` must be a number, got an array of {x.dtype}")
         return x
-    raise ValueError(f"`{where}` must be a number in {limits}, got {x!r}")
+    raise ValueError(f"`{where}` must be a number in {limits}, got {brief(x)}")
 
 
 def unknown_field(kind: str, name: str, known: Iterable[str]) -> str:
     """The message for a field that a value does not have."""
     known = list(known)
-    return f"`{kind}` has no field {name!r}{did_you_mean(name, known)}; its fields are {', '.join(known) or 'none'}"
+    hint, fields = did_you_mean(name, known), ", ".join(known) or "none"
+    return f"`{kind}` has no field {brief(name)}{hint}; its fields are {fields}"
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """A hint at the nearest known name, or nothing."""
-    close = difflib.get_close_matches(name, list(known), n=1)
+    close = difflib.get_close_matches(name[:100], list(known), n=1)  # which takes long for long names
     return f" (did you mean {close[0]!r}?)" if close else ""
 
 

@@ -40,7 +40,7 @@ class accumulate(Sometimes):
     """
 
     tx: Any = child("the chain that takes the steps")
-    every: Any = static("micro-batches to a step: a whole number, or a schedule of the steps taken")
+    every: Any = static("micro-batches to a step: a whole number, or a schedule of the steps taken", most=2**31 - 1)
 
     slots = ("sum",)
     equation = "ū = mean of u over the micro-batches,  u ← tx(ū) at the last of them, else 0"

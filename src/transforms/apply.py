@@ -29,7 +29,7 @@ class apply_update(Leafwise):
     """
 
     rounding: str = static("how", default="nearest", one_of=tuple(RESTS))
-    seed: int = static("seed of stochastic rounding", default=0)
+    seed: int = static("seed of stochastic rounding", default=0, most=2**63 - 1)
 
     equation = "θ ← round(θ + u)"
     role = "apply"

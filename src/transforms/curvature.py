@@ -32,7 +32,7 @@ class scale_by_sophia(Treewise):
     b2: Hyper = hyper("β₂", "decay of the mean curvature", default=0.99, high=1.0)
     gamma: Hyper = hyper("γ", "how much of the curvature divides", default=0.01)
     eps: Hyper = hyper("ε", "floor of the denominator", default=1e-12)
-    update_interval: int = static("steps between two estimates", default=10)
+    update_interval: int = static("steps between two estimates", default=10, most=2**31 - 1)
 
     knows_shards = True
     slots = ("mu", "nu")

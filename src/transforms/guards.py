@@ -46,7 +46,7 @@ class skip_nonfinite(Guard):
     After ``max_consecutive`` such steps in a row, those that follow are taken as they are.
     """
 
-    max_consecutive: int | None = static("refusals in a row; None for no limit", default=None)
+    max_consecutive: int | None = static("refusals in a row; None for no limit", default=None, most=2**31 - 1)
 
     equation = "no step unless all of u is finite"
     needs_all_updates = True

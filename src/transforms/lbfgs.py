@@ -22,7 +22,7 @@ class scale_by_lbfgs(Treewise):
     ``None`` counts as 0. What is remembered of the parameters takes 2m + 2 arrays of their shape.
     """
 
-    memory_size: int = static("how many pairs are kept", default=10)
+    memory_size: int = static("how many pairs are kept", default=10, most=10_000)
     scale_init_precond: bool = static(
         "whether the recursion begins at the newest pair's scale, and not at I", default=True, one_of=(False, True)
     )

@@ -94,7 +94,7 @@ class scale_by_backtracking_linesearch(LineSearch):
     found is computed, for `value_and_grad_from_state`.
     """
 
-    max_backtracking_steps: int = static("evaluations before it gives up", default=30)
+    max_backtracking_steps: int = static("evaluations before it gives up", default=30, most=2**31 - 1)
     slope_rtol: Hyper = hyper("c", "the share of the fall that the slope promises", default=1e-4, high=1.0)
     decrease_factor: Hyper = hyper("ρ", "by which a length that is too long is multiplied", default=0.8, high=1.0)
     increase_factor: Hyper = hyper("τ", "by which the last length is multiplied to begin with", default=1.5, low=1.0)
@@ -163,7 +163,9 @@ class scale_by_zoom_linesearch(LineSearch):
     by f′(α) ≤ (2c₁−1)f′ (Hager & Zhang 2005, the approximate Wolfe conditions). ε = 0 leaves that out.
     """
 
-    max_linesearch_steps: int = static("evaluations before the lowest point so far is taken", default=20)
+    max_linesearch_steps: int = static(
+        "evaluations before the lowest point so far is taken", default=20, most=2**31 - 1
+    )
     max_learning_rate: Hyper = hyper("α_max", "the largest length", default=math.inf, closed=True)
     increase_factor: Hyper = hyper("τ", "by which a length that is too short is multiplied", default=2.0, low=1.0)
     slope_rtol: Hyper = hyper("c₁", "the share of the fall that the slope promises", default=1e-4, high=1.0)

@@ -28,7 +28,7 @@ class scale_by_galore(Wrapper):
 
     tx: Any = child("the chain that works on the projected gradients")
     rank: int = static("how many directions are kept, where there are as many", default=128)
-    update_proj_gap: int = static("steps between two projectors", default=200)
+    update_proj_gap: int = static("steps between two projectors", default=200, most=2**31 - 1)
     scale: Hyper = hyper("α", "factor of what is projected back", default=0.25)
     side: str = static("which side is projected", default="shorter", one_of=("shorter", "longer"))
 

@@ -20,7 +20,7 @@ class add_noise(Leafwise):
 
     eta: Hyper = hyper("η", "variance of the noise at the first step", default=0.01)
     gamma: Hyper = hyper("γ", "how fast the variance falls", default=0.55)
-    seed: int = static("seed of the noise", default=0)
+    seed: int = static("seed of the noise", default=0, most=2**63 - 1)
 
     equation = "u ← u + N(0, η/t^γ)"
     role = "noise"

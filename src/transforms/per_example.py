@@ -77,7 +77,7 @@ class differentially_private_aggregate(Treewise):
 
     l2_norm_clip: Hyper = hyper("C", "the largest norm of one example's gradients")
     noise_multiplier: Hyper = hyper("σ", "standard deviation of the noise on the sum, in units of C")
-    seed: int = static("seed of the noise", default=0)
+    seed: int = static("seed of the noise", default=0, most=2**63 - 1)
 
     equation = "u ← (Σᵢ uᵢ·min(1, C/‖uᵢ‖) + σC·z)/B over B examples i,  z ~ N(0, 1)"
     role = "clip"

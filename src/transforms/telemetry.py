@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from ..core.hyper import compiled
 from ..core.link import Scaling, transform
 from ..core.numerics import sqrt
 from ..core.state import State
@@ -172,7 +173,7 @@ def _group(by: str | Mapping[str, str] | None, path: str) -> str:
         return path
     for pattern, group in by.items():
         try:
-            if match := re.search(pattern, path):
+            if match := compiled(pattern).search(path):
                 return match.expand(group)
         except (re.error, TypeError) as e:
             raise ValueError(f"`recorded`: {pattern!r}: {group!r} is no pattern and its group: {e}") from None
