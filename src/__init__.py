@@ -72,6 +72,7 @@ from .core.engine import apply_updates as apply_updates
 from .core.engine import make_step as make_step
 from .core.hyper import Hyper as Hyper
 from .core.hyper import HyperLike as HyperLike
+from .core.hyper import OptionalHyper as OptionalHyper
 from .core.hyper import by_leaf as by_leaf
 from .core.hyper import by_path as by_path
 from .core.hyper import hyper as hyper

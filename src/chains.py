@@ -163,10 +163,11 @@ def adam(
     b1: HyperLike = 0.9,
     b2: HyperLike = 0.999,
     eps: HyperLike = 1e-8,
+    eps_root: HyperLike = 0.0,
     weight_decay: HyperLike | None = None,
 ) -> chain:
     """Adam. Kingma & Ba 2015, arXiv:1412.6980, Algorithm 1. ``weight_decay`` is coupled (L2): see `adamw`."""
-    return chain(_decay(weight_decay), scale_by_adam(b1, b2, eps), scale_by_lr(learning_rate))
+    return chain(_decay(weight_decay), scale_by_adam(b1, b2, eps, eps_root=eps_root), scale_by_lr(learning_rate))
 
 
 def amsgrad(
@@ -175,6 +176,7 @@ def amsgrad(
     b1: HyperLike = 0.9,
     b2: HyperLike = 0.999,
     eps: HyperLike = 1e-8,
+    eps_root: HyperLike = 0.0,
     debias: str = "after",
     weight_decay: HyperLike | None = None,
 ) -> chain:
@@ -182,7 +184,9 @@ def amsgrad(
 
     ``debias`` "after" is PyTorch's, "before" Optax's, "never" the paper's.
     """
-    return chain(_decay(weight_decay), scale_by_amsgrad(b1, b2, eps, debias), scale_by_lr(learning_rate))
+    return chain(
+        _decay(weight_decay), scale_by_amsgrad(b1, b2, eps, debias, eps_root=eps_root), scale_by_lr(learning_rate)
+    )
 
 
 def nadam(
@@ -191,11 +195,14 @@ def nadam(
     b1: HyperLike = 0.9,
     b2: HyperLike = 0.999,
     eps: HyperLike = 1e-8,
+    eps_root: HyperLike = 0.0,
     momentum_decay: HyperLike = 4e-3,
     weight_decay: HyperLike | None = None,
 ) -> chain:
     """Adam with Nesterov momentum. Dozat 2016. ``weight_decay`` is coupled (L2)."""
-    return chain(_decay(weight_decay), scale_by_nadam(b1, b2, eps, momentum_decay), scale_by_lr(learning_rate))
+    return chain(
+        _decay(weight_decay), scale_by_nadam(b1, b2, eps, momentum_decay, eps_root=eps_root), scale_by_lr(learning_rate)
+    )
 
 
 def adamw(
@@ -204,6 +211,7 @@ def adamw(
     b1: HyperLike = 0.9,
     b2: HyperLike = 0.999,
     eps: HyperLike = 1e-8,
+    eps_root: HyperLike = 0.0,
     weight_decay: HyperLike | None = 1e-2,
 ) -> chain:
     """Adam with decoupled weight decay. Loshchilov & Hutter 2019, arXiv:1711.05101, Algorithm 2.
@@ -213,13 +221,13 @@ def adamw(
 
     >>> import chainax as cx
     >>> print(cx.adamw(1e-3).describe())
-    scale_by_adam        m ← β₁m + (1−β₁)u,  v ← β₂v + (1−β₂)u²,  u ← m̂ / (√v̂ + ε)   β₁=0.9  β₂=0.999  ε=1e-08
-    add_decayed_weights  u ← u + λθ                                                  λ=0.01
-    scale_by_lr          u ← −αu                                                     α=0.001
+    scale_by_adam        m ← β₁m + (1−β₁)u,  v ← β₂v + (1−β₂)u²,  u ← m̂ / (√(v̂+ε̄) + ε)   β₁=0.9  β₂=0.999  ε=1e-08  ε̄=0
+    add_decayed_weights  u ← u + λθ                                                      λ=0.01
+    scale_by_lr          u ← −αu                                                         α=0.001
     weight decay: decoupled (after the preconditioner), scaled by the learning rate
     state: 2 slots, 8 bytes a parameter
     """
-    return chain(scale_by_adam(b1, b2, eps), _decay(weight_decay), scale_by_lr(learning_rate))
+    return chain(scale_by_adam(b1, b2, eps, eps_root=eps_root), _decay(weight_decay), scale_by_lr(learning_rate))
 
 
 def adamw_paper(
@@ -382,10 +390,13 @@ def nadamw(
     b1: HyperLike = 0.9,
     b2: HyperLike = 0.999,
     eps: HyperLike = 1e-8,
+    eps_root: HyperLike = 0.0,
     weight_decay: HyperLike | None = 1e-2,
 ) -> chain:
     """AdamW with its mean taken one step ahead, on no schedule. Dozat 2016; for his schedule see `nadam`."""
-    return chain(scale_by_nesterov_adam(b1, b2, eps), _decay(weight_decay), scale_by_lr(learning_rate))
+    return chain(
+        scale_by_nesterov_adam(b1, b2, eps, eps_root=eps_root), _decay(weight_decay), scale_by_lr(learning_rate)
+    )
 
 
 def radam(
@@ -394,10 +405,11 @@ def radam(
     b1: HyperLike = 0.9,
     b2: HyperLike = 0.999,
     eps: HyperLike = 1e-8,
+    eps_root: HyperLike = 0.0,
     weight_decay: HyperLike | None = None,
 ) -> chain:
     """Rectified Adam. Liu et al. 2020, arXiv:1908.03265, Algorithm 2. ``weight_decay`` is coupled (L2)."""
-    return chain(_decay(weight_decay), scale_by_radam(b1, b2, eps), scale_by_lr(learning_rate))
+    return chain(_decay(weight_decay), scale_by_radam(b1, b2, eps, eps_root=eps_root), scale_by_lr(learning_rate))
 
 
 def radamw(
@@ -406,10 +418,11 @@ def radamw(
     b1: HyperLike = 0.9,
     b2: HyperLike = 0.999,
     eps: HyperLike = 1e-8,
+    eps_root: HyperLike = 0.0,
     weight_decay: HyperLike | None = 1e-2,
 ) -> chain:
     """`radam` with decoupled weight decay."""
-    return chain(scale_by_radam(b1, b2, eps), _decay(weight_decay), scale_by_lr(learning_rate))
+    return chain(scale_by_radam(b1, b2, eps, eps_root=eps_root), _decay(weight_decay), scale_by_lr(learning_rate))
 
 
 def adabelief(
@@ -418,10 +431,11 @@ def adabelief(
     b1: HyperLike = 0.9,
     b2: HyperLike = 0.999,
     eps: HyperLike = 1e-16,
+    eps_root: HyperLike | None = None,
     weight_decay: HyperLike | None = None,
 ) -> chain:
     """AdaBelief. Zhuang et al. 2020, arXiv:2010.07468, Algorithm 2. ``weight_decay`` is decoupled."""
-    return chain(scale_by_belief(b1, b2, eps), _decay(weight_decay), scale_by_lr(learning_rate))
+    return chain(scale_by_belief(b1, b2, eps, eps_root=eps_root), _decay(weight_decay), scale_by_lr(learning_rate))
 
 
 def acprop(
@@ -430,10 +444,11 @@ def acprop(
     b1: HyperLike = 0.9,
     b2: HyperLike = 0.999,
     eps: HyperLike = 1e-16,
+    eps_root: HyperLike | None = None,
     weight_decay: HyperLike | None = None,
 ) -> chain:
     """ACProp. Zhuang et al. 2021, arXiv:2110.05454, Algorithm 2. ``weight_decay`` is decoupled."""
-    return chain(scale_by_acprop(b1, b2, eps), _decay(weight_decay), scale_by_lr(learning_rate))
+    return chain(scale_by_acprop(b1, b2, eps, eps_root=eps_root), _decay(weight_decay), scale_by_lr(learning_rate))
 
 
 def yogi(
@@ -474,6 +489,7 @@ def novograd(
     b1: HyperLike = 0.95,
     b2: HyperLike = 0.25,
     eps: HyperLike = 1e-8,
+    eps_root: HyperLike = 0.0,
     weight_decay: HyperLike | None = None,
 ) -> chain:
     """NovoGrad: momentum on gradients normalized leaf by leaf. Ginsburg et al. 2019, arXiv:1905.11286, Algorithm 1.
@@ -481,7 +497,7 @@ def novograd(
     ``weight_decay`` is added to the normalized gradient, before the momentum.
     """
     return chain(
-        scale_by_running_norm(b2, eps),
+        scale_by_running_norm(b2, eps, eps_root=eps_root),
         _decay(weight_decay),
         trace(b1),
         scale_by_lr(learning_rate),
@@ -515,13 +531,14 @@ def adan(
     b2: HyperLike = 0.92,
     b3: HyperLike = 0.99,
     eps: HyperLike = 1e-8,
+    eps_root: HyperLike = 0.0,
     weight_decay: HyperLike | None = None,
 ) -> chain:
     """Adan. Xie et al. 2022, arXiv:2208.06677, Algorithm 1.
 
     ``weight_decay`` is decoupled; the paper's proximal form is this one at the rate α/(1+αλ).
     """
-    return chain(scale_by_adan(b1, b2, b3, eps), _decay(weight_decay), scale_by_lr(learning_rate))
+    return chain(scale_by_adan(b1, b2, b3, eps, eps_root=eps_root), _decay(weight_decay), scale_by_lr(learning_rate))
 
 
 def laprop(
@@ -542,10 +559,16 @@ def adopt(
     b1: HyperLike = 0.9,
     b2: HyperLike = 0.9999,
     eps: HyperLike = 1e-6,
+    power: HyperLike | None = 0.25,
+    clip_value_fn: HyperLike | None = None,
     weight_decay: HyperLike | None = None,
 ) -> chain:
-    """ADOPT, clipped. Taniguchi et al. 2024, arXiv:2411.02853. ``weight_decay`` is decoupled."""
-    return chain(scale_by_adopt(b1, b2, eps), _decay(weight_decay), scale_by_lr(learning_rate))
+    """ADOPT, clipped. Taniguchi et al. 2024, arXiv:2411.02853. ``weight_decay`` is decoupled.
+
+    Scaled gradients are clipped to (t−1)^``power``, to ``clip_value_fn``, a number or a schedule, or with
+    ``power=None`` not at all.
+    """
+    return chain(scale_by_adopt(b1, b2, eps, power, clip_value_fn), _decay(weight_decay), scale_by_lr(learning_rate))
 
 
 def ademamix(
@@ -557,6 +580,7 @@ def ademamix(
     alpha: HyperLike = 5.0,
     warmup_steps: float = 0.0,
     eps: HyperLike = 1e-8,
+    eps_root: HyperLike = 0.0,
     weight_decay: HyperLike | None = None,
 ) -> chain:
     """AdEMAMix. Pagliardini et al. 2024, arXiv:2409.03137, Algorithm 1. ``weight_decay`` is decoupled.
@@ -567,7 +591,9 @@ def ademamix(
         steps = max(1.0, warmup_steps)  # of which the first is counted as 1
         alpha = _per_entry(lambda alpha: linear_schedule(alpha / steps, alpha, steps - 1), alpha)
         b3 = _per_entry(lambda b3: half_life_schedule(b1, b3, warmup_steps, -1), b3)
-    return chain(scale_by_ademamix(b1, b2, eps, b3, alpha), _decay(weight_decay), scale_by_lr(learning_rate))
+    return chain(
+        scale_by_ademamix(b1, b2, eps, b3, alpha, eps_root=eps_root), _decay(weight_decay), scale_by_lr(learning_rate)
+    )
 
 
 def simplified_ademamix(
@@ -577,11 +603,12 @@ def simplified_ademamix(
     b2: HyperLike = 0.95,
     alpha: HyperLike = 0.0,
     eps: HyperLike = 1e-8,
+    eps_root: HyperLike = 0.0,
     weight_decay: HyperLike | None = None,
 ) -> chain:
     """Simplified AdEMAMix. Morwani et al. 2025, arXiv:2502.02431. ``weight_decay`` is decoupled."""
     return chain(
-        scale_by_simplified_ademamix(b1, b2, eps, alpha),
+        scale_by_simplified_ademamix(b1, b2, eps, alpha, eps_root=eps_root),
         _decay(weight_decay),
         scale_by_lr(learning_rate),
     )
@@ -716,11 +743,12 @@ def lamb(
     b1: HyperLike = 0.9,
     b2: HyperLike = 0.999,
     eps: HyperLike = 1e-6,
+    eps_root: HyperLike = 0.0,
     weight_decay: HyperLike | None = None,
 ) -> chain:
     """LAMB. You et al. 2020, arXiv:1904.00962, Algorithm 2, with φ(z) = z. The decay counts in the trust ratio."""
     return chain(
-        scale_by_adam(b1, b2, eps),
+        scale_by_adam(b1, b2, eps, eps_root=eps_root),
         _decay(weight_decay),
         scale_by_trust_ratio(),
         scale_by_lr(learning_rate),
@@ -836,13 +864,14 @@ def optimistic_adam(
     b1: HyperLike = 0.9,
     b2: HyperLike = 0.999,
     eps: HyperLike = 1e-8,
+    eps_root: HyperLike = 0.0,
 ) -> chain:
     """Optimistic Adam. Daskalakis et al. 2018, arXiv:1711.00141, Algorithm 1.
 
     Optax has `scale_by_nesterov_adam` in it, and no change at the first step.
     """
     return chain(
-        scale_by_adam(b1, b2, eps),
+        scale_by_adam(b1, b2, eps, eps_root=eps_root),
         scale_by_optimistic_gradient(alpha, beta),
         scale_by_lr(learning_rate),
     )

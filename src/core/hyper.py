@@ -30,8 +30,13 @@ if TYPE_CHECKING:
         def __get__(self, instance: object, owner: object) -> Any: ...
         def __set__(self, instance: object, value: HyperLike) -> None: ...
 
+    class OptionalHyper(Hyper):
+        """The same of one that may be ``None``."""
+
+        def __set__(self, instance: object, value: HyperLike | None) -> None: ...
+
 else:
-    Hyper = HyperLike = object
+    Hyper = OptionalHyper = HyperLike = object
 
 
 def hyper(
@@ -42,12 +47,26 @@ def hyper(
     low: float = 0.0,
     high: float = math.inf,
     closed: bool = False,
+    optional: bool = False,
+    kw_only: bool = False,
 ) -> Any:
     """Declare a hyperparameter of a link: its symbol, meaning, default and range ``low <= x < high``.
 
-    ``closed`` admits ``x == high`` too. The value may be a number, a schedule, or `by_path`.
+    ``closed`` admits ``x == high`` too, ``optional`` admits ``None``. The value may be a number, a schedule, or
+    `by_path`. A link whose subclasses have fields of their own takes a field that is added later by keyword only
+    (``kw_only``), so that the positions of theirs stay.
     """
-    return number(doc, default=default, symbol=symbol, low=low, high=high, closed=closed, check=check_hyper)
+    return number(
+        doc,
+        default=default,
+        symbol=symbol,
+        low=low,
+        high=high,
+        closed=closed,
+        optional=optional,
+        kw_only=kw_only,
+        check=check_hyper,
+    )
 
 
 @register

@@ -35,17 +35,22 @@ else:
 
 @dataclasses.dataclass(frozen=True)
 class Range:
-    """The numbers that a field admits: ``low <= x < high``, or ``x <= high`` where ``closed``."""
+    """The numbers that a field admits: ``low <= x < high``, or ``x <= high`` where ``closed``.
+
+    ``optional`` fields admit ``None`` too.
+    """
 
     symbol: str = ""
     low: float = -math.inf
     high: float = math.inf
     closed: bool = False
+    optional: bool = False
 
     def __str__(self) -> str:
         low = "[" if math.isfinite(self.low) else "("
         high = "]" if self.closed and math.isfinite(self.high) else ")"
-        return f"{low}{self.low:g}, {self.high:g}{high}".replace("inf", "∞")
+        none = " or None" if self.optional else ""
+        return f"{low}{self.low:g}, {self.high:g}{high}{none}".replace("inf", "∞")
 
     def admits(self, x: float) -> bool:
         return self.low <= x < self.high or (self.closed and x == self.high)
@@ -59,12 +64,14 @@ def number(
     low: float = -math.inf,
     high: float = math.inf,
     closed: bool = False,
+    optional: bool = False,
+    kw_only: bool = False,
     check: Callable[[str, Any, Range], Any] | None = None,
 ) -> Any:
     """A numeric field: a Python number or a scalar array, and a leaf of the pytree."""
-    limits = Range(symbol, low, high, closed)
+    limits = Range(symbol, low, high, closed, optional)
     metadata = {"range": limits, "doc": doc, "leaf": True, "check": check or check_number}
-    return dataclasses.field(default=default, metadata=metadata)
+    return dataclasses.field(default=default, metadata=metadata, kw_only=kw_only)
 
 
 def static(doc: str = "", *, default: Any = dataclasses.MISSING, one_of: tuple = ()) -> Any:
@@ -252,6 +259,8 @@ def is_array(x: Any) -> bool:
 
 def check_number(where: str, x: Any, limits: Range) -> Any:
     """``x`` as it is stored; raises unless it is a number that ``limits`` admits."""
+    if x is None and limits.optional:
+        return None
     if isinstance(x, np.generic):
         x = x.item()
     if isinstance(x, numbers.Real) and not isinstance(x, bool):
