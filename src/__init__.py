@@ -232,11 +232,12 @@ from .transforms.reshape import pack as pack
 from .transforms.reshape import split_complex as split_complex
 from .transforms.rms import scale_by_adadelta as scale_by_adadelta
 from .transforms.rms import scale_by_adagrad as scale_by_adagrad
+from .transforms.rms import scale_by_debiased_rms as scale_by_debiased_rms
+from .transforms.rms import scale_by_debiased_stddev as scale_by_debiased_stddev
 from .transforms.rms import scale_by_rms as scale_by_rms
 from .transforms.rms import scale_by_stddev as scale_by_stddev
 from .transforms.scale import scale as scale
 from .transforms.scale import scale_by_lr as scale_by_lr
-from .transforms.schedule_free import scale_by_debiased_rms as scale_by_debiased_rms
 from .transforms.schedule_free import schedule_free as schedule_free
 from .transforms.schedule_free import schedule_free_eval_params as schedule_free_eval_params
 from .transforms.sharpness import adaptive_sharpness_aware as adaptive_sharpness_aware

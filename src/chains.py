@@ -62,9 +62,16 @@ from .transforms.lowrank import scale_by_galore
 from .transforms.momentum import ema, trace
 from .transforms.noise import add_noise
 from .transforms.polyak import scale_by_polyak
-from .transforms.rms import scale_by_adadelta, scale_by_adagrad, scale_by_rms, scale_by_stddev
+from .transforms.rms import (
+    scale_by_adadelta,
+    scale_by_adagrad,
+    scale_by_debiased_rms,
+    scale_by_debiased_stddev,
+    scale_by_rms,
+    scale_by_stddev,
+)
 from .transforms.scale import scale, scale_by_lr
-from .transforms.schedule_free import scale_by_debiased_rms, schedule_free
+from .transforms.schedule_free import schedule_free
 from .transforms.sign import scale_by_lion, scale_by_rprop, scale_by_sign
 
 
@@ -109,6 +116,7 @@ def adagrad(
     lr_decay: float | None = None,
     initial_accumulator_value: HyperLike = 0.0,
     eps: HyperLike = 1e-10,
+    eps_root: HyperLike = 0.0,
     weight_decay: HyperLike | None = None,
 ) -> chain:
     """Adagrad. Duchi, Hazan & Singer 2011, JMLR 12. ``weight_decay`` is coupled (L2).
@@ -120,7 +128,7 @@ def adagrad(
         rate = _per_entry(lambda rate: inverse_time_decay_schedule(1.0, lr_decay) * rate, learning_rate)
     return chain(
         _decay(weight_decay),
-        scale_by_adagrad(initial_accumulator_value, eps),
+        scale_by_adagrad(initial_accumulator_value, eps, eps_root),
         scale_by_lr(rate),
     )
 
@@ -130,17 +138,25 @@ def rmsprop(
     *,
     decay: HyperLike = 0.99,
     eps: HyperLike = 1e-8,
+    eps_root: HyperLike = 0.0,
+    initial_scale: HyperLike = 0.0,
     centered: bool = False,
+    bias_correction: bool = False,
     momentum: HyperLike | None = None,
     weight_decay: HyperLike | None = None,
 ) -> chain:
     """RMSprop. Tieleman & Hinton 2012; ``centered``: Graves 2013, arXiv:1308.0850.
 
     As in PyTorch: ε outside the root, momentum on the scaled gradient, ``weight_decay`` coupled (L2).
+    Optax has ``eps_root=1e-8`` and ``eps=0``.
     """
+    if bias_correction:
+        scaling = scale_by_debiased_stddev if centered else scale_by_debiased_rms
+    else:
+        scaling = scale_by_stddev if centered else scale_by_rms
     return chain(
         _decay(weight_decay),
-        scale_by_stddev(decay, eps) if centered else scale_by_rms(decay, eps),
+        scaling(decay, eps, initial_scale, eps_root),
         None if momentum is None else trace(momentum),
         scale_by_lr(learning_rate),
     )

@@ -102,6 +102,7 @@ LINKS = (
     cx.scale_by_dadapt_adam(estim_lr0=0.1, weight_decay=0.1),
     cx.scale_by_dadapt_sgd(estim_lr0=0.1),
     cx.scale_by_debiased_rms(),
+    cx.scale_by_debiased_stddev(initial_scale=0.1, eps_root=1e-4),
     cx.scale_by_dog(0.1),
     cx.scale_by_dowg(),
     cx.scale_by_ldog(0.1),
