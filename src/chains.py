@@ -784,6 +784,8 @@ def adafactor(
     learning_rate: HyperLike | None = None,
     *,
     decay_rate: HyperLike = 0.8,
+    decay_offset: HyperLike = 0.0,
+    b2: HyperLike | None = None,
     eps: HyperLike = 1e-30,
     min_dim_size_to_factor: int = 128,
     clipping_threshold: HyperLike | None = 1.0,
@@ -796,9 +798,10 @@ def adafactor(
     By default the rate is the paper's min(10⁻², 1/√t). It counts relative to the RMS of a parameter, or
     to ``min_scale`` if that is more; with ``None`` it is absolute. ``weight_decay``, which the paper does
     not have, is decoupled. ``momentum`` averages the update before the learning rate; the published code, after it.
+    The decay of the mean square is 1 − (t − ``decay_offset``)^−``decay_rate``, or ``b2``, a number or a schedule.
     """
     return chain(
-        scale_by_factored_rms(decay_rate, eps, min_dim_size_to_factor),
+        scale_by_factored_rms(decay_rate, eps, min_dim_size_to_factor, step_offset=decay_offset, b2=b2),
         None if clipping_threshold is None else clip_by_block_rms(clipping_threshold),
         None if min_scale is None else scale_by_param_block_rms(min_scale),
         None if momentum is None else ema(momentum),
@@ -807,9 +810,11 @@ def adafactor(
     )
 
 
-def sm3(learning_rate: HyperLike = 0.1, *, momentum: HyperLike = 0.9, eps: HyperLike = 0.0) -> chain:
+def sm3(
+    learning_rate: HyperLike = 0.1, *, momentum: HyperLike = 0.9, b2: HyperLike = 1.0, eps: HyperLike = 0.0
+) -> chain:
     """SM3. Anil et al. 2019, arXiv:1901.11150, SM3-II, with momentum as in its section 5."""
-    return chain(scale_by_sm3(eps), ema(momentum), scale_by_lr(learning_rate))
+    return chain(scale_by_sm3(eps, b2), ema(momentum), scale_by_lr(learning_rate))
 
 
 def galore_adamw(
