@@ -243,8 +243,10 @@ from .transforms.schedule_free import schedule_free_eval_params as schedule_free
 from .transforms.sharpness import adaptive_sharpness_aware as adaptive_sharpness_aware
 from .transforms.sharpness import sharpness_aware as sharpness_aware
 from .transforms.sign import scale_by_lion as scale_by_lion
+from .transforms.sign import scale_by_refined_lion as scale_by_refined_lion
 from .transforms.sign import scale_by_rprop as scale_by_rprop
 from .transforms.sign import scale_by_sign as scale_by_sign
+from .transforms.sign import scale_by_smooth_lion as scale_by_smooth_lion
 from .transforms.telemetry import counted_clip_by_global_norm as counted_clip_by_global_norm
 from .transforms.telemetry import record as record
 from .transforms.telemetry import recorded as recorded

@@ -711,6 +711,7 @@ def lion(
     """Lion. Chen et al. 2023, arXiv:2302.06675, Algorithm 2.
 
     Its steps are longer than AdamW's: the paper takes a third to a tenth of the rate, and as much more decay.
+    Optax's other modes are ``lion().replace("scale_by_lion", scale_by_smooth_lion())`` and `scale_by_refined_lion`.
     """
     return chain(scale_by_lion(b1, b2), _decay(weight_decay), scale_by_lr(learning_rate))
 
