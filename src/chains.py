@@ -822,7 +822,7 @@ def galore_adamw(
     learning_rate: HyperLike = 1e-2,
     *,
     rank: int = 128,
-    update_proj_gap: int = 200,
+    update_proj_gap: HyperLike = 200,
     scale: HyperLike = 0.25,
     b1: HyperLike = 0.9,
     b2: HyperLike = 0.999,
@@ -906,7 +906,7 @@ def sophia(
     b2: HyperLike = 0.99,
     gamma: HyperLike = 0.01,
     eps: HyperLike = 1e-12,
-    update_interval: int = 10,
+    update_interval: HyperLike = 10,
     weight_decay: HyperLike | None = None,
 ) -> chain:
     """Sophia. Liu et al. 2023, arXiv:2305.14342, Algorithm 3. ``weight_decay`` is decoupled.
@@ -920,7 +920,7 @@ def sophia(
     )
 
 
-def noisy_sgd(learning_rate: HyperLike, *, eta: HyperLike = 0.01, gamma: HyperLike = 0.55, seed: int = 0) -> chain:
+def noisy_sgd(learning_rate: HyperLike, *, eta: HyperLike = 0.01, gamma: HyperLike = 0.55, seed: Any = 0) -> chain:
     """SGD with Gaussian noise that fades. Neelakantan et al. 2015, arXiv:1511.06807.
 
     ``eta`` is the variance at the first step, from which it falls as t^−``gamma``.

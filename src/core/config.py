@@ -15,7 +15,7 @@ from .chain import chain
 from .hyper import by_path
 from .schedule import from_function
 from .storage import storage
-from .value import TYPES, Value, code, did_you_mean, is_array, unknown_field
+from .value import TYPES, Value, code, did_you_mean, is_array, is_key, unknown_field
 
 VERSION = 1
 
@@ -72,6 +72,8 @@ def _encode(x: Any, where: str) -> Any:
         return x
     if isinstance(x, tuple):
         return [_encode(e, f"{where}[{i}]") for i, e in enumerate(x)]
+    if is_array(x) and is_key(x):
+        raise TypeError(f"{where.lstrip('.')}: a PRNG key has no plain form: give a whole number, such as seed=0")
     if is_array(x) and not isinstance(x, Tracer):
         return {"type": "array", "dtype": str(x.dtype), "shape": list(x.shape), "value": np.ravel(x).tolist()}
     raise TypeError(f"{where.lstrip('.')}: {code(x)} has no plain form")

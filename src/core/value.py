@@ -79,9 +79,14 @@ def static(doc: str = "", *, default: Any = dataclasses.MISSING, one_of: tuple =
     return dataclasses.field(default=default, metadata={"doc": doc, "one_of": one_of})
 
 
-def child(doc: str = "", *, default: Any = dataclasses.MISSING) -> Any:
-    """A field that holds another value, or a tuple of them."""
-    return dataclasses.field(default=default, metadata={"doc": doc, "leaf": True})
+def child(
+    doc: str = "",
+    *,
+    default: Any = dataclasses.MISSING,
+    check: Callable[[str, Any, Any], Any] | None = None,
+) -> Any:
+    """A child of the pytree that the engine does not evaluate: another value, a tuple of them, a seed."""
+    return dataclasses.field(default=default, metadata={"doc": doc, "leaf": True, "check": check})
 
 
 class PlainKeyError(KeyError):
@@ -96,6 +101,8 @@ class Value:
 
     _leaves: ClassVar[tuple[str, ...]] = ()
     _static: ClassVar[tuple[str, ...]] = ()
+    _numbers: ClassVar[tuple[str, ...]] = ()
+    """Those of the leaves that are numbers, schedules or tables of these."""
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):  # pyright: ignore[reportArgumentType]
@@ -193,6 +200,7 @@ def value(cls: type[T], **options: Any) -> type[T]:
             raise TypeError(f"declare the field `{cls.__name__}.{f.name}` by hyper, number, child or static")
     cls._leaves = tuple(f.name for f in fields if f.metadata.get("leaf"))
     cls._static = tuple(f.name for f in fields if not f.metadata.get("leaf"))
+    cls._numbers = tuple(f.name for f in fields if "range" in f.metadata)
     if "__init__" in cls.__dict__ and options.get("init", True):
         cls.__init__ = _explaining_init(cls, cls.__init__)
         cls.__doc__ = _documented(cls)
@@ -217,8 +225,8 @@ def same(a: Any, b: Any) -> bool:
     if is_array(a) or is_array(b):
         if not (is_array(a) and is_array(b)) or isinstance(a, Tracer) or isinstance(b, Tracer):
             return False
-        x, y = np.asarray(a), np.asarray(b)
-        return x.shape == y.shape and x.dtype == y.dtype and bool(np.all(x == y))
+        x, y = _data(a), _data(b)
+        return x.shape == y.shape and x.dtype == y.dtype and is_key(a) == is_key(b) and bool(np.all(x == y))
     return type(a) is type(b) and bool(a == b)
 
 
@@ -231,7 +239,7 @@ def code(x: Any) -> str:
     if isinstance(x, Tracer):
         return f"traced {x.dtype}{list(x.shape)}"
     if is_array(x):
-        return repr(x.item()) if x.ndim == 0 else f"{x.dtype}{list(x.shape)}"
+        return repr(x.item()) if x.ndim == 0 and not is_key(x) else f"{x.dtype}{list(x.shape)}"
     if isinstance(x, tuple):
         return f"({', '.join(map(code, x))}{',' if len(x) == 1 else ''})"
     if isinstance(x, Mapping):
@@ -255,6 +263,16 @@ def each(check: Callable[[str, Any, Range], Any]) -> Callable[[str, Any, Range],
 def is_array(x: Any) -> bool:
     """Whether ``x`` is a JAX array, traced or not, or a NumPy array."""
     return isinstance(x, (jax.Array, np.ndarray))
+
+
+def is_key(x: Any) -> bool:
+    """Whether an array holds PRNG keys."""
+    return jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
+
+
+def _data(x: Any) -> np.ndarray:
+    """The numbers in an array, also of keys."""
+    return np.asarray(jax.random.key_data(x) if is_key(x) else x)
 
 
 def check_number(where: str, x: Any, limits: Range) -> Any:
@@ -326,5 +344,5 @@ def _hashable(x: Any) -> Any:
     if isinstance(x, tuple):
         return tuple(map(_hashable, x))
     if is_array(x) and not isinstance(x, Tracer):
-        return x.shape, str(x.dtype), tuple(np.ravel(x).tolist())  # as numbers: 0.0 and -0.0 are equal
+        return x.shape, str(x.dtype), tuple(np.ravel(_data(x)).tolist())  # as numbers: 0.0 and -0.0 are equal
     return id(x) if isinstance(x, Tracer) else x
