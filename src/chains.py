@@ -90,6 +90,10 @@ def sgd(
     """
     if momentum is None and (nesterov or dampening != 0):
         raise ValueError("`sgd`: nesterov and dampening need momentum, which is None")
+    if nesterov and isinstance(momentum, (int, float)) and momentum == 0:
+        raise ValueError(
+            "`sgd`: nesterov needs momentum above 0, got 0: leave nesterov out, or use trace(0.0, nesterov=True)"
+        )
     return chain(
         _decay(weight_decay),
         None if momentum is None else trace(momentum, dampening, nesterov=nesterov),

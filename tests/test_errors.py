@@ -76,7 +76,7 @@ MISTAKES: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "fields at odds": (
         lambda: cx.sgd(0.1, momentum=0.9, dampening=0.5, nesterov=True),
         ValueError,
-        "`trace.nesterov` needs momentum > 0 and dampening = 0, got momentum=0.9 and dampening=0.5",
+        "`trace.nesterov` needs dampening = 0, got 0.5",
     ),
     "no share of the mean": (
         lambda: cx.schedule_free(cx.sgd(0.1), b1=0.0),
@@ -128,6 +128,11 @@ MISTAKES: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
         lambda: cx.ademamix(warmup_steps=-5),
         ValueError,
         "`half_life_schedule.transition_steps` must lie in [0, ∞), got -5",
+    ),
+    "nesterov without momentum": (
+        lambda: cx.sgd(0.1, momentum=0.0, nesterov=True),
+        ValueError,
+        "`sgd`: nesterov needs momentum above 0, got 0: leave nesterov out",
     ),
     "nesterov alone": (lambda: cx.sgd(0.1, nesterov=True), ValueError, "need momentum"),
     "a class in a chain": (lambda: cx.chain(cx.scale_by_adam), TypeError, "call it, scale_by_adam(...)"),
@@ -498,11 +503,6 @@ MISTAKES: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     ),
     "no loss scale": (lambda: cx.loss_scale(STATE), KeyError, "no loss scales: put one dynamic_loss_scale() first"),
     "a loss scale of 0": (lambda: cx.dynamic_loss_scale(0), ValueError, "init_scale` must be positive, got 0"),
-    "half a refusal": (
-        lambda: cx.skip_nonfinite(2.5),
-        ValueError,
-        "`skip_nonfinite.max_consecutive` must be a whole number or None, got 2.5",
-    ),
     "half a seed": (
         lambda: cx.add_noise(seed=0.5),
         ValueError,
@@ -528,6 +528,11 @@ MISTAKES: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
         lambda: cx.to_config(cx.noisy_sgd(0.1, seed=jax.random.key(0))),
         TypeError,
         "add_noise.seed: a PRNG key has no plain form: give a whole number, such as seed=0",
+    ),
+    "half a refusal": (
+        lambda: cx.skip_nonfinite(2.5),
+        ValueError,
+        "`skip_nonfinite.max_consecutive` must be a whole number or None, got 2.5",
     ),
     "examples of different number": (
         lambda: cx.chain(cx.clip_per_example(1.0)).update({"a": jnp.ones((4, 3)), "b": jnp.ones((5, 2))}, EMPTY),

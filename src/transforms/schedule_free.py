@@ -32,7 +32,7 @@ class schedule_free(Wrapper):
     """
 
     tx: Any = child("the chain that moves z")
-    b1: Number = number("share of the mean in the parameters", symbol="β", default=0.9, low=0.0, high=1.0)
+    b1: Number = number("share of the mean in the parameters", symbol="β", default=0.9, low=0.0, high=1.0, closed=True)
     weight_lr_power: Number = number("power of the rate that weighs a step", symbol="p", default=2.0, low=0.0)
 
     passes_updates = False
