@@ -233,7 +233,7 @@ MISTAKES: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "part of a micro-batch": (
         lambda: cx.accumulate(cx.sgd(0.1), 2.5),
         ValueError,
-        "`accumulate.every` must be a whole number, or a schedule, got 2.5",
+        "`accumulate.every` must be a whole number, got 2.5",
     ),
     "no micro-batch": (
         lambda: cx.accumulate(cx.sgd(0.1), 0),
@@ -248,7 +248,7 @@ MISTAKES: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "a length that is no whole number": (
         lambda: cx.accumulate(cx.sgd(0.1), jnp.array(2.5)),
         ValueError,
-        "`accumulate.every` must be a whole number, or a schedule, got 2.5",
+        "`accumulate.every` must be a whole number, got 2.5",
     ),
     "a stack of lengths without vmap": (
         lambda: cx.accumulate(cx.sgd(0.1), jnp.arange(1, 3)).step(
@@ -528,6 +528,11 @@ MISTAKES: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
         lambda: cx.to_config(cx.noisy_sgd(0.1, seed=jax.random.key(0))),
         TypeError,
         "add_noise.seed: a PRNG key has no plain form: give a whole number, such as seed=0",
+    ),
+    "part of a step": (
+        lambda: cx.minimize(cx.sgd(0.1), jnp.sum, jnp.ones(2), max_steps=2.5),  # pyright: ignore[reportArgumentType]
+        ValueError,
+        "`minimize.max_steps` must be a whole number, got 2.5",
     ),
     "half a refusal": (
         lambda: cx.skip_nonfinite(2.5),

@@ -142,6 +142,7 @@ def test_values_with_seeds_and_keys() -> None:
         assert type(jax.tree.map(lambda x: x, one)["add_noise"].seed) is type(one["add_noise"].seed)
         if seed is not key:
             assert cx.from_config(json.loads(json.dumps(cx.to_config(one)))) == one
+    assert type(cx.to_config(cx.add_noise(seed=3))["seed"]) is int
     assert repr(cx.add_noise(seed=3)) == "add_noise(seed=3)"
     assert repr(cx.add_noise(seed=key)) == "add_noise(seed=key<fry>[])"
     assert repr(cx.add_noise(seed=np.int64(0))) == "add_noise()"

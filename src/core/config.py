@@ -68,8 +68,10 @@ def _encode(x: Any, where: str) -> Any:
         return {"type": type(x).__name__, **{n: _encode(getattr(x, n), f"{where}.{n}") for n in fields}}
     if isinstance(x, float) and not math.isfinite(x):
         return {"type": "float", "value": str(x)}
-    if isinstance(x, (bool, int, float, str)) or x is None:
+    if isinstance(x, (bool, float, str)) or x is None:
         return x
+    if isinstance(x, int):
+        return int(x)  # that of a field is of a subclass, which not every format knows
     if isinstance(x, tuple):
         return [_encode(e, f"{where}[{i}]") for i, e in enumerate(x)]
     if is_array(x) and is_key(x):

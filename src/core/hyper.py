@@ -100,8 +100,7 @@ def check_whole(where: str, x: Any, limits: Range) -> Any:
         return Whole(x)
     if isinstance(given, float) or (is_array(given) and not jnp.issubdtype(given.dtype, jnp.integer)):
         none = " or None" if limits.optional else ""
-        shown = code(x) if is_array(x) else repr(x)  # 2.0, which `code` prints as 2
-        raise ValueError(f"`{where}` must be a whole number{none}, or a schedule, got {shown}")
+        raise ValueError(f"`{where}` must be a whole number{none}, got {code(x) if is_array(x) else repr(x)}")
     return given
 
 
