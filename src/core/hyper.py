@@ -105,8 +105,8 @@ def check_whole(where: str, x: Any, limits: Range) -> Any:
 
 
 def integer(x: Any, dtype: Any = jnp.int32) -> Any:
-    """A whole number as a link computes with it: a Python integer, or an array of ``dtype``."""
-    return int(x) if isinstance(x, int) else jnp.round(x).astype(dtype)
+    """A whole number as a link computes with it: a Python integer that fits into int32, or an array of ``dtype``."""
+    return min(int(x), np.iinfo(np.int32).max) if isinstance(x, int) else jnp.round(x).astype(dtype)
 
 
 def prng_seed(doc: str) -> Any:

@@ -69,7 +69,7 @@ class skip_nonfinite(Guard):
 class skip_large_updates(Guard):
     """Refuse steps whose updates have too large a common norm, or none."""
 
-    max_norm: Hyper = hyper("c", "the largest norm of the whole tree", closed=True)
+    max_norm: Hyper = hyper("c", "the largest norm of the whole tree")
 
     equation = "no step unless ‖u‖ ≤ c"
     needs_all_updates = True

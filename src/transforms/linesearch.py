@@ -120,11 +120,11 @@ class scale_by_backtracking_linesearch(LineSearch):
 
     def _first(self, last):
         """The length to begin with: with τ = ∞ the largest, also after one that was rounded to 0."""
+        longest = jnp.asarray(self.max_learning_rate, last.dtype)
+        longer = jnp.minimum(self.increase_factor * last, longest)
         if isinstance(self.increase_factor, float):
-            longer = self.increase_factor * last if self.increase_factor < math.inf else math.inf
-        else:
-            longer = jnp.where(jnp.isinf(self.increase_factor), math.inf, self.increase_factor * last)
-        return jnp.minimum(longer, jnp.asarray(self.max_learning_rate, last.dtype))
+            return longest if math.isinf(self.increase_factor) else longer
+        return jnp.where(jnp.isinf(self.increase_factor), longest, longer)
 
     def _falls(self, ray, alpha, value):
         return ray.downhill & (value <= ray.start.value + self.slope_rtol * alpha * ray.start.slope)
