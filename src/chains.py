@@ -62,9 +62,16 @@ from .transforms.lowrank import scale_by_galore
 from .transforms.momentum import ema, trace
 from .transforms.noise import add_noise
 from .transforms.polyak import scale_by_polyak
-from .transforms.rms import scale_by_adadelta, scale_by_adagrad, scale_by_rms, scale_by_stddev
+from .transforms.rms import (
+    scale_by_adadelta,
+    scale_by_adagrad,
+    scale_by_debiased_rms,
+    scale_by_debiased_stddev,
+    scale_by_rms,
+    scale_by_stddev,
+)
 from .transforms.scale import scale, scale_by_lr
-from .transforms.schedule_free import scale_by_debiased_rms, schedule_free
+from .transforms.schedule_free import schedule_free
 from .transforms.sign import scale_by_lion, scale_by_rprop, scale_by_sign
 
 
@@ -83,6 +90,10 @@ def sgd(
     """
     if momentum is None and (nesterov or dampening != 0):
         raise ValueError("`sgd`: nesterov and dampening need momentum, which is None")
+    if nesterov and isinstance(momentum, (int, float)) and momentum == 0:
+        raise ValueError(
+            "`sgd`: nesterov needs momentum above 0, got 0: leave nesterov out, or use trace(0.0, nesterov=True)"
+        )
     return chain(
         _decay(weight_decay),
         None if momentum is None else trace(momentum, dampening, nesterov=nesterov),
@@ -109,6 +120,7 @@ def adagrad(
     lr_decay: float | None = None,
     initial_accumulator_value: HyperLike = 0.0,
     eps: HyperLike = 1e-10,
+    eps_root: HyperLike = 0.0,
     weight_decay: HyperLike | None = None,
 ) -> chain:
     """Adagrad. Duchi, Hazan & Singer 2011, JMLR 12. ``weight_decay`` is coupled (L2).
@@ -120,7 +132,7 @@ def adagrad(
         rate = _per_entry(lambda rate: inverse_time_decay_schedule(1.0, lr_decay) * rate, learning_rate)
     return chain(
         _decay(weight_decay),
-        scale_by_adagrad(initial_accumulator_value, eps),
+        scale_by_adagrad(initial_accumulator_value, eps, eps_root),
         scale_by_lr(rate),
     )
 
@@ -130,17 +142,25 @@ def rmsprop(
     *,
     decay: HyperLike = 0.99,
     eps: HyperLike = 1e-8,
+    eps_root: HyperLike = 0.0,
+    initial_scale: HyperLike = 0.0,
     centered: bool = False,
+    bias_correction: bool = False,
     momentum: HyperLike | None = None,
     weight_decay: HyperLike | None = None,
 ) -> chain:
     """RMSprop. Tieleman & Hinton 2012; ``centered``: Graves 2013, arXiv:1308.0850.
 
     As in PyTorch: ε outside the root, momentum on the scaled gradient, ``weight_decay`` coupled (L2).
+    Optax has ``eps_root=1e-8`` and ``eps=0``.
     """
+    if bias_correction:
+        scaling = scale_by_debiased_stddev if centered else scale_by_debiased_rms
+    else:
+        scaling = scale_by_stddev if centered else scale_by_rms
     return chain(
         _decay(weight_decay),
-        scale_by_stddev(decay, eps) if centered else scale_by_rms(decay, eps),
+        scaling(decay, eps, initial_scale, eps_root),
         None if momentum is None else trace(momentum),
         scale_by_lr(learning_rate),
     )
@@ -163,10 +183,11 @@ def adam(
     b1: HyperLike = 0.9,
     b2: HyperLike = 0.999,
     eps: HyperLike = 1e-8,
+    eps_root: HyperLike = 0.0,
     weight_decay: HyperLike | None = None,
 ) -> chain:
     """Adam. Kingma & Ba 2015, arXiv:1412.6980, Algorithm 1. ``weight_decay`` is coupled (L2): see `adamw`."""
-    return chain(_decay(weight_decay), scale_by_adam(b1, b2, eps), scale_by_lr(learning_rate))
+    return chain(_decay(weight_decay), scale_by_adam(b1, b2, eps, eps_root=eps_root), scale_by_lr(learning_rate))
 
 
 def amsgrad(
@@ -175,6 +196,7 @@ def amsgrad(
     b1: HyperLike = 0.9,
     b2: HyperLike = 0.999,
     eps: HyperLike = 1e-8,
+    eps_root: HyperLike = 0.0,
     debias: str = "after",
     weight_decay: HyperLike | None = None,
 ) -> chain:
@@ -182,7 +204,9 @@ def amsgrad(
 
     ``debias`` "after" is PyTorch's, "before" Optax's, "never" the paper's.
     """
-    return chain(_decay(weight_decay), scale_by_amsgrad(b1, b2, eps, debias), scale_by_lr(learning_rate))
+    return chain(
+        _decay(weight_decay), scale_by_amsgrad(b1, b2, eps, debias, eps_root=eps_root), scale_by_lr(learning_rate)
+    )
 
 
 def nadam(
@@ -191,11 +215,14 @@ def nadam(
     b1: HyperLike = 0.9,
     b2: HyperLike = 0.999,
     eps: HyperLike = 1e-8,
+    eps_root: HyperLike = 0.0,
     momentum_decay: HyperLike = 4e-3,
     weight_decay: HyperLike | None = None,
 ) -> chain:
     """Adam with Nesterov momentum. Dozat 2016. ``weight_decay`` is coupled (L2)."""
-    return chain(_decay(weight_decay), scale_by_nadam(b1, b2, eps, momentum_decay), scale_by_lr(learning_rate))
+    return chain(
+        _decay(weight_decay), scale_by_nadam(b1, b2, eps, momentum_decay, eps_root=eps_root), scale_by_lr(learning_rate)
+    )
 
 
 def adamw(
@@ -204,6 +231,7 @@ def adamw(
     b1: HyperLike = 0.9,
     b2: HyperLike = 0.999,
     eps: HyperLike = 1e-8,
+    eps_root: HyperLike = 0.0,
     weight_decay: HyperLike | None = 1e-2,
 ) -> chain:
     """Adam with decoupled weight decay. Loshchilov & Hutter 2019, arXiv:1711.05101, Algorithm 2.
@@ -213,13 +241,13 @@ def adamw(
 
     >>> import chainax as cx
     >>> print(cx.adamw(1e-3).describe())
-    scale_by_adam        m ← β₁m + (1−β₁)u,  v ← β₂v + (1−β₂)u²,  u ← m̂ / (√v̂ + ε)   β₁=0.9  β₂=0.999  ε=1e-08
-    add_decayed_weights  u ← u + λθ                                                  λ=0.01
-    scale_by_lr          u ← −αu                                                     α=0.001
+    scale_by_adam        m ← β₁m + (1−β₁)u,  v ← β₂v + (1−β₂)u²,  u ← m̂ / (√(v̂+ε̄) + ε)   β₁=0.9  β₂=0.999  ε=1e-08  ε̄=0
+    add_decayed_weights  u ← u + λθ                                                      λ=0.01
+    scale_by_lr          u ← −αu                                                         α=0.001
     weight decay: decoupled (after the preconditioner), scaled by the learning rate
     state: 2 slots, 8 bytes a parameter
     """
-    return chain(scale_by_adam(b1, b2, eps), _decay(weight_decay), scale_by_lr(learning_rate))
+    return chain(scale_by_adam(b1, b2, eps, eps_root=eps_root), _decay(weight_decay), scale_by_lr(learning_rate))
 
 
 def adamw_paper(
@@ -382,10 +410,13 @@ def nadamw(
     b1: HyperLike = 0.9,
     b2: HyperLike = 0.999,
     eps: HyperLike = 1e-8,
+    eps_root: HyperLike = 0.0,
     weight_decay: HyperLike | None = 1e-2,
 ) -> chain:
     """AdamW with its mean taken one step ahead, on no schedule. Dozat 2016; for his schedule see `nadam`."""
-    return chain(scale_by_nesterov_adam(b1, b2, eps), _decay(weight_decay), scale_by_lr(learning_rate))
+    return chain(
+        scale_by_nesterov_adam(b1, b2, eps, eps_root=eps_root), _decay(weight_decay), scale_by_lr(learning_rate)
+    )
 
 
 def radam(
@@ -394,10 +425,11 @@ def radam(
     b1: HyperLike = 0.9,
     b2: HyperLike = 0.999,
     eps: HyperLike = 1e-8,
+    eps_root: HyperLike = 0.0,
     weight_decay: HyperLike | None = None,
 ) -> chain:
     """Rectified Adam. Liu et al. 2020, arXiv:1908.03265, Algorithm 2. ``weight_decay`` is coupled (L2)."""
-    return chain(_decay(weight_decay), scale_by_radam(b1, b2, eps), scale_by_lr(learning_rate))
+    return chain(_decay(weight_decay), scale_by_radam(b1, b2, eps, eps_root=eps_root), scale_by_lr(learning_rate))
 
 
 def radamw(
@@ -406,10 +438,11 @@ def radamw(
     b1: HyperLike = 0.9,
     b2: HyperLike = 0.999,
     eps: HyperLike = 1e-8,
+    eps_root: HyperLike = 0.0,
     weight_decay: HyperLike | None = 1e-2,
 ) -> chain:
     """`radam` with decoupled weight decay."""
-    return chain(scale_by_radam(b1, b2, eps), _decay(weight_decay), scale_by_lr(learning_rate))
+    return chain(scale_by_radam(b1, b2, eps, eps_root=eps_root), _decay(weight_decay), scale_by_lr(learning_rate))
 
 
 def adabelief(
@@ -418,10 +451,11 @@ def adabelief(
     b1: HyperLike = 0.9,
     b2: HyperLike = 0.999,
     eps: HyperLike = 1e-16,
+    eps_root: HyperLike | None = None,
     weight_decay: HyperLike | None = None,
 ) -> chain:
     """AdaBelief. Zhuang et al. 2020, arXiv:2010.07468, Algorithm 2. ``weight_decay`` is decoupled."""
-    return chain(scale_by_belief(b1, b2, eps), _decay(weight_decay), scale_by_lr(learning_rate))
+    return chain(scale_by_belief(b1, b2, eps, eps_root=eps_root), _decay(weight_decay), scale_by_lr(learning_rate))
 
 
 def acprop(
@@ -430,10 +464,11 @@ def acprop(
     b1: HyperLike = 0.9,
     b2: HyperLike = 0.999,
     eps: HyperLike = 1e-16,
+    eps_root: HyperLike | None = None,
     weight_decay: HyperLike | None = None,
 ) -> chain:
     """ACProp. Zhuang et al. 2021, arXiv:2110.05454, Algorithm 2. ``weight_decay`` is decoupled."""
-    return chain(scale_by_acprop(b1, b2, eps), _decay(weight_decay), scale_by_lr(learning_rate))
+    return chain(scale_by_acprop(b1, b2, eps, eps_root=eps_root), _decay(weight_decay), scale_by_lr(learning_rate))
 
 
 def yogi(
@@ -474,6 +509,7 @@ def novograd(
     b1: HyperLike = 0.95,
     b2: HyperLike = 0.25,
     eps: HyperLike = 1e-8,
+    eps_root: HyperLike = 0.0,
     weight_decay: HyperLike | None = None,
 ) -> chain:
     """NovoGrad: momentum on gradients normalized leaf by leaf. Ginsburg et al. 2019, arXiv:1905.11286, Algorithm 1.
@@ -481,7 +517,7 @@ def novograd(
     ``weight_decay`` is added to the normalized gradient, before the momentum.
     """
     return chain(
-        scale_by_running_norm(b2, eps),
+        scale_by_running_norm(b2, eps, eps_root=eps_root),
         _decay(weight_decay),
         trace(b1),
         scale_by_lr(learning_rate),
@@ -515,13 +551,14 @@ def adan(
     b2: HyperLike = 0.92,
     b3: HyperLike = 0.99,
     eps: HyperLike = 1e-8,
+    eps_root: HyperLike = 0.0,
     weight_decay: HyperLike | None = None,
 ) -> chain:
     """Adan. Xie et al. 2022, arXiv:2208.06677, Algorithm 1.
 
     ``weight_decay`` is decoupled; the paper's proximal form is this one at the rate α/(1+αλ).
     """
-    return chain(scale_by_adan(b1, b2, b3, eps), _decay(weight_decay), scale_by_lr(learning_rate))
+    return chain(scale_by_adan(b1, b2, b3, eps, eps_root=eps_root), _decay(weight_decay), scale_by_lr(learning_rate))
 
 
 def laprop(
@@ -542,10 +579,16 @@ def adopt(
     b1: HyperLike = 0.9,
     b2: HyperLike = 0.9999,
     eps: HyperLike = 1e-6,
+    power: HyperLike | None = 0.25,
+    clip_value_fn: HyperLike | None = None,
     weight_decay: HyperLike | None = None,
 ) -> chain:
-    """ADOPT, clipped. Taniguchi et al. 2024, arXiv:2411.02853. ``weight_decay`` is decoupled."""
-    return chain(scale_by_adopt(b1, b2, eps), _decay(weight_decay), scale_by_lr(learning_rate))
+    """ADOPT, clipped. Taniguchi et al. 2024, arXiv:2411.02853. ``weight_decay`` is decoupled.
+
+    Scaled gradients are clipped to (t−1)^``power``, to ``clip_value_fn``, a number or a schedule, or with
+    ``power=None`` not at all.
+    """
+    return chain(scale_by_adopt(b1, b2, eps, power, clip_value_fn), _decay(weight_decay), scale_by_lr(learning_rate))
 
 
 def ademamix(
@@ -557,6 +600,7 @@ def ademamix(
     alpha: HyperLike = 5.0,
     warmup_steps: float = 0.0,
     eps: HyperLike = 1e-8,
+    eps_root: HyperLike = 0.0,
     weight_decay: HyperLike | None = None,
 ) -> chain:
     """AdEMAMix. Pagliardini et al. 2024, arXiv:2409.03137, Algorithm 1. ``weight_decay`` is decoupled.
@@ -567,7 +611,9 @@ def ademamix(
         steps = max(1.0, warmup_steps)  # of which the first is counted as 1
         alpha = _per_entry(lambda alpha: linear_schedule(alpha / steps, alpha, max(1.0, steps - 1)), alpha)
         b3 = _per_entry(lambda b3: half_life_schedule(b1, b3, warmup_steps, -1), b3)
-    return chain(scale_by_ademamix(b1, b2, eps, b3, alpha), _decay(weight_decay), scale_by_lr(learning_rate))
+    return chain(
+        scale_by_ademamix(b1, b2, eps, b3, alpha, eps_root=eps_root), _decay(weight_decay), scale_by_lr(learning_rate)
+    )
 
 
 def simplified_ademamix(
@@ -577,11 +623,12 @@ def simplified_ademamix(
     b2: HyperLike = 0.95,
     alpha: HyperLike = 0.0,
     eps: HyperLike = 1e-8,
+    eps_root: HyperLike = 0.0,
     weight_decay: HyperLike | None = None,
 ) -> chain:
     """Simplified AdEMAMix. Morwani et al. 2025, arXiv:2502.02431. ``weight_decay`` is decoupled."""
     return chain(
-        scale_by_simplified_ademamix(b1, b2, eps, alpha),
+        scale_by_simplified_ademamix(b1, b2, eps, alpha, eps_root=eps_root),
         _decay(weight_decay),
         scale_by_lr(learning_rate),
     )
@@ -668,6 +715,7 @@ def lion(
     """Lion. Chen et al. 2023, arXiv:2302.06675, Algorithm 2.
 
     Its steps are longer than AdamW's: the paper takes a third to a tenth of the rate, and as much more decay.
+    Optax's other modes are ``lion().replace("scale_by_lion", scale_by_smooth_lion())`` and `scale_by_refined_lion`.
     """
     return chain(scale_by_lion(b1, b2), _decay(weight_decay), scale_by_lr(learning_rate))
 
@@ -716,11 +764,12 @@ def lamb(
     b1: HyperLike = 0.9,
     b2: HyperLike = 0.999,
     eps: HyperLike = 1e-6,
+    eps_root: HyperLike = 0.0,
     weight_decay: HyperLike | None = None,
 ) -> chain:
     """LAMB. You et al. 2020, arXiv:1904.00962, Algorithm 2, with φ(z) = z. The decay counts in the trust ratio."""
     return chain(
-        scale_by_adam(b1, b2, eps),
+        scale_by_adam(b1, b2, eps, eps_root=eps_root),
         _decay(weight_decay),
         scale_by_trust_ratio(),
         scale_by_lr(learning_rate),
@@ -740,6 +789,8 @@ def adafactor(
     learning_rate: HyperLike | None = None,
     *,
     decay_rate: HyperLike = 0.8,
+    decay_offset: HyperLike = 0.0,
+    b2: HyperLike | None = None,
     eps: HyperLike = 1e-30,
     min_dim_size_to_factor: int = 128,
     clipping_threshold: HyperLike | None = 1.0,
@@ -752,9 +803,10 @@ def adafactor(
     By default the rate is the paper's min(10⁻², 1/√t). It counts relative to the RMS of a parameter, or
     to ``min_scale`` if that is more; with ``None`` it is absolute. ``weight_decay``, which the paper does
     not have, is decoupled. ``momentum`` averages the update before the learning rate; the published code, after it.
+    The decay of the mean square is 1 − (t − ``decay_offset``)^−``decay_rate``, or ``b2``, a number or a schedule.
     """
     return chain(
-        scale_by_factored_rms(decay_rate, eps, min_dim_size_to_factor),
+        scale_by_factored_rms(decay_rate, eps, min_dim_size_to_factor, step_offset=decay_offset, b2=b2),
         None if clipping_threshold is None else clip_by_block_rms(clipping_threshold),
         None if min_scale is None else scale_by_param_block_rms(min_scale),
         None if momentum is None else ema(momentum),
@@ -763,16 +815,18 @@ def adafactor(
     )
 
 
-def sm3(learning_rate: HyperLike = 0.1, *, momentum: HyperLike = 0.9, eps: HyperLike = 0.0) -> chain:
+def sm3(
+    learning_rate: HyperLike = 0.1, *, momentum: HyperLike = 0.9, b2: HyperLike = 1.0, eps: HyperLike = 0.0
+) -> chain:
     """SM3. Anil et al. 2019, arXiv:1901.11150, SM3-II, with momentum as in its section 5."""
-    return chain(scale_by_sm3(eps), ema(momentum), scale_by_lr(learning_rate))
+    return chain(scale_by_sm3(eps, b2), ema(momentum), scale_by_lr(learning_rate))
 
 
 def galore_adamw(
     learning_rate: HyperLike = 1e-2,
     *,
     rank: int = 128,
-    update_proj_gap: int = 200,
+    update_proj_gap: HyperLike = 200,
     scale: HyperLike = 0.25,
     b1: HyperLike = 0.9,
     b2: HyperLike = 0.999,
@@ -836,13 +890,14 @@ def optimistic_adam(
     b1: HyperLike = 0.9,
     b2: HyperLike = 0.999,
     eps: HyperLike = 1e-8,
+    eps_root: HyperLike = 0.0,
 ) -> chain:
     """Optimistic Adam. Daskalakis et al. 2018, arXiv:1711.00141, Algorithm 1.
 
     Optax has `scale_by_nesterov_adam` in it, and no change at the first step.
     """
     return chain(
-        scale_by_adam(b1, b2, eps),
+        scale_by_adam(b1, b2, eps, eps_root=eps_root),
         scale_by_optimistic_gradient(alpha, beta),
         scale_by_lr(learning_rate),
     )
@@ -855,7 +910,7 @@ def sophia(
     b2: HyperLike = 0.99,
     gamma: HyperLike = 0.01,
     eps: HyperLike = 1e-12,
-    update_interval: int = 10,
+    update_interval: HyperLike = 10,
     weight_decay: HyperLike | None = None,
 ) -> chain:
     """Sophia. Liu et al. 2023, arXiv:2305.14342, Algorithm 3. ``weight_decay`` is decoupled.
@@ -869,7 +924,7 @@ def sophia(
     )
 
 
-def noisy_sgd(learning_rate: HyperLike, *, eta: HyperLike = 0.01, gamma: HyperLike = 0.55, seed: int = 0) -> chain:
+def noisy_sgd(learning_rate: HyperLike, *, eta: HyperLike = 0.01, gamma: HyperLike = 0.55, seed: Any = 0) -> chain:
     """SGD with Gaussian noise that fades. Neelakantan et al. 2015, arXiv:1511.06807.
 
     ``eta`` is the variance at the first step, from which it falls as t^−``gamma``.

@@ -21,7 +21,7 @@ from .core.chain import chain, stack
 from .core.hyper import by_path
 from .core.transformation import Transformation
 from .core.tree import flatten
-from .core.value import Value, code, is_array, same, shortest, unknown_field
+from .core.value import Value, code, is_array, is_key, same, shortest, unknown_field
 from .core.warning import warn
 
 Tell = Callable[[str, int], None]
@@ -152,7 +152,9 @@ class _Group:
         leaves, treedef = jax.tree.flatten((tx, args))
         own = len(jax.tree.leaves(tx))
         self.axes = [0 if i < own and np.ndim(x) else None for i, x in enumerate(leaves) if is_array(x)]
-        self.arrays = [x if axis is None else np.asarray(x) for axis, x in zip(self.axes, filter(is_array, leaves))]
+        self.arrays = [
+            x if axis is None or is_key(x) else np.asarray(x) for axis, x in zip(self.axes, filter(is_array, leaves))
+        ]
         self.runs = 1 if alike else len(chains)
 
         def run(arrays: list[Any]) -> Any:
@@ -380,13 +382,13 @@ def _last(where: str) -> str:
 
 
 def _is_number(x: Any) -> bool:
-    return (isinstance(x, (int, float)) and not isinstance(x, bool)) or is_array(x)
+    return (isinstance(x, (int, float)) and not isinstance(x, bool)) or (is_array(x) and not is_key(x))
 
 
 def _column(values: list[Any]) -> np.ndarray:
     """Numbers as numbers, with NaN for what is absent; all else as text, with nothing for what is absent."""
     present = [x for x in values if x is not _ABSENT]
-    if len(present) == len(values) and type(values[0]) in (bool, int) and len(set(map(type, values))) == 1:
+    if len(present) == len(values) and isinstance(values[0], int) and len(set(map(type, values))) == 1:
         return np.array(values)
     if all(map(_is_number, present)):
         return np.array([math.nan if x is _ABSENT else float(x) for x in values])

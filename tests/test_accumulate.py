@@ -11,6 +11,7 @@ import numpy as np
 import optax
 from libraries import run_optax
 from reference import STEPS, Tree, assert_agree, follow, problem, run
+from registry import quickly
 
 K = 5
 ADAMW = cx.chain(cx.clip_by_global_norm(1.0), cx.adamw(cx.linear_schedule(1e-2, 0.0, 20), weight_decay=0.1))
@@ -71,6 +72,16 @@ def test_agrees_with_optax(x64: None) -> None:
 
         expected = run_optax(build, {}, params, grads)
         assert_agree(run(cx.accumulate(cx.adam(1e-2), every), params, grads, closed_over=True), expected, 1e-9)
+
+
+def test_the_length_may_be_data(x64: None) -> None:
+    """A stack of lengths is the runs one by one, each with its schedules counting the steps that it takes."""
+    params, grads = problem(seed=0)
+    lengths = jnp.array([1, K])
+    together = cx.accumulate(ADAMW, lengths)
+    paths = quickly(jax.vmap(follow, (together.axes(), None, None)))(together, params, grads)
+    for i, every in enumerate((1, K)):
+        assert_agree(jax.tree.map(lambda x, i=i: x[i], paths), run(cx.accumulate(ADAMW, every), params, grads), 1e-9)
 
 
 def test_a_schedule_of_the_length_counts_steps_taken(x64: None) -> None:

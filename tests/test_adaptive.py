@@ -35,6 +35,7 @@ RATE = {"learning_rate": log(1e-4, 1e-2)}
 ADAM = {**RATE, "b1": uniform(0.0, 0.99), "b2": uniform(0.5, 0.999), "eps": log(1e-10, 1e-3)}
 TINY = {**ADAM, "eps": lambda rng: 1e-14}  # where libraries differ in what they multiply ε by
 DECAY = {"weight_decay": log(1e-4, 1e-1)}
+ROOT = {**ADAM, "eps_root": log(1e-8, 1e-2)}
 
 # PyTorch
 
@@ -57,15 +58,15 @@ def test_agrees_with_torch(case: Case, dtype: Any) -> None:
 # Optax
 
 
-def optax_belief(learning_rate: Any, eps: Any, weight_decay: Any, **hyper: Any) -> Any:
-    """AdaBelief with the paper's single ε."""
-    belief = optax.scale_by_belief(**hyper, eps=eps, eps_root=eps)
+def optax_belief(learning_rate: Any, eps: Any, weight_decay: Any, eps_root: Any = None, **hyper: Any) -> Any:
+    """AdaBelief, with the paper's single ε unless there are two."""
+    belief = optax.scale_by_belief(**hyper, eps=eps, eps_root=eps if eps_root is None else eps_root)
     return optax.chain(belief, optax.add_decayed_weights(weight_decay), optax.scale_by_learning_rate(learning_rate))
 
 
-def yogi(**hyper: Any) -> cx.chain:
+def yogi(eps_root: Any, **hyper: Any) -> cx.chain:
     """Yogi from 0: Optax starts the mean at v₀ too."""
-    return cx.yogi(**hyper, initial_accumulator_value=0.0)
+    return cx.yogi(**hyper, initial_accumulator_value=0.0).replace("scale_by_yogi", eps_root=eps_root)
 
 
 def optax_yogi(learning_rate: Any, **hyper: Any) -> Any:
@@ -79,33 +80,50 @@ def optax_adopt(power: Any, **hyper: Any) -> Any:
     return optax.contrib.adopt(**hyper, clip_value_fn=lambda t: t**power)
 
 
-def adopt(learning_rate: Any, power: Any, **hyper: Any) -> cx.chain:
-    """ADOPT with the bound on a power law."""
-    return cx.adopt(learning_rate, **hyper).replace("scale_by_adopt", power=power)
+def adopt(bound: Any, **hyper: Any) -> cx.chain:
+    """ADOPT with a bound that rises along a line."""
+    return cx.adopt(**hyper, clip_value_fn=cx.linear_schedule(0.0, bound, 50))
+
+
+def optax_adopt_on_a_line(bound: Any, **hyper: Any) -> Any:
+    """The same in Optax."""
+    return optax.contrib.adopt(**hyper, clip_value_fn=lambda k: bound * jnp.minimum(k, 50).astype(jnp.float64) / 50)
 
 
 OPTAX: dict[str, tuple[Callable[..., cx.chain], Callable[..., Any], Ranges]] = {
+    "adam": (cx.adam, optax.adam, ROOT),
+    "adamw": (cx.adamw, optax.adamw, {**ROOT, **DECAY}),
     "adabelief": (cx.adabelief, optax_belief, {**ADAM, **DECAY}),
+    "adabelief of two ε": (cx.adabelief, optax_belief, {**ROOT, **DECAY}),
+    # Optax has the weight 1−β₂ where the paper has β₂, and PyTorch's ε is not corrected for bias.
+    "adan": (cx.adan, optax.adan, {**ROOT, **DECAY, "b2": lambda rng: 0.5, "b3": uniform(0.5, 0.999)}),
+    "radam": (cx.radam, optax.radam, {**ROOT, "eps": lambda rng: 0.0}),
     "adamaxw": (cx.adamaxw, optax.adamaxw, {**ADAM, **DECAY}),
-    "nadamw": (cx.nadamw, optax.nadamw, {**ADAM, **DECAY}),
-    "novograd": (cx.novograd, optax.novograd, {**ADAM, **DECAY}),
-    "yogi": (yogi, optax_yogi, ADAM),
-    "adopt": (adopt, optax_adopt, {**ADAM, "power": uniform(0.0, 0.5)}),
+    "nadamw": (cx.nadamw, optax.nadamw, {**ROOT, **DECAY}),
+    "novograd": (cx.novograd, optax.novograd, {**ROOT, **DECAY}),
+    "yogi": (yogi, optax_yogi, ROOT),
+    "adopt": (cx.adopt, optax_adopt, {**ADAM, "power": uniform(0.0, 0.5)}),
+    "adopt on a line": (adopt, optax_adopt_on_a_line, {**ADAM, "bound": log(0.3, 30.0)}),
+    "adopt unclipped": (
+        functools.partial(cx.adopt, power=None),
+        functools.partial(optax.contrib.adopt, use_clipping=False),
+        {**ADAM, "learning_rate": log(1e-6, 1e-4), "eps": log(1e-3, 1e-1)},
+    ),
     "ademamix": (
         cx.ademamix,
         optax.contrib.ademamix,
-        {**ADAM, **DECAY, "b3": uniform(0.9, 0.9999), "alpha": uniform(0.0, 8.0)},
+        {**ROOT, **DECAY, "b3": uniform(0.9, 0.9999), "alpha": uniform(0.0, 8.0)},
     ),
     "simplified ademamix": (
         cx.simplified_ademamix,
         optax.contrib.simplified_ademamix,
-        {**ADAM, **DECAY, "learning_rate": log(1e-5, 1e-3), "alpha": uniform(0.0, 8.0)},
+        {**ROOT, **DECAY, "learning_rate": log(1e-5, 1e-3), "alpha": uniform(0.0, 8.0)},
     ),
-    "amsgrad before": (functools.partial(cx.amsgrad, debias="before"), optax.amsgrad, ADAM),
+    "amsgrad before": (functools.partial(cx.amsgrad, debias="before"), optax.amsgrad, ROOT),
     "amsgrad never": (
         functools.partial(cx.amsgrad, debias="never"),
         functools.partial(optax.amsgrad, bias_correction_mu=False, bias_correction_nu=False),
-        ADAM,
+        ROOT,
     ),
 }
 
@@ -218,12 +236,13 @@ def numpy_acprop(
     b2: float,
     eps: float,
     weight_decay: float,
+    eps_root: float | None = None,
 ) -> Any:
     """Algorithm 2 of Zhuang et al. 2021, with bias corrected as in the authors' code. Optax centers otherwise."""
     s = memory.get("s", np.zeros_like(g))
     step = g / (np.sqrt(s / (1 - b2 ** (t - 1))) + eps) if t > 1 else g
     m = mean(memory, "m", g, b1)
-    memory["s"] = b2 * s + (1 - b2) * (g - m) ** 2 + eps
+    memory["s"] = b2 * s + (1 - b2) * (g - m) ** 2 + (eps if eps_root is None else eps_root)
     return theta - learning_rate * (step + weight_decay * theta)
 
 
@@ -282,6 +301,7 @@ NUMPY: dict[str, tuple[Callable[..., cx.chain], Callable[..., Any], Ranges]] = {
     "yogi debiased": (functools.partial(start_yogi, debias=True), numpy_debiased_yogi, YOGI),
     "laprop": (cx.laprop, numpy_laprop, {**ADAM, **DECAY}),
     "acprop": (cx.acprop, numpy_acprop, {**ADAM, **DECAY}),
+    "acprop of two ε": (cx.acprop, numpy_acprop, {**ROOT, **DECAY}),
     "stable_adamw": (cx.stable_adamw, numpy_stable_adamw, {**ADAM, **DECAY}),
 } | {
     f"adam_mini {axes}": (
@@ -334,6 +354,26 @@ def test_mars_agrees_with_numpy(x64: None) -> None:
 
 
 # Properties
+
+
+@pytest.mark.parametrize(
+    ("link", "share"),
+    (
+        (cx.scale_by_uncorrected_adam, 0.001),
+        (cx.scale_by_nadam, 1.0),
+        (cx.scale_by_laprop, 1.0),
+        (cx.scale_by_stable_adam, 1.0),
+        (functools.partial(cx.scale_by_adam_mini, block_axes=(0,)), 1.0),
+    ),
+)
+def test_eps_root_stands_inside_the_root(link: Any, share: float, x64: None) -> None:
+    """In relatives of Adam that Optax does not have: at the first step v is a ``share`` of g²."""
+    g, eps, eps_root = np.array([1e-3, -0.1, 2.0]), 1e-4, 1e-3
+    u, inside = (
+        tx.update(g, tx.init(g))[0] for tx in (cx.chain(link(eps=eps)), cx.chain(link(eps=eps, eps_root=eps_root)))
+    )
+    v = share * g**2
+    np.testing.assert_allclose(inside / u, (np.sqrt(v) + eps) / (np.sqrt(v + eps_root) + eps), rtol=1e-9)
 
 
 def test_acprop_begins_with_the_gradient_whatever_is_stored() -> None:

@@ -62,11 +62,25 @@ def test_ema_agrees_with_optax(decay: float, x64: None) -> None:
     assert_agree(ours, {n: np.stack([s[n] for s in seen]) for n in params}, 1e-9)
 
 
-def test_ema_agrees_with_torch(x64: None) -> None:
+@pytest.mark.parametrize("decay", (0.9, 1.0))
+def test_ema_agrees_with_torch(decay: float, x64: None) -> None:
     """Without the correction it is that of AveragedModel, which begins at the first parameters it is given."""
-    points, ours = averages(cx.chain(ADAM, cx.ema_params(0.9, debias=False)), *problem(seed=0))
-    theirs = torch_averages(points, lambda utils: {"multi_avg_fn": utils.get_ema_multi_avg_fn(0.9)})
+    points, ours = averages(cx.chain(ADAM, cx.ema_params(decay, debias=False)), *problem(seed=0))
+    theirs = torch_averages(points, lambda utils: {"multi_avg_fn": utils.get_ema_multi_avg_fn(decay)})
     assert_agree(ours, {n: np.stack(x) for n, x in theirs.items()}, 1e-9)
+
+
+def test_ema_without_decay_is_the_mean(x64: None) -> None:
+    """The limit of the corrected average at β = 1, as a number, traced, and where a schedule arrives there."""
+    params, grads = problem(seed=0)
+    tx = cx.chain(ADAM, cx.ema_params(1.0))
+    points, ours = averages(tx, params, grads)
+    counts = {n: np.arange(1, STEPS + 1).reshape(-1, *[1] * (x.ndim - 1)) for n, x in points.items()}
+    assert_agree(ours, {n: np.cumsum(np.asarray(x), 0) / counts[n] for n, x in points.items()}, 1e-12)
+    rising = cx.linear_schedule(0.9, 1.0, 50)
+    for schedule, finite in ((cx.constant_schedule(1.0), ours), (rising, None)):
+        _, traced = averages(cx.chain(ADAM, cx.ema_params(schedule)), params, grads)
+        assert_agree(traced, traced if finite is None else finite, 1e-12)
 
 
 def test_ema_takes_a_schedule_and_a_table(x64: None) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import chainax as cx
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,6 +12,7 @@ import optax
 import pytest
 from libraries import run_optax
 from reference import SHAPES, Ranges, Tree, assert_agree, check_run, log, problem, run, settings, uniform
+from registry import quickly
 
 KERNELS = {**SHAPES, "kernel": (3, 2, 2, 4), "deep": (2, 2, 1, 2, 3), "column": (5, 1), "row": (1, 4)}
 RATE = 0.1
@@ -36,6 +38,13 @@ def with_nans(seed: int, shapes: dict) -> tuple[Tree, Tree]:
 
 
 BOUND = log(1e-3, 1.0)
+
+
+def momentum(rng: np.random.Generator) -> float:
+    """Any, and as often as not one of the ends: none, and one that nothing fades from."""
+    return float(rng.choice([0.0, 1.0, rng.uniform(0.1, 0.99), rng.uniform(0.1, 0.99)]))
+
+
 OPTAX: dict[str, tuple[Any, Any, Ranges]] = {
     "clip_by_block_rms": (cx.clip_by_block_rms, optax.clip_by_block_rms, {"threshold": BOUND}),
     "scale_by_param_block_norm": (
@@ -62,11 +71,11 @@ OPTAX: dict[str, tuple[Any, Any, Ranges]] = {
     "keep_params_nonnegative": (cx.keep_params_nonnegative, optax.keep_params_nonnegative, {}),
     "ema": (cx.ema, lambda decay: optax.ema(decay, debias=False), {"decay": uniform(0.0, 0.99)}),
     "debiased_ema": (cx.debiased_ema, optax.ema, {"decay": uniform(0.0, 0.99)}),
-    "trace": (cx.trace, lambda momentum: optax.trace(momentum), {"momentum": uniform(0.1, 0.99)}),
+    "trace": (cx.trace, lambda momentum: optax.trace(momentum), {"momentum": momentum}),
     "nesterov": (
         lambda momentum: cx.trace(momentum, nesterov=True),
         lambda momentum: optax.trace(momentum, nesterov=True),
-        {"momentum": uniform(0.1, 0.99)},
+        {"momentum": momentum},
     ),
 }
 
@@ -80,6 +89,20 @@ def test_agrees_with_optax(name: str, x64: None) -> None:
 def test_zero_nans_agrees_with_optax(x64: None) -> None:
     """Each NaN becomes 0; what is beside it stays."""
     agrees(cx.zero_nans, optax.zero_nans, {}, with_nans)
+
+
+@pytest.mark.parametrize(
+    "link", (cx.clip, cx.clip_by_block_rms, cx.clip_by_global_norm, cx.counted_clip_by_global_norm)
+)
+def test_an_infinite_bound_is_none(link: Any) -> None:
+    """As a number or traced it leaves finite and infinite updates as they are, so that norms can be watched only."""
+    tx, updates = cx.chain(link(np.inf)), {"a": jnp.array([1e30, -2.0]), "b": jnp.array([np.inf, 0.0])}
+
+    def update(tx: cx.chain) -> Any:
+        return tx.update(updates, tx.init(updates))[0]
+
+    chex.assert_trees_all_equal(update(tx), updates)
+    chex.assert_trees_all_equal(quickly(update)(tx), updates)
 
 
 def test_adaptive_grad_clip_takes_axes(x64: None) -> None:

@@ -123,6 +123,7 @@ def test_asgd_agrees_with_torch(dtype: Any) -> None:
 
 WEIGHTS = {"alpha": uniform(0.2, 2.0), "beta": uniform(0.0, 2.0)}
 ADAM = {**RATE, "b1": uniform(0.0, 0.99), "b2": uniform(0.5, 0.999), "eps": log(1e-10, 1e-3)}
+ROOT = {"eps_root": log(1e-8, 1e-2)}
 
 
 def as_in_optax(tx: cx.chain) -> cx.chain:
@@ -145,17 +146,17 @@ def optax_adam(**hyper: Any) -> Any:
     return optax.optimistic_adam_v2(**hyper, nesterov=False)
 
 
-def nadam(b1: Any, b2: Any, eps: Any, **hyper: Any) -> cx.chain:
+def nadam(b1: Any, b2: Any, eps: Any, eps_root: Any, **hyper: Any) -> cx.chain:
     """Optimistic Adam as in Optax."""
-    return adam(**hyper).replace("scale_by_adam", cx.scale_by_nesterov_adam(b1, b2, eps))
+    return adam(**hyper).replace("scale_by_adam", cx.scale_by_nesterov_adam(b1, b2, eps, eps_root=eps_root))
 
 
 @pytest.mark.parametrize(
     ("ours", "theirs", "ranges"),
     (
         (descent, optax.optimistic_gradient_descent, {**RATE, **WEIGHTS}),
-        (adam, optax_adam, {**ADAM, **WEIGHTS}),
-        (nadam, optax.optimistic_adam_v2, {**ADAM, **WEIGHTS}),
+        (adam, optax_adam, {**ADAM, **ROOT, **WEIGHTS}),
+        (nadam, optax.optimistic_adam_v2, {**ADAM, **ROOT, **WEIGHTS}),
     ),
 )
 def test_optimistic_methods_agree_with_optax(ours: Any, theirs: Any, ranges: Any, x64: None) -> None:

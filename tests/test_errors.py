@@ -78,7 +78,7 @@ MISTAKES: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "fields at odds": (
         lambda: cx.sgd(0.1, momentum=0.9, dampening=0.5, nesterov=True),
         ValueError,
-        "`trace.nesterov` needs momentum > 0 and dampening = 0, got momentum=0.9 and dampening=0.5",
+        "`trace.nesterov` needs dampening = 0, got 0.5",
     ),
     "no share of the mean": (
         lambda: cx.schedule_free(cx.sgd(0.1), b1=0.0),
@@ -146,6 +146,11 @@ MISTAKES: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
         lambda: cx.ademamix(warmup_steps=-5),
         ValueError,
         "`half_life_schedule.transition_steps` must lie in [0, ∞), got -5",
+    ),
+    "nesterov without momentum": (
+        lambda: cx.sgd(0.1, momentum=0.0, nesterov=True),
+        ValueError,
+        "`sgd`: nesterov needs momentum above 0, got 0: leave nesterov out",
     ),
     "nesterov alone": (lambda: cx.sgd(0.1, nesterov=True), ValueError, "need momentum"),
     "a class in a chain": (lambda: cx.chain(cx.scale_by_adam), TypeError, "call it, scale_by_adam(...)"),
@@ -262,10 +267,35 @@ MISTAKES: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "part of a micro-batch": (
         lambda: cx.accumulate(cx.sgd(0.1), 2.5),
         ValueError,
-        "`accumulate.every` must be a whole number, 1 or more, or a schedule, got 2.5",
+        "`accumulate.every` must be a whole number, got 2.5",
     ),
-    "no micro-batch": (lambda: cx.accumulate(cx.sgd(0.1), 0), ValueError, "`accumulate.every` must be a whole number"),
-    "a step for every": (lambda: cx.accumulate(cx.sgd(0.1), True), ValueError, "or a schedule, got True"),
+    "no micro-batch": (
+        lambda: cx.accumulate(cx.sgd(0.1), 0),
+        ValueError,
+        "`accumulate.every` must lie in [1, ∞), got 0",
+    ),
+    "a length by path": (
+        lambda: cx.accumulate(cx.sgd(0.1), cx.by_path({"bias": 2}, default=1)),
+        ValueError,
+        "`accumulate.every` must be a number or a schedule, got by_path({'bias': 2}, default=1)",
+    ),
+    "a length that is no whole number": (
+        lambda: cx.accumulate(cx.sgd(0.1), jnp.array(2.5)),
+        ValueError,
+        "`accumulate.every` must be a whole number, got 2.5",
+    ),
+    "a stack of lengths without vmap": (
+        lambda: cx.accumulate(cx.sgd(0.1), jnp.arange(1, 3)).step(
+            PARAMS, cx.accumulate(cx.sgd(0.1), 2).init(PARAMS), PARAMS
+        ),
+        ValueError,
+        "`accumulate.every` must be a scalar where it is used, got int32[2]",
+    ),
+    "a step for every": (
+        lambda: cx.accumulate(cx.sgd(0.1), True),
+        ValueError,
+        "`accumulate.every` must be a number in [1, ∞), got True",
+    ),
     "no chain to wrap": (lambda: cx.flatten(None), TypeError, "`flatten.tx` must be a link or a chain, got None"),
     "a function to wrap": (
         lambda: cx.flatten(cx.sgd),
@@ -507,6 +537,37 @@ MISTAKES: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     ),
     "no loss scale": (lambda: cx.loss_scale(STATE), KeyError, "no loss scales: put one dynamic_loss_scale() first"),
     "a loss scale of 0": (lambda: cx.dynamic_loss_scale(0), ValueError, "init_scale` must be positive, got 0"),
+    "half a seed": (
+        lambda: cx.add_noise(seed=0.5),
+        ValueError,
+        "`add_noise.seed` must be a whole number, got 0.5: give an int of 64 bits, an array of integers or a key, such "
+        "as jax.random.key(0)",
+    ),
+    "a seed by path": (
+        lambda: cx.apply_update("stochastic", cx.by_path({"bias": 1}, default=2)),
+        ValueError,
+        "`apply_update.seed` must be a whole number, got by_path({'bias': 1}, default=2)",
+    ),
+    "a seed that no generator takes": (
+        lambda: cx.differentially_private_aggregate(1.0, 1.0, 2**63),
+        ValueError,
+        "`differentially_private_aggregate.seed` must be a whole number, got 9223372036854775808",
+    ),
+    "a stack of seeds without vmap": (
+        lambda: cx.chain(cx.add_noise(seed=jnp.arange(3))).update(PARAMS, EMPTY),
+        ValueError,
+        "`add_noise.seed` must be a scalar where it is used, got int32[3]: map over a stack of values with jax.vmap",
+    ),
+    "config: a key": (
+        lambda: cx.to_config(cx.noisy_sgd(0.1, seed=jax.random.key(0))),
+        TypeError,
+        "add_noise.seed: a PRNG key has no plain form: give a whole number, such as seed=0",
+    ),
+    "part of a step": (
+        lambda: cx.minimize(cx.sgd(0.1), jnp.sum, jnp.ones(2), max_steps=2.5),  # pyright: ignore[reportArgumentType]
+        ValueError,
+        "`minimize.max_steps` must be a whole number, got 2.5",
+    ),
     "half a refusal": (
         lambda: cx.skip_nonfinite(2.5),
         ValueError,

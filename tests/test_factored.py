@@ -1,5 +1,6 @@
 """Adafactor and SM3 against PyTorch, Optax and pytorch_optimizer; what they keep, and what they bound."""
 
+import functools
 from typing import Any
 
 import chainax as cx
@@ -9,6 +10,7 @@ import numpy as np
 import optax
 import pytest
 from agreement import check_against_optax, check_against_pytorch_optimizer, fall_on_a_matrix, without
+from libraries import run_optax
 from reference import TOLERANCE, assert_agree, check_run, distance, log, problem, run, run_torch, settings, uniform
 
 RATE = {"learning_rate": log(1e-3, 1e-1)}
@@ -72,9 +74,11 @@ def beta(k: Any, c: Any) -> Any:
     return 1 - (k + jnp.float64(1)) ** -c
 
 
-def optax_adafactor(size: int, learning_rate: Any, decay_rate: Any, eps: Any, **options: Any) -> Any:
+def optax_adafactor(
+    size: int, learning_rate: Any, decay_rate: Any, eps: Any, decay_rate_fn: Any = beta, **options: Any
+) -> Any:
     """Optax's chain, in float64 and with a weight decay that the rate scales."""
-    rms = optax.scale_by_factored_rms(True, decay_rate, 0, size, eps, beta)
+    rms = optax.scale_by_factored_rms(True, decay_rate, options.get("decay_offset", 0), size, eps, decay_rate_fn)
     links = [rms, optax.clip_by_block_rms(options.get("clipping_threshold", 1.0))]
     links += [optax.scale_by_learning_rate(learning_rate, flip_sign=False), optax.scale_by_param_block_rms()]
     if "momentum" in options:
@@ -97,6 +101,33 @@ def test_adafactor_agrees_with_optax(size: int, ranges: Any, x64: None) -> None:
     check_against_optax(ours, theirs, ranges)
 
 
+def test_decay_offset_agrees_with_optax(x64: None) -> None:
+    """Until then, where Optax divides 0 by 0 or takes the root of a negative number, the newest square counts alone."""
+
+    def ours(**hyper: Any) -> cx.chain:
+        return cx.adafactor(min_dim_size_to_factor=1, **hyper)
+
+    def theirs(**hyper: Any) -> Any:
+        return optax_adafactor(1, **hyper, decay_rate_fn=lambda k, c: beta(jnp.maximum(k, 0), c))
+
+    check_against_optax(ours, theirs, {**SIZES, "decay_offset": lambda rng: float(rng.integers(1, 20))})
+
+
+def test_decay_rate_function_agrees_with_optax(x64: None) -> None:
+    """A schedule of the decay itself."""
+
+    def ours(last: Any, **hyper: Any) -> cx.chain:
+        return cx.adafactor(min_dim_size_to_factor=1, **hyper, b2=cx.linear_schedule(0.0, last, 50))
+
+    def theirs(last: Any, **hyper: Any) -> Any:
+        def line(k: Any, c: Any) -> Any:
+            return last * jnp.minimum(k, 50).astype(jnp.float64) / 50
+
+        return optax_adafactor(1, **hyper, decay_rate_fn=line)
+
+    check_against_optax(ours, theirs, {**SIZES, "last": uniform(0.5, 0.999)})
+
+
 def test_parts_of_adafactor_can_be_left_out(x64: None) -> None:
     """Without clipping and scaling it is the bare link; and each of the two makes a difference."""
     params, grads = problem(seed=0)
@@ -110,9 +141,9 @@ def test_parts_of_adafactor_can_be_left_out(x64: None) -> None:
 # SM3
 
 
-def optax_sm3(learning_rate: Any, momentum: Any, eps: Any) -> Any:
+def optax_sm3(learning_rate: Any, momentum: Any, eps: Any, b2: float = 1.0) -> Any:
     """SM3 with its ε."""
-    return optax.chain(optax.scale_by_sm3(momentum, eps=eps), optax.scale(-learning_rate))
+    return optax.chain(optax.scale_by_sm3(momentum, b2, eps), optax.scale(-learning_rate))
 
 
 def torch_sm3(library: Any, groups: Any, learning_rate: float, momentum: float) -> Any:
@@ -120,10 +151,21 @@ def torch_sm3(library: Any, groups: Any, learning_rate: float, momentum: float) 
     return library.SM3(groups, lr=learning_rate, momentum=momentum, beta=0.0, eps=1e-30, foreach=False)
 
 
+SM3 = {**RATE, "momentum": uniform(0.0, 0.99), "eps": log(1e-10, 1e-2)}
+
+
 def test_sm3_agrees_with_optax(x64: None) -> None:
     """Every hyperparameter. Optax takes neither scalars nor empty leaves."""
-    ranges = {**RATE, "momentum": uniform(0.0, 0.99), "eps": log(1e-10, 1e-2)}
-    check_against_optax(cx.sm3, optax_sm3, ranges, leave_out=("scalar", "empty"))
+    check_against_optax(cx.sm3, optax_sm3, SM3, leave_out=("scalar", "empty"))
+
+
+@pytest.mark.parametrize("b2", (0.0, 0.5, 0.99, 1.0))
+def test_averaging_sm3_agrees_with_optax(b2: float, x64: None) -> None:
+    """Squares averaged in place of summed; the form is the same for a traced β₂, and may change at 1."""
+    (hyper,) = settings(SM3, count=1)
+    params, grads = (without(("scalar", "empty"), tree) for tree in problem(seed=0))
+    expected = run_optax(functools.partial(optax_sm3, b2=b2), hyper, params, grads)
+    check_run(cx.sm3(**hyper, b2=b2), params, grads, expected, constant_too=True)
 
 
 def test_sm3_agrees_with_pytorch_optimizer(x64: None) -> None:

@@ -10,7 +10,8 @@ import optax
 import pytest
 from chainax.core.walk import runs_of
 from libraries import run_optax
-from reference import STEPS, Tree, assert_agree, problem, run, traced
+from reference import STEPS, Tree, assert_agree, follow, problem, run, traced
+from registry import quickly
 
 BAD = np.random.default_rng(0).choice([0.0, 0.0, 0.0, np.nan, np.inf, -np.inf], STEPS)
 BAD[40:46] = np.nan  # six in a row
@@ -57,6 +58,17 @@ def test_skip_nonfinite_agrees_with_optax(limit: int | None, x64: None) -> None:
     ours = traced(guarded(cx.skip_nonfinite(limit)), *jax.tree.map(jnp.asarray, (params, grads)))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=1e-9), ours, theirs)
     assert np.isfinite(theirs["vector"][-1]).all() == (limit is None)
+
+
+def test_the_limit_may_be_data(x64: None) -> None:
+    """A stack of limits is the runs one by one."""
+    params, grads = jax.tree.map(jnp.asarray, spoiled(*problem(seed=0)))
+    limits = jnp.array([5, 2, 0])
+    together = guarded(cx.skip_nonfinite(limits))
+    paths = quickly(jax.vmap(follow, (together.axes(), None, None)))(together, params, grads)
+    for i, limit in enumerate((5, 2, 0)):
+        alone = traced(guarded(cx.skip_nonfinite(limit)), params, grads)
+        jax.tree.map(lambda a, b, i=i: np.testing.assert_allclose(a[i], b, rtol=0, atol=1e-9), paths, alone)
 
 
 def test_skip_nonfinite_counts(x64: None) -> None:

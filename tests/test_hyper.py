@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from chainax.core.hyper import check_hyper
+from chainax.core.hyper import check_hyper, check_whole
 from registry import REGISTRY, given, in_pairs, kind, links_of
 
 INSTANCES = {type(link): link for tx in reversed(REGISTRY) for link in links_of(tx)}
@@ -23,9 +23,11 @@ LINKS: tuple[Any, ...] = tuple(
     x for x in vars(cx).values() if isinstance(x, type) and issubclass(x, cx.Link) and x._leaves
 )
 NUMBERS = tuple((cls, f.name) for cls in LINKS for f in cls.__dataclass_fields__.values() if "range" in f.metadata)
-FIELDS = tuple((cls, name) for cls, name in NUMBERS if cls.__dataclass_fields__[name].type == "Hyper")
+FIELDS = tuple((cls, name) for cls, name in NUMBERS if cls.__dataclass_fields__[name].type != "Number")
 FIXED = tuple(pair for pair in NUMBERS if pair not in FIELDS)
-STRICT = tuple((c, name) for c, name in FIELDS if c.__dataclass_fields__[name].metadata["check"] is check_hyper)
+CHECKS = {(cls, name): cls.__dataclass_fields__[name].metadata["check"] for cls, name in FIELDS}
+REAL = tuple(pair for pair in FIELDS if CHECKS[pair] is not check_whole)
+STRICT = tuple(pair for pair in FIELDS if CHECKS[pair] is check_hyper)
 
 PARAMS = {
     "v": np.array([[0.3, -2.0, 1.5], [0.8, -0.1, 0.6]], np.float32),
@@ -44,7 +46,7 @@ def over(fields):
 def one_of_each_kind():
     """The first field of each kind of link."""
     found = {}
-    for cls, field in FIELDS:
+    for cls, field in REAL:
         found.setdefault(kind(instance(cls)), (cls, field))
     return tuple(found.values())
 
@@ -63,18 +65,19 @@ def within(cls, field, *above):
     """Numbers in the field's range: these much above its lower end, or above 0 if it has none."""
     limits = cls.__dataclass_fields__[field].metadata["range"]
     low = limits.low if np.isfinite(limits.low) else 0.0
-    return [low + x for x in above if limits.admits(low + x)]
+    numbers = [low + x for x in above if limits.admits(low + x)]
+    return numbers if (cls, field) in REAL else [int(x) for x in numbers if x.is_integer()]
 
 
 def two(cls, field):
     """Two numbers for the field, exact in binary as are their mean and their differences from 1."""
-    return within(cls, field, 0.25, 0.5)
+    return within(cls, field, *((0.25, 0.5) if (cls, field) in REAL else (0.0, 2.0)))
 
 
 def by_step(cls, field):
     """A schedule from the one to the other, and its numbers at the first three steps."""
     first, last = two(cls, field)
-    return cx.linear_schedule(first, last, 2), (first, (first + last) / 2, last)
+    return cx.linear_schedule(first, last, 2), (first, type(first)((first + last) / 2), last)
 
 
 def run(*links, grads=GRADS[:3]):
@@ -144,7 +147,7 @@ def test_every_field_has_an_effect(cls, field):
     numbers = within(cls, field, 0.25, 0.0, 0.0625, 0.5, 1.0, 2.0, 8.0, 100.0)
 
     def differs(grads):
-        runs = jax.vmap(lambda x: run(build(cls, field, x), grads=grads))(jnp.array(numbers, jnp.float32))
+        runs = jax.vmap(lambda x: run(build(cls, field, x), grads=grads))(jnp.array(numbers))
         expected = run(build(cls, field, numbers[0]), grads=grads)
         assert_same(jax.tree.map(lambda x: x[0], runs), expected, rtol=1e-5, atol=1e-6)
         return any(not np.array_equal(x[0], y, equal_nan=True) for x in jax.tree.leaves(runs) for y in x[1:])
@@ -167,7 +170,7 @@ def number_by_number(cls, field):
     return interpreted(*(build(cls, field, x) for x in by_step(cls, field)[1]))
 
 
-@over(FIELDS)
+@over(REAL)
 def test_table_by_path_is_two_runs(cls, field):
     """Each parameter moves as if its number were everyone's; a link that treats the whole tree refuses the table.
 
@@ -194,7 +197,7 @@ def test_table_by_path_is_two_runs(cls, field):
 
 
 @pytest.mark.long
-@over(FIELDS)
+@over(REAL)
 def test_double_precision(cls, field, x64):
     """Parameters in float64 have their schedules and tables evaluated in float64."""
     first, last = within(cls, field, 0.1, 0.7)
@@ -322,7 +325,8 @@ def test_what_is_no_hyperparameter(cls, field):
     and so does a dict of patterns.
     """
     where, v = f"`{cls.__name__}.{field}`", two(cls, field)[0]
-    for bad in (True, "0.1", [0.1], None, float("nan"), 1j, np.array([True]), cx.scale(1.0)):
+    none = () if cls.__dataclass_fields__[field].metadata["range"].optional else (None,)
+    for bad in (True, "0.1", [0.1], *none, float("nan"), 1j, np.array([True]), cx.scale(1.0)):
         with pytest.raises(ValueError, match=f"{where} must"):
             build(cls, field, bad)
         with pytest.raises(ValueError, match=rf"{where}: `?by_path\['w'\]` must|`by_path\['w'\]` must"):
@@ -338,7 +342,7 @@ def test_what_is_no_hyperparameter(cls, field):
         build(cls, field, {"w": v})
 
 
-@over(FIELDS)
+@over(REAL)
 def test_number_out_of_range(cls, field):
     """A number outside the field's range is an error that gives the range, also in a table."""
     limits, v = cls.__dataclass_fields__[field].metadata["range"], two(cls, field)[0]
@@ -347,6 +351,25 @@ def test_number_out_of_range(cls, field):
         for value in (bad, cx.by_path({"w": bad}, default=v), cx.by_path({"w": v}, default=bad)):
             with pytest.raises(ValueError, match=rf"`{cls.__name__}.{field}.*` must lie in [\[(]"):
                 build(cls, field, value)
+
+
+@over(tuple(pair for pair in FIELDS if pair not in REAL))
+def test_what_is_no_whole_number(cls, field):
+    """A Python or NumPy integer, an array of integers and a schedule are taken, and nothing else."""
+    where, (v, w) = f"`{cls.__name__}.{field}`", two(cls, field)
+    for bad in (2.5, 2.0, True, "2", jnp.array(2.5), jnp.array([1.0, 2.0]), cx.by_path({"w": v}, default=w)):
+        with pytest.raises(ValueError, match=f"{where} must be a"):
+            build(cls, field, bad)
+    with pytest.raises(ValueError, match=rf"{where} must lie in \["):
+        build(cls, field, -1)
+    link = build(cls, field, w)
+    assert link == build(cls, field, np.int64(w))
+    assert f"{field}={w}" in repr(link)
+    assert json.loads(json.dumps(cx.to_config(link)))[field] == w
+    assert not any(isinstance(x, int) for x in jax.tree.leaves(link))
+    stack = build(cls, field, jnp.array([v, w]))
+    assert cx.from_config(json.loads(json.dumps(cx.to_config(stack)))) == stack
+    assert getattr(stack.axes(), field) == 0
 
 
 @over(FIXED)

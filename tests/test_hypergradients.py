@@ -10,6 +10,7 @@ import chainax as cx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 EXAMPLE = pathlib.Path(__file__).parent.parent / "examples" / "hypergradients.py"
@@ -93,3 +94,33 @@ def test_every_number_of_a_chain_has_its_slope(tx):
         up, down = (run(treedef.unflatten([*numbers[:i], x + side, *numbers[i + 1 :]])) for side in (h, -h))
         assert abs(got[i]) > 1e-3
         np.testing.assert_allclose(got[i], (up - down) / (2 * h), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    (
+        (cx.adam, optax.adam),
+        (functools.partial(cx.nadamw, weight_decay=0.0), functools.partial(optax.nadamw, weight_decay=0.0)),
+        (functools.partial(cx.amsgrad, debias="before"), optax.amsgrad),
+        (functools.partial(cx.adan, b2=0.5), functools.partial(optax.adan, b2=0.5)),
+        (cx.ademamix, optax.contrib.ademamix),
+    ),
+)
+def test_eps_root_bounds_the_derivative_at_zero_gradients(ours: Any, theirs: Any) -> None:
+    """By a gradient that is 0 the step's derivative is Optax's: about 1/√ε̄, where it is 1/ε without ε̄."""
+    params, target = jnp.array([1.0, -2.0]), jnp.array([2.0, 3.0])
+
+    def moved(tx: Any, grads: jax.Array) -> jax.Array:
+        p, state = params, tx.init(params)
+        for _ in range(2):
+            u, state = tx.update(grads, state, p)
+            p = p + u
+        return jnp.sum(jnp.square(p - target))
+
+    def slopes(tx: Any) -> jax.Array:
+        with jax.numpy_dtype_promotion("standard"):
+            return jax.grad(functools.partial(moved, tx))(jnp.array([0.0, 0.1]))
+
+    got = slopes(ours(0.1, eps_root=1e-4))
+    assert 1 < abs(got[0]) < 1e3
+    np.testing.assert_allclose(got, slopes(theirs(0.1, eps_root=1e-4)), rtol=1e-6)

@@ -48,6 +48,7 @@ def optax_fading(learning_rate: Any, **hyper: Any) -> Any:
 
 
 LAMB = {**RATE, "b1": uniform(0.0, 0.99), "b2": uniform(0.5, 0.999), "eps": log(1e-10, 1e-3), **DECAY}
+LAMB |= {"eps_root": log(1e-8, 1e-2)}
 LARS = {"learning_rate": log(1e-2, 1.0), **TRUST, **DECAY, "eps": log(1e-6, 1e-1), "momentum": uniform(0.0, 0.99)}
 FROMAGE = {"learning_rate": log(1e-3, 1e-1), "min_norm": log(1e-6, 2.0)}
 OPTAX: dict[str, tuple[Callable[..., cx.chain], Callable[..., Any], Ranges]] = {

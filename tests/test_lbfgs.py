@@ -274,6 +274,9 @@ def test_minimize_stops(x64: None) -> None:
     assert cx.minimize(cx.lbfgs(), jnp.sum, jnp.ones(2), tolerance=1.0).state.step == 0
     assert cx.minimize(cx.sgd(0.1), jnp.sum, jnp.ones(2), max_steps=7).state.step == 7
     assert cx.minimize(cx.lbfgs(), lambda x: jnp.sum(jnp.sqrt(x)), -jnp.ones(2)).state.step == 0
+    steps = jnp.array([2, 7])
+    runs = jax.vmap(lambda n: cx.minimize(cx.sgd(0.1), jnp.sum, jnp.ones(2), max_steps=n).state.step)(steps)
+    np.testing.assert_array_equal(runs, steps)
 
 
 def test_minimize_ends_though_a_guard_refuses() -> None:

@@ -138,7 +138,7 @@ ZOOM, BACKTRACKING = cx.scale_by_zoom_linesearch(), cx.scale_by_backtracking_lin
 @pytest.mark.parametrize("link", (ZOOM, BACKTRACKING))
 def test_a_search_that_finds_nothing_stays(link: Any) -> None:
     """Uphill, where nothing is lower within the steps, and where the value is not a number, the update is 0."""
-    few = link.replace(**{next(f for f in link._static if f.endswith("_steps")): 3})
+    few = link.replace(**{next(f for f in link._leaves if f.endswith("_steps")): 3})
     for f, u in ((jnp.square, 1.0), (jnp.square, -1e9), (lambda x: x / 0.0, -1.0)):
         updates, kept = search(few, f, jnp.array(1.0), jnp.array(u))
         assert updates == 0
@@ -172,7 +172,13 @@ def test_the_slope_decides_where_rounding_hides_the_fall() -> None:
 
 
 @pytest.mark.parametrize(
-    "hyper", ({}, {"decrease_factor": 0.5, "slope_rtol": 0.3, "increase_factor": 3.0}, {"max_learning_rate": 1e-3})
+    "hyper",
+    (
+        {},
+        {"decrease_factor": 0.5, "slope_rtol": 0.3, "increase_factor": 3.0},
+        {"max_learning_rate": 1e-3},
+        {"max_learning_rate": 2.0, "increase_factor": np.inf},
+    ),
 )
 def test_backtracking_agrees_with_optax(hyper: dict[str, float], x64: None) -> None:
     """The lengths and points of a hundred steps of steepest descent."""
@@ -193,6 +199,33 @@ def test_backtracking_agrees_with_optax(hyper: dict[str, float], x64: None) -> N
             np.testing.assert_allclose(x, y, atol=1e-9)
             rate = state.links["scale_by_backtracking_linesearch"]["learning_rate"]
             np.testing.assert_allclose(rate, theirs[1].learning_rate, rtol=1e-9)
+
+
+@pytest.mark.parametrize("traced", (False, True))
+def test_a_search_that_begins_at_the_bound_forgets_the_last(traced: bool) -> None:
+    """With an infinite factor, also where the last length was rounded to 0."""
+    link = BACKTRACKING.replace(increase_factor=jnp.array(np.inf) if traced else np.inf, decrease_factor=0.0)
+    x, f = jnp.array(1.0), lambda x: jnp.square(x)
+    _, state = link.update(jnp.array(-8.0), link.init(x), x, value=f(x), grad=2 * x, value_fn=f)
+    assert state.links["scale_by_backtracking_linesearch"]["learning_rate"] == 0
+    updates, _ = link.update(jnp.array(-1.0), state, x, value=f(x), grad=2 * x, value_fn=f)
+    assert updates == -1
+
+
+@pytest.mark.parametrize("link", (ZOOM, BACKTRACKING.replace(decrease_factor=0.5)), ids=("zoom", "backtracking"))
+def test_the_number_of_lengths_may_be_data(link: Any) -> None:
+    """A stack of bounds is the searches one by one: with more lengths one gets farther."""
+    field = next(f for f in link._leaves if f.endswith("_steps"))
+    f, x = wiggly, jnp.array(-1.0)
+    stack = link.replace(**{field: jnp.array([1, 2, 20])}, max_learning_rate=1.0)
+
+    def one(link: Any) -> Any:
+        return search(link, f, x, jnp.array(60.0))[0]
+
+    together = jax.jit(jax.vmap(one, (stack.axes(),)))(stack)
+    alone = [one(stack.replace(**{field: n})) for n in (1, 2, 20)]
+    np.testing.assert_allclose(together, alone, rtol=1e-6)
+    assert len({round(float(u), 6) for u in together}) > 1
 
 
 # The value and gradient at the next point
@@ -292,11 +325,11 @@ def test_laws_are_tried_on_steps_that_move(tx: Any) -> None:
         ),
         (
             lambda: cx.scale_by_zoom_linesearch(0),
-            r"`scale_by_zoom_linesearch.max_linesearch_steps` must be a positive integer",
+            r"`scale_by_zoom_linesearch.max_linesearch_steps` must lie in \[1, ∞\), got 0",
         ),
         (
             lambda: cx.scale_by_backtracking_linesearch(2.5),
-            r"max_backtracking_steps` must be a positive integer, got 2.5",
+            r"max_backtracking_steps` must be a whole number, got 2\.5",
         ),
         (
             lambda: cx.scale_by_backtracking_linesearch(increase_factor=0.5),

@@ -1,5 +1,6 @@
 """Noisy SGD, by the distribution of its noise: against the formula and Optax."""
 
+import json
 from typing import Any
 
 import chainax as cx
@@ -8,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from registry import in_pairs, quickly
 
 PARAMS = {"a": jnp.zeros((300, 200)), "b": jnp.zeros(100), "c": jnp.zeros(100)}
 
@@ -76,7 +78,71 @@ def test_without_variance_nothing_is_added() -> None:
     assert np.isfinite(jax.grad(total)(0.0))
 
 
-def test_bad_seed() -> None:
-    """A seed is a whole number."""
-    with pytest.raises(ValueError, match=r"`add_noise.seed` must be a whole number, got 0\.5"):
-        cx.add_noise(seed=0.5)
+# Seeds
+
+
+def private(seed: Any) -> cx.chain:
+    """DP-SGD on two examples of 0."""
+    examples = cx.chain(cx.differentially_private_aggregate(1.0, 1.0, seed), cx.scale_by_lr(1.0))
+    return in_pairs(examples)
+
+
+def rounding(seed: Any) -> cx.chain:
+    """A step of a third of what bfloat16 holds, rounded up or down."""
+    return cx.chain(cx.scale(2.0**-7 / 3), cx.apply_update("stochastic", seed))
+
+
+def noisy(seed: Any) -> cx.chain:
+    """Noise alone."""
+    return cx.noisy_sgd(1.0, seed=seed)
+
+
+def moved(tx: Any) -> jax.Array:
+    """Where a step leads."""
+    params = jnp.ones(64, jnp.bfloat16 if "apply_update" in tx.links else jnp.float32)
+    return tx.step(params, tx.init(params), jnp.ones_like(params))[0]
+
+
+@pytest.mark.parametrize("build", (noisy, rounding, private))
+def test_seeds_may_be_data(build: Any) -> None:
+    """A traced or stacked seed, or key, draws what a run of its own draws with that seed."""
+    alone = jnp.stack([quickly(lambda seed=seed: moved(build(seed)))() for seed in (1, 7)])
+    assert abs(np.corrcoef(np.asarray(alone, np.float64))[0, 1]) < 0.5
+    seeds = jnp.array([1, 7])
+    for stack in (seeds, jax.vmap(jax.random.key)(seeds)):
+        together = build(stack)
+        np.testing.assert_allclose(quickly(jax.vmap(moved, (together.axes(),)))(together), alone, rtol=1e-6)
+    np.testing.assert_allclose(quickly(moved)(build(seeds[1].astype(jnp.uint8))), alone[1], rtol=1e-6)
+
+
+def test_a_sweep_over_seeds_is_compiled_once() -> None:
+    """Given as arrays or keys they are stacked as other numbers are."""
+    traces = 0
+
+    def train(tx: Any) -> dict[str, jax.Array]:
+        nonlocal traces
+        traces += 1
+        return {"end": moved(tx)[0]}
+
+    numbers = cx.sweep(train, cx.grid(noisy(0), {"add_noise.seed": list(jnp.arange(3))}))
+    keys = cx.sweep(train, cx.grid(noisy(0), {"add_noise.seed": list(jax.vmap(jax.random.key)(jnp.arange(3)))}))
+    assert traces == 2
+    assert len(set(numbers["end"].tolist())) == 3
+    np.testing.assert_array_equal(keys["end"], numbers["end"])
+
+
+def test_values_with_seeds_and_keys() -> None:
+    """They compare, hash and print; numbers are stored, keys are not."""
+    key = jax.random.key(3)
+    for seed, other in ((3, 4), (jnp.int32(3), jnp.int32(4)), (key, jax.random.key(4)), (jnp.arange(3), jnp.arange(2))):
+        one = noisy(seed)
+        assert one == noisy(seed)
+        assert hash(one) == hash(noisy(seed))
+        assert one != noisy(other)
+        assert type(jax.tree.map(lambda x: x, one)["add_noise"].seed) is type(one["add_noise"].seed)
+        if seed is not key:
+            assert cx.from_config(json.loads(json.dumps(cx.to_config(one)))) == one
+    assert type(cx.to_config(cx.add_noise(seed=3))["seed"]) is int
+    assert repr(cx.add_noise(seed=3)) == "add_noise(seed=3)"
+    assert repr(cx.add_noise(seed=key)) == "add_noise(seed=key<fry>[])"
+    assert repr(cx.add_noise(seed=np.int64(0))) == "add_noise()"

@@ -101,6 +101,15 @@ def test_defaults_and_numbers_that_are_traced(x64: None) -> None:
     assert_agree(run(cx.schedule_free_adamw(), params, grads, closed_over=True), expected, 1e-9)
 
 
+def test_primal_averaging(x64: None) -> None:
+    """At β = 1 gradients are taken at the mean itself."""
+    params, grads = problem(seed=3)
+    expected = three_points(params, grads, plain, 0.1, b1=1.0, warmup_steps=0, weight_decay=0.0)
+    points, means = both(cx.schedule_free_sgd(0.1, b1=1.0), params, grads)
+    for ours, theirs in ((points, expected[0]), (means, expected[1]), (points, means)):
+        assert_agree(ours, theirs, 1e-9)
+
+
 def optax_sgd(**hyper: Any) -> Any:
     """By Optax."""
     return optax.contrib.schedule_free_sgd(**hyper)

@@ -32,12 +32,14 @@ RATE = {"learning_rate": log(1e-4, 1e-2)}
 MOMENTUM = {**RATE, "momentum": uniform(0.05, 0.95)}
 DECAY = {"weight_decay": log(1e-4, 1e-1)}
 
+UP_TO_ONE = {**RATE, "momentum": lambda rng: float(rng.choice([1.0, rng.uniform(0.05, 0.95)]))}
+
 CASES = {
     "plain": Case(cx.sgd, "SGD", RATE),
     "decay": Case(cx.sgd, "SGD", {**RATE, **DECAY}),
-    "momentum": Case(cx.sgd, "SGD", MOMENTUM),
+    "momentum": Case(cx.sgd, "SGD", UP_TO_ONE),
     "dampened": Case(cx.sgd, "SGD", {**MOMENTUM, **DECAY, "dampening": uniform(0.0, 1.0)}),
-    "nesterov": Case(cx.sgd, "SGD", {**MOMENTUM, **DECAY}, {"nesterov": True}),
+    "nesterov": Case(cx.sgd, "SGD", {**UP_TO_ONE, **DECAY}, {"nesterov": True}),
 }
 
 

@@ -1,5 +1,6 @@
 """Sign SGD, Signum, Lion and Rprop against PyTorch, Optax and pytorch_optimizer."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -48,12 +49,33 @@ def optax_signum(learning_rate: Any, momentum: Any) -> Any:
     return optax.signum(learning_rate, momentum)
 
 
+def lion(link: Any, learning_rate: Any, weight_decay: Any, **hyper: Any) -> cx.chain:
+    """Lion with another link than its own."""
+    return cx.lion(learning_rate, weight_decay=weight_decay).replace("scale_by_lion", link(**hyper))
+
+
+def optax_lion(mode: str, learning_rate: Any, weight_decay: Any, **hyper: Any) -> Any:
+    """Lion in one of Optax's modes."""
+    links = [optax.scale_by_lion(**hyper, mode=mode), optax.add_decayed_weights(weight_decay)]
+    return optax.chain(*links, optax.scale_by_learning_rate(learning_rate))
+
+
 LION = {**RATE, "b1": uniform(0.0, 0.99), "b2": uniform(0.5, 0.999), **DECAY}
 OPTAX: dict[str, tuple[Callable[..., cx.chain], Callable[..., Any], Ranges]] = {
     "sign_sgd": (cx.sign_sgd, optax.sign_sgd, RATE),
     "signum": (cx.signum, optax_signum, {**RATE, "momentum": uniform(0.0, 0.99)}),
     "lion": (cx.lion, optax.lion, LION),
     "lion defaults": (cx.lion, optax.lion, RATE),
+    "lion refined": (
+        functools.partial(lion, cx.scale_by_refined_lion),
+        functools.partial(optax_lion, "refined"),
+        LION,
+    ),
+    "lion smooth": (
+        functools.partial(lion, cx.scale_by_smooth_lion),
+        functools.partial(optax_lion, "smooth"),
+        {**LION, "smooth_beta": log(0.1, 100.0)},
+    ),
 }
 
 

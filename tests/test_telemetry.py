@@ -276,7 +276,7 @@ def test_constants_stay_numbers_and_traced_ones_work() -> None:
     tx = cx.adamw(LINE, b2=0.95)
     state = tx.init(PARAMS)
     numbers = tx.hyperparams(state)
-    assert numbers["scale_by_adam"] == {"b1": 0.9, "b2": 0.95, "eps": 1e-8}
+    assert numbers["scale_by_adam"] == {"b1": 0.9, "b2": 0.95, "eps": 1e-8, "eps_root": 0.0}
     assert numbers["scale_by_lr"]["learning_rate"].dtype == jnp.float32
     for argument in (False, True):
         read = jax.jit(type(tx).hyperparams) if argument else lambda tx, state: jax.jit(tx.hyperparams)(state)

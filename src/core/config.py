@@ -17,7 +17,7 @@ from .chain import chain
 from .hyper import by_path
 from .schedule import from_function
 from .storage import storage
-from .value import TYPES, Value, brief, code, did_you_mean, is_array, unknown_field
+from .value import TYPES, Value, brief, code, did_you_mean, is_array, is_key, unknown_field
 
 VERSION = 1
 PACKAGE = __name__.partition(".")[0]
@@ -107,10 +107,14 @@ def _encode(x: Any, where: str) -> Any:
         return {"type": _name(type(x)), **{n: _encode(getattr(x, n), f"{where}.{n}") for n in fields}}
     if isinstance(x, float) and not math.isfinite(x):
         return {"type": "float", "value": str(x)}
-    if isinstance(x, (bool, int, float, str)) or x is None:
+    if isinstance(x, (bool, float, str)) or x is None:
         return x
+    if isinstance(x, int):
+        return int(x)  # that of a field is of a subclass, which not every format knows
     if isinstance(x, tuple):
         return [_encode(e, f"{where}[{i}]") for i, e in enumerate(x)]
+    if is_array(x) and is_key(x):
+        raise TypeError(f"{where.lstrip('.')}: a PRNG key has no plain form: give a whole number, such as seed=0")
     if is_array(x) and not isinstance(x, Tracer):
         return {"type": "array", "dtype": str(x.dtype), "shape": list(x.shape), "value": np.ravel(x).tolist()}
     raise TypeError(f"{where.lstrip('.')}: {code(x)} has no plain form")

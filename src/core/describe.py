@@ -16,7 +16,7 @@ from .hyper import by_path
 from .schedule import Schedule
 from .storage import storage
 from .tree import flatten, is_trainable
-from .value import Value, code, is_array, make, shortest
+from .value import Value, code, is_array, make, same, shortest
 
 if TYPE_CHECKING:
     from .link import Link
@@ -80,7 +80,7 @@ def _settings(link: Link) -> str:
             shown.append(f"{limits.symbol or field.name}={_short(given)}")
         elif isinstance(given, storage):
             shown.append(", ".join(f"{slot} in {code(form)}" for slot, form in given.table.items()))
-        elif given != field.default and not _holds_chains(given):
+        elif not same(given, field.default) and not _holds_chains(given):
             shown.append(f"{field.name}={code(given)}")
     return "  ".join(shown)
 

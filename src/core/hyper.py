@@ -16,7 +16,21 @@ import numpy as np
 
 from .schedule import Schedule, number_or_schedule
 from .tree import flatten, is_trainable
-from .value import PlainKeyError, Range, Value, brief, code, fill, is_array, make, number, register, same
+from .value import (
+    PlainKeyError,
+    Range,
+    Value,
+    brief,
+    child,
+    code,
+    fill,
+    is_array,
+    is_key,
+    make,
+    number,
+    register,
+    same,
+)
 
 DTYPES = ("float32", "bfloat16", "float16")
 """The names of dtypes that slots can be stored in."""
@@ -31,8 +45,13 @@ if TYPE_CHECKING:
         def __get__(self, instance: object, owner: object) -> Any: ...
         def __set__(self, instance: object, value: HyperLike) -> None: ...
 
+    class OptionalHyper(Hyper):
+        """The same of one that may be ``None``."""
+
+        def __set__(self, instance: object, value: HyperLike | None) -> None: ...
+
 else:
-    Hyper = HyperLike = object
+    Hyper = OptionalHyper = HyperLike = object
 
 
 def hyper(
@@ -44,12 +63,92 @@ def hyper(
     high: float = math.inf,
     closed: bool = False,
     open: bool = False,
+    optional: bool = False,
+    kw_only: bool = False,
 ) -> Any:
     """Declare a hyperparameter of a link: its symbol, meaning, default and range ``low <= x < high``.
 
-    ``closed`` admits ``x == high`` too, ``open`` not ``x == low``. The value may be a number, a schedule, or `by_path`.
+    ``closed`` admits ``x == high`` too, ``open`` not ``x == low``, ``optional`` admits ``None``. The value may be a
+    number, a schedule, or `by_path`. A link whose subclasses have fields of their own takes a field that is added later
+    by keyword only (``kw_only``), so that the positions of theirs stay.
     """
-    return number(doc, default=default, symbol=symbol, low=low, high=high, closed=closed, open=open, check=check_hyper)
+    return number(
+        doc,
+        default=default,
+        symbol=symbol,
+        low=low,
+        high=high,
+        closed=closed,
+        open=open,
+        optional=optional,
+        kw_only=kw_only,
+        check=check_hyper,
+    )
+
+
+@jax.tree_util.register_static
+class Whole(int):
+    """A Python integer in a field that takes arrays too.
+
+    It is part of a chain's structure, and no leaf of its pytree: derivatives by a chain need leaves that are floats.
+    """
+
+
+def whole(
+    symbol: str,
+    doc: str,
+    *,
+    default: int | None,
+    low: float = 1.0,
+    optional: bool = False,
+) -> Any:
+    """Declare a hyperparameter that is a whole number: a Python integer, an integer array, or a schedule.
+
+    A link reads it by `integer`. Only what shapes arrays must be `static`.
+    """
+    start = None if default is None else Whole(default)
+    return number(doc, default=start, symbol=symbol, low=low, optional=optional, check=check_whole)
+
+
+def check_whole(where: str, x: Any, limits: Range) -> Any:
+    """``x`` as a field of whole numbers stores it; see `whole`. What a schedule comes to is rounded."""
+    given = number_or_schedule(where, x, limits)
+    if isinstance(x, (int, np.integer)):
+        return Whole(x)
+    if isinstance(given, float) or (is_array(given) and not jnp.issubdtype(given.dtype, jnp.integer)):
+        none = " or None" if limits.optional else ""
+        raise ValueError(f"`{where}` must be a whole number{none}, got {code(x) if is_array(x) else repr(x)}")
+    return given
+
+
+def integer(x: Any, dtype: Any = jnp.int32) -> Any:
+    """A whole number as a link computes with it: a Python integer that fits into int32, or an array of ``dtype``."""
+    return min(int(x), np.iinfo(np.int32).max) if isinstance(x, int) else jnp.round(x).astype(dtype)
+
+
+def prng_seed(doc: str) -> Any:
+    """The field of a seed: a whole number, an integer array (perhaps traced, or stacked for vmap) or PRNG keys."""
+    return child(doc, default=Whole(0), check=_check_seed)
+
+
+def _check_seed(where: str, x: Any, limits: Any) -> Any:
+    if is_array(x) and (jnp.issubdtype(x.dtype, jnp.integer) or is_key(x)):
+        return jnp.asarray(x)
+    if isinstance(x, (int, np.integer)) and not isinstance(x, bool) and -(2**63) <= x < 2**63:
+        return Whole(x)
+    raise ValueError(
+        f"`{where}` must be a whole number, got {code(x)}: "
+        "give an int of 64 bits, an array of integers or a key, such as jax.random.key(0)"
+    )
+
+
+def as_key(where: str, seed: Any) -> jax.Array:
+    """The PRNG key of a seed."""
+    if is_array(seed):
+        check_scalar(where, seed)
+        if is_key(seed):
+            return seed
+    return jax.random.key(seed)
 
 
 @register
@@ -201,9 +300,14 @@ def evaluate(where: str, x: Any, count: Any, dtype: Any) -> Any:
         x = x(count)
     if not is_array(x):
         return x
+    check_scalar(where, x)
+    return jnp.asarray(x, dtype)
+
+
+def check_scalar(where: str, x: Any) -> None:
+    """Raise if an array in a field is still a stack of values."""
     if x.ndim:
         raise ValueError(
             f"`{where}` must be a scalar where it is used, got {x.dtype}{list(x.shape)}: "
             "map over a stack of values with jax.vmap(train, in_axes=(tx.axes(),))"
         )
-    return jnp.asarray(x, dtype)

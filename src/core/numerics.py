@@ -63,9 +63,19 @@ def averaged(old: jax.Array, new: jax.Array, decay: Any) -> jax.Array:
     return add(mul(decay, old), mul(1 - decay, new))
 
 
-def over_root(x: jax.Array, square: jax.Array, eps: Any) -> jax.Array:
-    """x / (√square + ε)."""
-    return div(x, add(sqrt(square), eps))
+def is_zero(x: Any) -> bool:
+    """Whether ``x`` is the Python number 0, for which an operation can be left out."""
+    return isinstance(x, float) and x == 0
+
+
+def root(square: jax.Array, eps_root: Any = 0.0) -> jax.Array:
+    """√(square + ε̄)."""
+    return sqrt(square if is_zero(eps_root) else add(square, eps_root))
+
+
+def over_root(x: jax.Array, square: jax.Array, eps: Any, eps_root: Any = 0.0) -> jax.Array:
+    """x / (√(square + ε̄) + ε)."""
+    return div(x, add(root(square, eps_root), eps))
 
 
 @jax.custom_jvp

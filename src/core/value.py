@@ -39,6 +39,7 @@ class Range:
 
     ``closed`` admits ``high`` too, ``open`` not ``low``. A field that counts ``steps`` admits nothing between 0 and 1,
     which would be a share of the run, or a number that was meant for another field.
+    ``optional`` fields admit ``None`` too.
     """
 
     symbol: str = ""
@@ -47,11 +48,13 @@ class Range:
     closed: bool = False
     open: bool = False
     steps: bool = False
+    optional: bool = False
 
     def __str__(self) -> str:
         low = "[" if math.isfinite(self.low) and not self.open else "("
         high = "]" if self.closed and math.isfinite(self.high) else ")"
-        return f"{low}{self.low:g}, {self.high:g}{high}".replace("inf", "∞")
+        none = " or None" if self.optional else ""
+        return f"{low}{self.low:g}, {self.high:g}{high}{none}".replace("inf", "∞")
 
     def admits(self, x: float) -> bool:
         above = self.low < x or (x == self.low and not self.open and math.isfinite(x))
@@ -68,12 +71,14 @@ def number(
     closed: bool = False,
     open: bool = False,
     steps: bool = False,
+    optional: bool = False,
+    kw_only: bool = False,
     check: Callable[[str, Any, Range], Any] | None = None,
 ) -> Any:
     """A numeric field: a Python number or a scalar array, and a leaf of the pytree. For the limits see `Range`."""
-    limits = Range(symbol, low, high, closed, open, steps)
+    limits = Range(symbol, low, high, closed, open, steps, optional)
     metadata = {"range": limits, "doc": doc, "leaf": True, "check": check or check_number}
-    return dataclasses.field(default=default, metadata=metadata)
+    return dataclasses.field(default=default, metadata=metadata, kw_only=kw_only)
 
 
 def static(doc: str = "", *, default: Any = dataclasses.MISSING, one_of: tuple = (), most: int | None = None) -> Any:
@@ -84,9 +89,14 @@ def static(doc: str = "", *, default: Any = dataclasses.MISSING, one_of: tuple =
     return dataclasses.field(default=default, metadata={"doc": doc, "one_of": one_of, "most": most})
 
 
-def child(doc: str = "", *, default: Any = dataclasses.MISSING) -> Any:
-    """A field that holds another value, or a tuple of them."""
-    return dataclasses.field(default=default, metadata={"doc": doc, "leaf": True})
+def child(
+    doc: str = "",
+    *,
+    default: Any = dataclasses.MISSING,
+    check: Callable[[str, Any, Any], Any] | None = None,
+) -> Any:
+    """A child of the pytree that the engine does not evaluate: another value, a tuple of them, a seed."""
+    return dataclasses.field(default=default, metadata={"doc": doc, "leaf": True, "check": check})
 
 
 class PlainKeyError(KeyError):
@@ -101,6 +111,8 @@ class Value:
 
     _leaves: ClassVar[tuple[str, ...]] = ()
     _static: ClassVar[tuple[str, ...]] = ()
+    _numbers: ClassVar[tuple[str, ...]] = ()
+    """Those of the leaves that are numbers, schedules or tables of these."""
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):  # pyright: ignore[reportArgumentType]
@@ -206,6 +218,7 @@ def value(cls: type[T], **options: Any) -> type[T]:
             raise TypeError(f"declare the field `{cls.__name__}.{f.name}` by hyper, number, child or static")
     cls._leaves = tuple(f.name for f in fields if f.metadata.get("leaf"))
     cls._static = tuple(f.name for f in fields if not f.metadata.get("leaf"))
+    cls._numbers = tuple(f.name for f in fields if "range" in f.metadata)
     if "__init__" in cls.__dict__ and options.get("init", True):
         cls.__init__ = _explaining_init(cls, cls.__init__)
         cls.__doc__ = _documented(cls)
@@ -227,8 +240,8 @@ def same(a: Any, b: Any) -> bool:
     if is_array(a) or is_array(b):
         if not (is_array(a) and is_array(b)) or isinstance(a, Tracer) or isinstance(b, Tracer):
             return False
-        x, y = np.asarray(a), np.asarray(b)
-        return x.shape == y.shape and x.dtype == y.dtype and bool(np.all(x == y))
+        x, y = _data(a), _data(b)
+        return x.shape == y.shape and x.dtype == y.dtype and is_key(a) == is_key(b) and bool(np.all(x == y))
     return type(a) is type(b) and bool(a == b)
 
 
@@ -241,7 +254,7 @@ def code(x: Any) -> str:
     if isinstance(x, Tracer):
         return f"traced {x.dtype}{list(x.shape)}"
     if is_array(x):
-        return f"jnp.{x.dtype}({code(shortest(x))})" if x.ndim == 0 else f"{x.dtype}{list(x.shape)}"
+        return f"jnp.{x.dtype}({code(shortest(x))})" if x.ndim == 0 and not is_key(x) else f"{x.dtype}{list(x.shape)}"
     if isinstance(x, tuple):
         return f"({', '.join(map(code, x))}{',' if len(x) == 1 else ''})"
     if isinstance(x, Mapping):
@@ -280,8 +293,20 @@ def is_array(x: Any) -> bool:
     return isinstance(x, (jax.Array, np.ndarray))
 
 
+def is_key(x: Any) -> bool:
+    """Whether an array holds PRNG keys."""
+    return jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
+
+
+def _data(x: Any) -> np.ndarray:
+    """The numbers in an array, also of keys."""
+    return np.asarray(jax.random.key_data(x) if is_key(x) else x)
+
+
 def check_number(where: str, x: Any, limits: Range) -> Any:
     """``x`` as it is stored; raises unless it is a number that ``limits`` admits."""
+    if x is None and limits.optional:
+        return None
     if isinstance(x, np.generic):
         x = x.item()
     if isinstance(x, numbers.Real) and not isinstance(x, bool):
@@ -354,5 +379,5 @@ def _hashable(x: Any) -> Any:
     if isinstance(x, tuple):
         return tuple(map(_hashable, x))
     if is_array(x) and not isinstance(x, Tracer):
-        return x.shape, str(x.dtype), tuple(np.ravel(x).tolist())  # as numbers: 0.0 and -0.0 are equal
+        return x.shape, str(x.dtype), tuple(np.ravel(_data(x)).tolist())  # as numbers: 0.0 and -0.0 are equal
     return id(x) if isinstance(x, Tracer) else x

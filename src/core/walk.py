@@ -19,7 +19,7 @@ import numpy as np
 
 from .at import At
 from .checks import unshardable
-from .hyper import by_path, chosen, evaluate, pick
+from .hyper import as_key, by_path, chosen, evaluate, pick
 from .leaf import NOTHING, Plan, freeze, key_of_leaf, leaf_function, mixing_link
 from .rounding import precise, turn
 from .state import State
@@ -395,8 +395,9 @@ class Walk:
         self.rests[i] = rest if apply else self.rests[i]
         return out
 
-    def _key(self, name: str, seed: int) -> jax.Array:
-        return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), self.number), zlib.crc32(name.encode()))
+    def _key(self, name: str, seed: Any) -> jax.Array:
+        of_step = jax.random.fold_in(as_key(f"{name}.seed", seed), self.number)
+        return jax.random.fold_in(of_step, zlib.crc32(name.encode()))
 
     def _key_of_leaf(self, key: jax.Array, i: int) -> jax.Array:
         return key_of_leaf(key, self.flat.paths[i], self._namesakes[i], shard_axes(self.us[i]))
@@ -486,9 +487,9 @@ def init_leaf(link: Leafwise, name: str, path: str, p: Any, count: jax.Array) ->
 def resolve(link: Link, name: str, path: str | None, count: Any, dtype: Any) -> Any:
     """The link with numbers in place of schedules and tables by path."""
     numbers = {}
-    for field in link._leaves:
+    for field in link._numbers:
         given = getattr(link, field)
-        if isinstance(given, by_path) and given.of_numbers:
+        if isinstance(given, by_path):
             if path is None:
                 raise ValueError(f"`{name}.{field}` cannot be by_path: the link treats the whole tree at once")
             _, given = pick(f"{name}.{field}", given, path)

@@ -7,11 +7,10 @@ from typing import Any
 import jax.numpy as jnp
 
 from ..core.at import At
-from ..core.hyper import Hyper, hyper
+from ..core.hyper import Hyper, check_whole, evaluate, hyper, integer
 from ..core.link import Leafwise, slot_like, transform
-from ..core.schedule import Schedule, as_schedule
 from ..core.tree import dtype_of, flatten, is_trainable, widest
-from ..core.value import child, code, static
+from ..core.value import Range, child, code
 from .guards import dynamic_loss_scale
 from .wrappers import Sometimes, all_links, begin
 
@@ -40,7 +39,7 @@ class accumulate(Sometimes):
     """
 
     tx: Any = child("the chain that takes the steps")
-    every: Any = static("micro-batches to a step: a whole number, or a schedule of the steps taken", most=2**31 - 1)
+    every: Any = child("micro-batches to a step: a whole number, or a schedule of the steps taken")
 
     slots = ("sum",)
     equation = "ū = mean of u over the micro-batches,  u ← tx(ū) at the last of them, else 0"
@@ -54,10 +53,7 @@ class accumulate(Sometimes):
                     f"`{own}.tx`: {name!r} would see no overflow, since {own} leaves such micro-batches out, and its "
                     f"scale would only grow: put it before: chain({code(link)}, {own}(...))"
                 )
-        every = as_schedule(f"{own}.every", self.every)
-        if not isinstance(every, Schedule) and (type(every) is not int or every < 1):
-            raise ValueError(f"`{own}.every` must be a whole number, 1 or more, or a schedule, got {code(every)}")
-        vars(self)["every"] = every
+        vars(self)["every"] = check_whole(f"{own}.every", self.every, Range(low=1.0))
 
     def weight(self, at: At) -> Any:
         """How much the micro-batch counts in the mean."""
@@ -75,9 +71,7 @@ class accumulate(Sometimes):
         }
 
     def decide(self, updates, state, at):
-        every = self.every
-        if isinstance(every, Schedule):
-            every = jnp.round(every(state["tx"].step)).astype(jnp.int32)
+        every = integer(evaluate(f"{type(self).__name__}.every", self.every, state["tx"].step, at.dtype))
         # The sum is not cleared at a step but begun anew after it, which saves a pass over it.
         begins, count = state["count"] == 0, state["count"] + 1
         weight = jnp.asarray(self.weight(at), state["weight"].dtype)

@@ -20,10 +20,11 @@ class scale_by_adam(Leafwise):
     b1: Hyper = hyper("β₁", "decay of the mean", default=0.9, high=1.0)
     b2: Hyper = hyper("β₂", "decay of the mean square", default=0.999, high=1.0)
     eps: Hyper = hyper("ε", "floor of the denominator, outside the root", default=1e-8)
+    eps_root: Hyper = hyper("ε̄", "added to the mean square, inside the root", default=0.0, kw_only=True)
 
     slots = ("mu", "nu")  # E[u], E[u²]
     nonnegative = ("nu",)
-    equation = "m ← β₁m + (1−β₁)u,  v ← β₂v + (1−β₂)u²,  u ← m̂ / (√v̂ + ε)"
+    equation = "m ← β₁m + (1−β₁)u,  v ← β₂v + (1−β₂)u²,  u ← m̂ / (√(v̂+ε̄) + ε)"
     role = "precondition"
 
     def scalars(self, at) -> Any:
@@ -32,7 +33,7 @@ class scale_by_adam(Leafwise):
     def leaf(self, u, slot, p, debias, /):
         m, v = self.moments(u, slot)
         m_hat, v_hat = mul(m, debias[0]), mul(v, debias[1])
-        return over_root(m_hat, v_hat, self.eps), {"mu": m, "nu": v}
+        return over_root(m_hat, v_hat, self.eps, self.eps_root), {"mu": m, "nu": v}
 
     def moments(self, u, slot):
         """The next mean and mean square."""
@@ -49,14 +50,14 @@ class scale_by_uncorrected_adam(scale_by_adam):
     times as large as Adam's, so it wants a warm-up.
     """
 
-    equation = "m ← β₁m + (1−β₁)u,  v ← β₂v + (1−β₂)u²,  u ← m / (√v + ε)"
+    equation = "m ← β₁m + (1−β₁)u,  v ← β₂v + (1−β₂)u²,  u ← m / (√(v+ε̄) + ε)"
 
     def scalars(self, at):
         return None
 
     def leaf(self, u, slot, p, scalars):
         m, v = self.moments(u, slot)
-        return over_root(m, v, self.eps), {"mu": m, "nu": v}
+        return over_root(m, v, self.eps, self.eps_root), {"mu": m, "nu": v}
 
 
 @transform
@@ -76,7 +77,7 @@ class scale_by_amsgrad(scale_by_adam):
     @property
     def equation(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
         larger = "w ← max(w, v̂)" if self.debias == "before" else "w ← max(w, v)"
-        ratio = {"after": "m̂ / (√ŵ + ε)", "before": "m̂ / (√w + ε)", "never": "m / (√w + ε)"}[self.debias]
+        ratio = {"after": "m̂ / (√(ŵ+ε̄) + ε)", "before": "m̂ / (√(w+ε̄) + ε)", "never": "m / (√(w+ε̄) + ε)"}[self.debias]
         return f"m ← β₁m + (1−β₁)u,  v ← β₂v + (1−β₂)u²,  {larger},  u ← {ratio}"
 
     def scalars(self, at) -> Any:
@@ -89,7 +90,7 @@ class scale_by_amsgrad(scale_by_adam):
         of_mean, before, after = scalars
         m, v = self.moments(u, slot)
         w = jnp.maximum(slot.nu_max, v * before)
-        return over_root(m * of_mean, w * after, self.eps), {"mu": m, "nu": v, "nu_max": w}
+        return over_root(m * of_mean, w * after, self.eps, self.eps_root), {"mu": m, "nu": v, "nu_max": w}
 
 
 @transform
@@ -104,7 +105,7 @@ class scale_by_nadam(scale_by_adam):
     slots = ("mu", "nu", "mu_product")
     equation = (
         "m ← β₁m + (1−β₁)u,  v ← β₂v + (1−β₂)u²,  μₜ = β₁(1 − ½·0.96^(tψ)),  Π ← Πμₜ,  "
-        "u ← ((1−μₜ)/(1−Π)·u + μₜ₊₁/(1−Πμₜ₊₁)·m) / (√v̂ + ε)"
+        "u ← ((1−μₜ)/(1−Π)·u + μₜ₊₁/(1−Πμₜ₊₁)·m) / (√(v̂+ε̄) + ε)"
     )
 
     def init_leaf(self, p):
@@ -122,4 +123,4 @@ class scale_by_nadam(scale_by_adam):
         product = slot.mu_product * mu
         m, v = self.moments(u, slot)
         mean = (1 - mu) / (1 - product) * u + mu_next / (1 - product * mu_next) * m
-        return over_root(mean, v * debias, self.eps), {"mu": m, "nu": v, "mu_product": product}
+        return over_root(mean, v * debias, self.eps, self.eps_root), {"mu": m, "nu": v, "mu_product": product}

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 import jax.numpy as jnp
 
-from ..core.hyper import Hyper, hyper
+from ..core.hyper import Hyper, OptionalHyper, hyper
 from ..core.link import Leafwise, transform
 from ..core.numerics import averaged, one_minus_power, over_root, sqrt
 from .adam import scale_by_adam
@@ -17,7 +20,7 @@ class scale_by_nesterov_adam(scale_by_adam):
     Departs from the paper as Optax does: the momentum has no schedule, for which see `scale_by_nadam`.
     """
 
-    equation = "m ← β₁m + (1−β₁)u,  v ← β₂v + (1−β₂)u²,  u ← (β₁m/(1−β₁ᵗ⁺¹) + (1−β₁)u/(1−β₁ᵗ)) / (√v̂ + ε)"
+    equation = "m ← β₁m + (1−β₁)u,  v ← β₂v + (1−β₂)u²,  u ← (β₁m/(1−β₁ᵗ⁺¹) + (1−β₁)u/(1−β₁ᵗ)) / (√(v̂+ε̄) + ε)"
 
     def scalars(self, at):
         ahead = self.b1 / one_minus_power(self.b1, at.step + 1)
@@ -26,7 +29,7 @@ class scale_by_nesterov_adam(scale_by_adam):
     def leaf(self, u, slot, p, scalars):
         ahead, fresh, debias = scalars
         m, v = self.moments(u, slot)
-        return over_root(ahead * m + fresh * u, v * debias, self.eps), {"mu": m, "nu": v}
+        return over_root(ahead * m + fresh * u, v * debias, self.eps, self.eps_root), {"mu": m, "nu": v}
 
 
 @transform
@@ -41,13 +44,14 @@ class scale_by_adan(Leafwise):
     b2: Hyper = hyper("β₂", "decay of the mean change, and its weight", default=0.92, high=1.0)
     b3: Hyper = hyper("β₃", "decay of the mean square", default=0.99, high=1.0)
     eps: Hyper = hyper("ε", "floor of the denominator, outside the root", default=1e-8)
+    eps_root: Hyper = hyper("ε̄", "added to the mean square, inside the root", default=0.0)
 
     slots = ("mu", "change", "nu", "last")
     nonnegative = ("nu",)
     lagged = ("last",)
     equation = (
         "Δ = u − u₋, Δ₁ = 0,  m ← β₁m + (1−β₁)u,  v ← β₂v + (1−β₂)Δ,  n ← β₃n + (1−β₃)(u + β₂Δ)²,  u₋ ← u,  "
-        "u ← (m̂ + β₂v̂) / (√n̂ + ε)"
+        "u ← (m̂ + β₂v̂) / (√(n̂+ε̄) + ε)"
     )
     role = "precondition"
 
@@ -60,7 +64,7 @@ class scale_by_adan(Leafwise):
         m = averaged(slot.mu, u, self.b1)
         v = averaged(slot.change, delta, self.b2)
         n = averaged(slot.nu, jnp.square(u + self.b2 * delta), self.b3)
-        step = over_root(of_mean * m + of_change * v, n * debias, self.eps)
+        step = over_root(of_mean * m + of_change * v, n * debias, self.eps, self.eps_root)
         return step, {"mu": m, "change": v, "nu": n, "last": u}
 
 
@@ -71,35 +75,50 @@ class scale_by_laprop(scale_by_adam):
     The two decays can then be chosen apart from each other: no step is longer than 1/√(1−β₂).
     """
 
-    equation = "v ← β₂v + (1−β₂)u²,  m ← β₁m + (1−β₁)u / (√v̂ + ε),  u ← m̂"
+    equation = "v ← β₂v + (1−β₂)u²,  m ← β₁m + (1−β₁)u / (√(v̂+ε̄) + ε),  u ← m̂"
 
     def leaf(self, u, slot, p, debias):
         v = averaged(slot.nu, jnp.square(u), self.b2)
-        m = averaged(slot.mu, over_root(u, v * debias[1], self.eps), self.b1)
+        m = averaged(slot.mu, over_root(u, v * debias[1], self.eps, self.eps_root), self.b1)
         return m * debias[0], {"mu": m, "nu": v}
 
 
 @transform
-class scale_by_adopt(scale_by_adam):
+class scale_by_adopt(Leafwise):
     """Average gradients scaled by the squares before them. Taniguchi et al. 2024, arXiv:2411.02853.
 
     Clipped ADOPT, which converges for any β₂. The first gradient only starts v, so the first update is 0.
+    ``clip_value_fn`` is the bound itself, a number or a schedule of the steps taken; without it ``power=None``
+    leaves the clipping out.
     """
 
+    b1: Hyper = hyper("β₁", "decay of the mean", default=0.9, high=1.0)
     b2: Hyper = hyper("β₂", "decay of the mean square", default=0.9999, high=1.0)
     eps: Hyper = hyper("ε", "floor of the root", default=1e-6)
-    power: Hyper = hyper("p", "how fast the bound on a scaled gradient grows", default=0.25)
+    power: OptionalHyper = hyper("p", "how fast the bound on a scaled gradient grows", default=0.25, optional=True)
+    clip_value_fn: OptionalHyper = hyper("c", "bound on a scaled gradient", default=None, optional=True)
 
+    slots = ("mu", "nu")
+    nonnegative = ("nu",)
     lagged = ("nu",)
     equation = (
-        "c = (t−1)^p,  m ← β₁m + (1−β₁)·clip(u / max(√v, ε), ±c),  v ← β₂v + (1−β₂)u², v₁ = u₁²,  u ← m, 0 at t=1"
+        "m ← β₁m + (1−β₁)·clip(u / max(√v, ε), ±c),  v ← β₂v + (1−β₂)u², v₁ = u₁²,  u ← m, 0 at t=1,  "
+        "c = (t−1)^p if not given"
     )
+    role = "precondition"
 
     def scalars(self, at):
         first = at.step == 1
-        past = jnp.where(first, 1.0, at.step - 1)  # keeps the derivative of 0^p out
-        bound = jnp.where(first, 0.0, past**self.power)
+        bound = jnp.where(first, 0.0, self.bound(at.step, first))
         return bound, jnp.where(first, 0.0, self.b2), jnp.where(first, 1.0, 1 - self.b2)
+
+    def bound(self, t, first) -> Any:
+        """The largest magnitude of a scaled gradient."""
+        if self.clip_value_fn is not None:
+            return self.clip_value_fn
+        if self.power is None:
+            return math.inf
+        return jnp.where(first, 1.0, t - 1) ** self.power  # 1 keeps the derivative of 0^p out
 
     def leaf(self, u, slot, p, scalars):
         bound, keep, take = scalars
@@ -119,13 +138,13 @@ class scale_by_ademamix(scale_by_adam):
     alpha: Hyper = hyper("α", "weight of the slow mean", default=5.0)
 
     slots = ("mu", "nu", "mu_slow")
-    equation = "m ← β₁m + (1−β₁)u,  l ← β₃l + (1−β₃)u,  v ← β₂v + (1−β₂)u²,  u ← (m̂ + αl) / (√v̂ + ε)"
+    equation = "m ← β₁m + (1−β₁)u,  l ← β₃l + (1−β₃)u,  v ← β₂v + (1−β₂)u²,  u ← (m̂ + αl) / (√(v̂+ε̄) + ε)"
 
     def leaf(self, u, slot, p, debias):
         m, v = self.moments(u, slot)
         slow = averaged(slot.mu_slow, u, self.b3)
         mean = m * debias[0] + self.alpha * slow
-        return over_root(mean, v * debias[1], self.eps), {"mu": m, "nu": v, "mu_slow": slow}
+        return over_root(mean, v * debias[1], self.eps, self.eps_root), {"mu": m, "nu": v, "mu_slow": slow}
 
 
 @transform
@@ -136,7 +155,7 @@ class scale_by_simplified_ademamix(scale_by_adam):
     b2: Hyper = hyper("β₂", "decay of the mean square", default=0.95, high=1.0)
     alpha: Hyper = hyper("α", "weight of the newest gradient", default=0.0)
 
-    equation = "m ← β₁m + u,  v ← β₂v + (1−β₂)u²,  u ← (m + αu) / (√v̂ + ε)"
+    equation = "m ← β₁m + u,  v ← β₂v + (1−β₂)u²,  u ← (m + αu) / (√(v̂+ε̄) + ε)"
 
     def scalars(self, at):
         return at.debias(self.b2)
@@ -144,7 +163,7 @@ class scale_by_simplified_ademamix(scale_by_adam):
     def leaf(self, u, slot, p, debias):
         m = self.b1 * slot.mu + u
         v = averaged(slot.nu, jnp.square(u), self.b2)
-        return over_root(m + self.alpha * u, v * debias, self.eps), {"mu": m, "nu": v}
+        return over_root(m + self.alpha * u, v * debias, self.eps, self.eps_root), {"mu": m, "nu": v}
 
 
 @transform

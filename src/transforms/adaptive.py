@@ -7,25 +7,29 @@ import math
 import jax
 import jax.numpy as jnp
 
-from ..core.hyper import Hyper, hyper
+from ..core.hyper import Hyper, OptionalHyper, hyper
 from ..core.link import Leafwise, slot_like, transform
-from ..core.numerics import averaged, one_minus_power, over_root, sqrt
+from ..core.numerics import averaged, is_zero, mul, one_minus_power, over_root, root, sqrt
 from ..core.tree import split
 from ..core.value import static
 from .adam import scale_by_adam
 
 
 @transform
-class scale_by_adamax(scale_by_adam):
+class scale_by_adamax(Leafwise):
     """Adam with a decaying maximum in place of the root mean square. Kingma & Ba 2015, arXiv:1412.6980, Algorithm 2.
 
     Departs from the paper as PyTorch does: ε is added to each magnitude.
     """
 
+    b1: Hyper = hyper("β₁", "decay of the mean", default=0.9, high=1.0)
     b2: Hyper = hyper("β₂", "decay of the maximum", default=0.999, high=1.0)
     eps: Hyper = hyper("ε", "floor of the maximum", default=1e-8)
 
+    slots = ("mu", "nu")  # E[u], max |u|
+    nonnegative = ("nu",)
     equation = "m ← β₁m + (1−β₁)u,  v ← max(β₂v, |u| + ε),  u ← m̂ / v"
+    role = "precondition"
 
     def scalars(self, at):
         return at.debias(self.b1)
@@ -44,14 +48,23 @@ class scale_by_belief(scale_by_adam):
     """
 
     b2: Hyper = hyper("β₂", "decay of the mean squared surprise", default=0.999, high=1.0)
-    eps: Hyper = hyper("ε", "floor, added at every step and after the root", default=1e-16)
+    eps: Hyper = hyper("ε", "floor of the denominator, outside the root", default=1e-16)
+    eps_root: OptionalHyper = hyper(
+        "ε̄", "added to the mean square at every step; None for ε", default=None, optional=True, kw_only=True
+    )
 
-    equation = "m ← β₁m + (1−β₁)u,  s ← β₂s + (1−β₂)(u−m)² + ε,  u ← m̂ / (√ŝ + ε)"
+    equation = "m ← β₁m + (1−β₁)u,  s ← β₂s + (1−β₂)(u−m)² + ε̄,  u ← m̂ / (√ŝ + ε),  ε̄ = ε if not given"
+
+    def leaf(self, u, slot, p, debias, /):
+        m, s = self.moments(u, slot)
+        m_hat, s_hat = mul(m, debias[0]), mul(s, debias[1])
+        return over_root(m_hat, s_hat, self.eps), {"mu": m, "nu": s}
 
     def moments(self, u, slot):
         m = averaged(slot.mu, u, self.b1)
+        eps_root = self.eps if self.eps_root is None else self.eps_root
         # With the old mean as the last summand: XLA would compute a sum with ε twice, and copy the mean for it.
-        s = self.b2 * slot.nu + ((1 - self.b2) * jnp.square(u - m) + self.eps)
+        s = self.b2 * slot.nu + ((1 - self.b2) * jnp.square(u - m) + eps_root)
         return m, s
 
 
@@ -65,7 +78,10 @@ class scale_by_acprop(scale_by_belief):
     """
 
     lagged = ("nu",)
-    equation = "u₊ = u / (√ŝ + ε) but u where s = 0,  m ← β₁m + (1−β₁)u,  s ← β₂s + (1−β₂)(u−m)² + ε,  u ← u₊"
+    equation = (
+        "u₊ = u / (√ŝ + ε) but u where s = 0,  m ← β₁m + (1−β₁)u,  s ← β₂s + (1−β₂)(u−m)² + ε̄,  u ← u₊,  "
+        "ε̄ = ε if not given"
+    )
 
     def scalars(self, at):
         return at.step == 1, 1 / one_minus_power(self.b2, jnp.maximum(at.step - 1, 1))
@@ -93,7 +109,7 @@ class scale_by_yogi(scale_by_adam):
 
     @property
     def equation(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
-        ratio = "m̂ / (√v̂ + ε)" if self.debias else "m / (√v + ε)"
+        ratio = "m̂ / (√(v̂+ε̄) + ε)" if self.debias else "m / (√(v+ε̄) + ε)"
         return f"m ← β₁m + (1−β₁)u,  v ← v − (1−β₂)·sign(v − u²)·u² from v₀,  u ← {ratio}"
 
     def init_leaf(self, p):
@@ -120,7 +136,7 @@ class scale_by_radam(scale_by_adam):
 
     equation = (
         "m ← β₁m + (1−β₁)u,  v ← β₂v + (1−β₂)u²,  ρ∞ = 2/(1−β₂) − 1,  ρ = ρ∞ − 2tβ₂ᵗ/(1−β₂ᵗ),  "
-        "u ← r·√(1−β₂ᵗ)·m̂ / (√v + ε) if ρ > ρ₀ else m̂"
+        "u ← r·√(1−β₂ᵗ)·m̂ / (√(v+(1−β₂ᵗ)ε̄) + ε) if ρ > ρ₀ else m̂"
     )
 
     def scalars(self, at):
@@ -129,7 +145,8 @@ class scale_by_radam(scale_by_adam):
         # Where there is not enough, both could be negative or 0, and the root's derivative NaN.
         rho, limit = (jnp.where(enough, x, 6.0) for x in (rho, limit))
         r = jnp.sqrt((rho - 4) * (rho - 2) * limit / ((limit - 4) * (limit - 2) * rho))
-        return at.debias(self.b1), r / jnp.sqrt(at.debias(self.b2)), enough
+        eps_root = 0.0 if is_zero(self.eps_root) else self.eps_root * one_minus_power(self.b2, at.step)
+        return at.debias(self.b1), r / jnp.sqrt(at.debias(self.b2)), enough, eps_root
 
     def length(self, at) -> jax.Array:
         """ρ, the length of the plain average that v is worth."""
@@ -142,10 +159,10 @@ class scale_by_radam(scale_by_adam):
         return jnp.where(t * x < 0.05, near, far)
 
     def leaf(self, u, slot, p, scalars):
-        debias, r, enough = scalars
+        debias, r, enough, eps_root = scalars
         m, v = self.moments(u, slot)
         m_hat = m * debias
-        return jnp.where(enough, over_root(r * m_hat, v, self.eps), m_hat), {"mu": m, "nu": v}
+        return jnp.where(enough, over_root(r * m_hat, v, self.eps, eps_root), m_hat), {"mu": m, "nu": v}
 
 
 @transform
@@ -156,14 +173,14 @@ class scale_by_stable_adam(scale_by_adam):
     the leaf. Departs from it in that a decay which follows is not scaled down too.
     """
 
-    equation = "m ← β₁m + (1−β₁)u,  v ← β₂v + (1−β₂)u²,  u ← m̂ / (√v̂ + ε) / max(1, RMS(u / max(√v̂, ε)))"
+    equation = "m ← β₁m + (1−β₁)u,  v ← β₂v + (1−β₂)u²,  u ← m̂ / (r + ε) / max(1, RMS(u / max(r, ε))),  r = √(v̂+ε̄)"
 
     def leaf(self, u, slot, p, debias):
         m, v = self.moments(u, slot)
-        root = sqrt(v * debias[1])
-        excess = _mean_square(u / jnp.maximum(root, self.eps))
+        r = root(v * debias[1], self.eps_root)
+        excess = _mean_square(u / jnp.maximum(r, self.eps))
         scale = debias[0] / sqrt(jnp.maximum(1.0, excess))
-        return scale * m / (root + self.eps), {"mu": m, "nu": v}
+        return scale * m / (r + self.eps), {"mu": m, "nu": v}
 
 
 @transform
@@ -172,10 +189,11 @@ class scale_by_running_norm(Leafwise):
 
     b2: Hyper = hyper("β₂", "decay of the mean squared norm", default=0.25, high=1.0)
     eps: Hyper = hyper("ε", "floor of the denominator, outside the root", default=1e-8)
+    eps_root: Hyper = hyper("ε̄", "added to the mean squared norm, inside the root", default=0.0)
 
     slots = ("nu",)  # E[‖u‖²], a scalar for each leaf
     nonnegative = ("nu",)
-    equation = "v ← β₂v + (1−β₂)‖u‖², v₁ = ‖u₁‖²,  u ← u / (√v + ε)"
+    equation = "v ← β₂v + (1−β₂)‖u‖², v₁ = ‖u₁‖²,  u ← u / (√(v+ε̄) + ε)"
     role = "precondition"
 
     def init_leaf(self, p):
@@ -188,7 +206,7 @@ class scale_by_running_norm(Leafwise):
     def leaf(self, u, slot, p, scalars):
         keep, take = scalars
         v = keep * slot.nu + take * jnp.sum(jnp.square(u))
-        return over_root(u, v, self.eps), {"nu": v}
+        return over_root(u, v, self.eps, self.eps_root), {"nu": v}
 
 
 @transform
@@ -202,7 +220,7 @@ class scale_by_adam_mini(scale_by_adam):
 
     block_axes: tuple[int, ...] = static("axes of a leaf that number its blocks", default=())
 
-    equation = "m ← β₁m + (1−β₁)u,  v ← β₂v + (1−β₂)·mean(u² in the block),  u ← m̂ / (√v̂ + ε)"
+    equation = "m ← β₁m + (1−β₁)u,  v ← β₂v + (1−β₂)·mean(u² in the block),  u ← m̂ / (√(v̂+ε̄) + ε)"
 
     def check(self) -> None:
         axes = self.block_axes
@@ -223,7 +241,7 @@ class scale_by_adam_mini(scale_by_adam):
     def leaf(self, u, slot, p, debias):
         m = averaged(slot.mu, u, self.b1)
         v = averaged(slot.nu, self.mean_square(u), self.b2)
-        size = sqrt(v * debias[1]) + self.eps
+        size = root(v * debias[1], self.eps_root) + self.eps
         size = size.reshape([n if i in self.block_axes else 1 for i, n in enumerate(u.shape)])
         return m * debias[0] / size, {"mu": m, "nu": v}
 

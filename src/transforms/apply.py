@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax.numpy as jnp
 
+from ..core.hyper import prng_seed
 from ..core.link import Leafwise, transform
 from ..core.rounding import RESTS, first_rest
 from ..core.value import static
@@ -29,7 +32,7 @@ class apply_update(Leafwise):
     """
 
     rounding: str = static("how", default="nearest", one_of=tuple(RESTS))
-    seed: int = static("seed of stochastic rounding", default=0, most=2**63 - 1)
+    seed: Any = prng_seed("seed of stochastic rounding")
 
     equation = "θ ← round(θ + u)"
     role = "apply"
@@ -39,10 +42,6 @@ class apply_update(Leafwise):
     def slots(self) -> tuple[str, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]
         rest = RESTS[self.rounding]
         return () if rest is None else (rest,)
-
-    def check(self) -> None:
-        if type(self.seed) is not int:
-            raise ValueError(f"`apply_update.seed` must be a whole number, got {self.seed!r}")
 
     def init_leaf(self, p):
         if jnp.finfo(p.dtype).bits >= 32:

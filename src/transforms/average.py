@@ -44,10 +44,11 @@ class ema_params(Mean):
 
     The same as an average that begins at 0 and is corrected for that: after t steps, what the
     parameters were i steps ago weighs (1−β)βⁱ/(1−βᵗ). Without ``debias`` it is that of PyTorch's
-    AveragedModel, in which the first ones weigh βᵗ⁻¹.
+    AveragedModel, in which the first ones weigh βᵗ⁻¹. A decay that rises to 1, as in BYOL, holds the average still
+    there; with ``debias`` it counts as the limit, in which all weigh the same.
     """
 
-    decay: Hyper = hyper("β", "decay of the average", high=1.0)
+    decay: Hyper = hyper("β", "decay of the average", high=1.0, closed=True)
     debias: bool = static("correct for the start", default=True, one_of=(False, True))
 
     @property
@@ -55,9 +56,13 @@ class ema_params(Mean):
         return f"θ̄ ← (1−c)θ̄ + c(θ+u),  c = {'(1−β)/(1−βᵗ)' if self.debias else '1−β, c₁ = 1'}"
 
     def scalars(self, at):
-        if self.debias:
-            return (1 - self.decay) * at.debias(self.decay)
-        return jnp.where(at.step == 1, 1.0, 1 - self.decay)
+        if not self.debias:
+            return jnp.where(at.step == 1, 1.0, 1 - self.decay)
+        if isinstance(self.decay, float):
+            return (1 - self.decay) * at.debias(self.decay) if self.decay < 1 else 1 / at.step
+        even = self.decay == 1  # where both factors would be 0 and ∞
+        decay = jnp.where(even, 0.5, self.decay)
+        return jnp.where(even, 1 / at.step, (1 - decay) * at.debias(decay))
 
 
 @transform

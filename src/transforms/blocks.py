@@ -17,7 +17,7 @@ from ..core.numerics import sqrt
 class clip_by_block_rms(Leafwise):
     """Scale a leaf down if its RMS exceeds a bound. Shazeer & Stern 2018, arXiv:1804.04235, section 6."""
 
-    threshold: Hyper = hyper("d", "the largest root mean square")
+    threshold: Hyper = hyper("d", "the largest root mean square; ∞ for no bound", closed=True)
 
     equation = "u ← u·min(1, d/RMS(u))"
     role = "clip"

@@ -15,7 +15,7 @@ from .blocks import bounding
 class clip(Leafwise):
     """Clip every coordinate to [−c, c]."""
 
-    max_delta: Hyper = hyper("c", "the largest magnitude")
+    max_delta: Hyper = hyper("c", "the largest magnitude; ∞ for no bound", closed=True)
 
     equation = "u ← min(max(u, −c), c)"
     role = "clip"
@@ -33,7 +33,7 @@ class clip_by_global_norm(Scaling):
     norm (a gradient over 1.8e19 in float32) makes finite updates 0 and infinite ones NaN.
     """
 
-    max_norm: Hyper = hyper("c", "the largest norm of the whole tree")
+    max_norm: Hyper = hyper("c", "the largest norm of the whole tree; ∞ for no bound", closed=True)
 
     equation = "u ← u·min(1, c/‖u‖)"
     role = "clip"

@@ -9,11 +9,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ..core.hyper import Hyper, hyper
+from ..core.hyper import Hyper, hyper, integer, whole
 from ..core.link import Treewise, slot_like, transform
 from ..core.numerics import averaged
 from ..core.tree import widened
-from ..core.value import code, static
 from .vector import Space, Vector
 from .whole import Moving
 
@@ -32,25 +31,15 @@ class scale_by_sophia(Treewise):
     b2: Hyper = hyper("β₂", "decay of the mean curvature", default=0.99, high=1.0)
     gamma: Hyper = hyper("γ", "how much of the curvature divides", default=0.01)
     eps: Hyper = hyper("ε", "floor of the denominator", default=1e-12)
-    update_interval: int = static("steps between two estimates", default=10, most=2**31 - 1)
+    update_interval: Hyper = whole("k", "steps between two estimates", default=10)
 
     knows_shards = True
     slots = ("mu", "nu")
+    equation = "m ← β₁m + (1−β₁)u,  h ← β₂h + (1−β₂)ĥ every k steps,  u ← min(max(m / max(γh, ε), −1), 1)"
     role = "precondition"
     hides_infinite = True
     reads_params = True
     extra = ("hessian",)
-
-    @property
-    def equation(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
-        every = f" every {self.update_interval} steps" if self.update_interval > 1 else ""
-        return f"m ← β₁m + (1−β₁)u,  h ← β₂h + (1−β₂)ĥ{every},  u ← min(max(m / max(γh, ε), −1), 1)"
-
-    def check(self) -> None:
-        if type(self.update_interval) is not int or self.update_interval < 1:
-            raise ValueError(
-                f"`scale_by_sophia.update_interval` must be a positive integer, got {code(self.update_interval)}"
-            )
 
     def init_tree(self, params):
         space = Space(params)
@@ -61,7 +50,7 @@ class scale_by_sophia(Treewise):
         space, given = Moving(updates, params, at.dtype), at.extra["hessian"]
         g, m, h = map(space.read, (updates, state["mu"], state["nu"]))
 
-        regular = at.phase(self.update_interval, 1.0) < 1
+        regular = at.phase(integer(self.update_interval, at.dtype), 1.0) < 1
         due = space.each(at, lambda own: regular | (own.count == 1))  # one that joins late has no curvature yet
 
         def estimated() -> Vector:

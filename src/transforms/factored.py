@@ -7,9 +7,9 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from ..core.hyper import Hyper, hyper
+from ..core.hyper import Hyper, OptionalHyper, hyper
 from ..core.link import Leafwise, slot_like, transform
-from ..core.numerics import sqrt
+from ..core.numerics import is_zero, mul, sqrt
 from ..core.tree import split
 from ..core.value import static
 from .blocks import ratio
@@ -22,19 +22,22 @@ class scale_by_factored_rms(Leafwise):
     Shazeer & Stern 2018, arXiv:1804.04235, Algorithms 4 and 5, with the β₂ of section 7.2. The axes of
     a leaf that are factored are the largest two, as in Optax, or the last two, as in PyTorch; the
     paper has matrices only. Vectors, and leaves where the smaller axis has not
-    ``min_dim_size_to_factor`` entries, have a mean square each.
+    ``min_dim_size_to_factor`` entries, have a mean square each. ``b2`` is the decay itself, such as a schedule that
+    stays below 1; ``step_offset`` begins its rise anew, for fine-tuning with the state of an earlier run.
     """
 
     decay_rate: Hyper = hyper("c", "how fast the decay of the means nears 1", default=0.8)
     eps: Hyper = hyper("ε", "added to the squares", default=1e-30)
     min_dim_size_to_factor: int = static("smallest size of an axis that is factored", default=128)
     factored: str = static("which axes are factored", default="largest", one_of=("largest", "last"))
+    step_offset: Hyper = hyper("t₀", "steps that do not count in the decay", default=0.0)
+    b2: OptionalHyper = hyper("β", "decay of the means", default=None, high=1.0, optional=True)
 
     slots = ("nu_row", "nu_col", "nu")  # E[u²] by row and by column, or by entry: what is not used is a 0
     nonnegative = slots
     equation = (
-        "β = 1 − t^(−c),  R ← βR + (1−β)(row means of u² + ε),  C ← βC + (1−β)(column means of u² + ε),  "
-        "u ← u / √(RCᵀ/mean(R))"
+        "R ← βR + (1−β)(row means of u² + ε),  C ← βC + (1−β)(column means of u² + ε),  u ← u / √(RCᵀ/mean(R)),  "
+        "β = 1 − max(t−t₀, 1)^(−c) if not given"
     )
     role = "precondition"
 
@@ -62,7 +65,10 @@ class scale_by_factored_rms(Leafwise):
         return axes if len(axes) == 2 and min(shape[i] for i in axes) >= self.min_dim_size_to_factor else None
 
     def scalars(self, at):
-        return at.step**-self.decay_rate
+        if self.b2 is not None:
+            return 1 - self.b2
+        t = at.step if is_zero(self.step_offset) else jnp.maximum(at.step - self.step_offset, 1)
+        return t**-self.decay_rate
 
     def leaf(self, u, slot, p, fresh):
         def mean(old: jax.Array, new: jax.Array) -> jax.Array:
@@ -85,14 +91,19 @@ class scale_by_sm3(Leafwise):
     """Divide by the root of a bound on the sum of squares, kept by axis. Anil et al. 2019, arXiv:1901.11150, SM3-II.
 
     The sets that cover a leaf are its slices along each axis, and an entry's bound is the least of
-    theirs. A vector has the sum of each entry, and SM3 is Adagrad there.
+    theirs. A vector has the sum of each entry, and SM3 is Adagrad there. With β₂ < 1 squares are averaged, as in the
+    published code and Optax; pytorch_optimizer never lets a slice's ν fall then.
     """
 
     eps: Hyper = hyper("ε", "added to the bound, inside the root", default=0.0)
+    b2: Hyper = hyper("β₂", "decay of the bound", default=1.0, high=1.0, closed=True)
 
     slots = ("nu",)  # the slices' bounds, axis after axis
     nonnegative = slots
-    equation = "v = min over the slices of ν + u²,  ν ← max of v in each slice,  u ← u / √(v + ε), 0 if that is 0/0"
+    equation = (
+        "v = β₂·min over the slices of ν + (1−β₂, but 1 if β₂ = 1)·u²,  ν ← max of v in each slice,  "
+        "u ← u / √(v + ε), 0 if that is 0/0"
+    )
     role = "precondition"
 
     def init_leaf(self, p):
@@ -102,13 +113,19 @@ class scale_by_sm3(Leafwise):
 
     def leaf(self, u, slot, p, scalars):
         if u.ndim < 2:
-            nu = v = slot.nu + jnp.square(u)
+            nu = v = self.added(slot.nu, jnp.square(u))
         else:
             ends = [sum(u.shape[:i]) for i in range(1, u.ndim)]
             bounds = [jnp.expand_dims(x, others) for x, others in zip(jnp.split(slot.nu, ends), _others(u))]
-            v = functools.reduce(jnp.minimum, bounds) + jnp.square(u)
+            v = self.added(functools.reduce(jnp.minimum, bounds), jnp.square(u))
             nu = _largest(v)
         return ratio(u, sqrt(v + self.eps)), {"nu": nu}
+
+    def added(self, bound: jax.Array, square: jax.Array) -> jax.Array:
+        """The next sum of squares, or their mean."""
+        if isinstance(self.b2, float) and self.b2 == 1:
+            return bound + square
+        return mul(self.b2, bound) + mul(jnp.where(self.b2 < 1, 1 - self.b2, 1.0), square)
 
 
 def _largest(v: jax.Array) -> jax.Array:

@@ -13,10 +13,10 @@ import jax
 import jax.numpy as jnp
 from jax.tree_util import DictKey, GetAttrKey, tree_flatten_with_path
 
-from ..core.hyper import Hyper, hyper
+from ..core.hyper import Hyper, OptionalHyper, hyper, integer, whole
 from ..core.link import Scaling, transform
 from ..core.numerics import sqrt
-from ..core.value import Number, PlainKeyError, code, is_array, number, static
+from ..core.value import Number, PlainKeyError, is_array, number
 
 
 def _counter() -> jax.Array:
@@ -46,15 +46,12 @@ class skip_nonfinite(Guard):
     After ``max_consecutive`` such steps in a row, those that follow are taken as they are.
     """
 
-    max_consecutive: int | None = static("refusals in a row; None for no limit", default=None, most=2**31 - 1)
+    max_consecutive: OptionalHyper = whole(
+        "n", "refusals in a row; None for no limit", default=None, low=0.0, optional=True
+    )
 
-    equation = "no step unless all of u is finite"
+    equation = "no step unless all of u is finite, or n were refused in a row"
     needs_all_updates = True
-
-    def check(self) -> None:
-        limit = self.max_consecutive
-        if limit is not None and (type(limit) is not int or limit < 0):
-            raise ValueError(f"`skip_nonfinite.max_consecutive` must be a whole number or None, got {code(limit)}")
 
     def init_memory(self):
         return {**super().init_memory(), "consecutive": _counter()}
@@ -62,7 +59,7 @@ class skip_nonfinite(Guard):
     def accepts(self, at):
         if self.max_consecutive is None:
             return at.all_finite()
-        return at.all_finite() | (at.memory["consecutive"] >= self.max_consecutive)
+        return at.all_finite() | (at.memory["consecutive"] >= integer(self.max_consecutive))
 
     def remember(self, at):
         row = jnp.where(at.all_finite(), 0, at.memory["consecutive"] + 1)

@@ -18,11 +18,11 @@ import jax
 import jax.numpy as jnp
 
 from ..core.chain import chain
-from ..core.hyper import Hyper, hyper
+from ..core.hyper import Hyper, check_whole, hyper, integer, whole
 from ..core.link import Link, Treewise, transform
 from ..core.numerics import sqrt
 from ..core.state import State
-from ..core.value import code, static
+from ..core.value import Range, code, static
 from .vector import Space, Vector, add, conj, dot
 
 
@@ -74,11 +74,6 @@ class LineSearch(Treewise):
     extra = ("value", "grad", "value_fn")
     no_reverse_mode = "its loop has as many turns as the search needs, and JAX keeps no record of them"
 
-    def _check_steps(self, field: str) -> None:
-        steps = getattr(self, field)
-        if not isinstance(steps, int) or steps < 1:
-            raise ValueError(f"`{type(self).__name__}.{field}` must be a positive integer, got {code(steps)}")
-
     @staticmethod
     def _nothing_kept(space: Space) -> dict[str, Any]:
         zeros = jax.tree.map(jnp.zeros_like, space.movable())
@@ -94,17 +89,16 @@ class scale_by_backtracking_linesearch(LineSearch):
     found is computed, for `value_and_grad_from_state`.
     """
 
-    max_backtracking_steps: int = static("evaluations before it gives up", default=30, most=2**31 - 1)
+    max_backtracking_steps: Hyper = whole("n", "evaluations before it gives up", default=30)
     slope_rtol: Hyper = hyper("c", "the share of the fall that the slope promises", default=1e-4, high=1.0)
     decrease_factor: Hyper = hyper("ρ", "by which a length that is too long is multiplied", default=0.8, high=1.0)
-    increase_factor: Hyper = hyper("τ", "by which the last length is multiplied to begin with", default=1.5, low=1.0)
+    increase_factor: Hyper = hyper(
+        "τ", "by which the last length is multiplied to begin with", default=1.5, low=1.0, closed=True
+    )
     max_learning_rate: Hyper = hyper("α_max", "the largest length", default=1.0)
     store_grad: bool = static("whether value and gradient are kept", default=False, one_of=(False, True))
 
-    equation = "α ← min(τα, α_max),  α ← ρα until f(θ+αu) ≤ f + cα·uᵀ∇f,  u ← αu"
-
-    def check(self) -> None:
-        self._check_steps("max_backtracking_steps")
+    equation = "α ← min(τα, α_max),  α ← ρα until f(θ+αu) ≤ f + cα·uᵀ∇f, for n lengths at most,  u ← αu"
 
     def init_tree(self, params):
         space = Space(params)
@@ -113,7 +107,7 @@ class scale_by_backtracking_linesearch(LineSearch):
 
     def update_tree(self, updates, state, params, at):
         ray = Ray(updates, params, at.extra, at.dtype)
-        alpha = jnp.minimum(self.increase_factor * state["learning_rate"].astype(at.dtype), self.max_learning_rate)
+        alpha = self._first(state["learning_rate"].astype(at.dtype))
         begin = jnp.ones((), jnp.int32), alpha, ray.value(alpha)
         too_long, shorten = functools.partial(self._too_long, ray), functools.partial(self._shorten, ray)
         _, alpha, value = jax.lax.while_loop(too_long, shorten, begin)
@@ -124,12 +118,20 @@ class scale_by_backtracking_linesearch(LineSearch):
             kept = ray.kept(point.value, gradient)
         return ray.scaled(found, updates), {"learning_rate": alpha, **kept}
 
+    def _first(self, last):
+        """The length to begin with: with τ = ∞ the largest, also after one that was rounded to 0."""
+        longest = jnp.asarray(self.max_learning_rate, last.dtype)
+        longer = jnp.minimum(self.increase_factor * last, longest)
+        if isinstance(self.increase_factor, float):
+            return longest if math.isinf(self.increase_factor) else longer
+        return jnp.where(jnp.isinf(self.increase_factor), longest, longer)
+
     def _falls(self, ray, alpha, value):
         return ray.downhill & (value <= ray.start.value + self.slope_rtol * alpha * ray.start.slope)
 
     def _too_long(self, ray, search):
         steps, alpha, value = search
-        return ray.downhill & (steps < self.max_backtracking_steps) & ~self._falls(ray, alpha, value)
+        return ray.downhill & (steps < integer(self.max_backtracking_steps)) & ~self._falls(ray, alpha, value)
 
     def _shorten(self, ray, search):
         steps, alpha, _ = search
@@ -163,9 +165,7 @@ class scale_by_zoom_linesearch(LineSearch):
     by f′(α) ≤ (2c₁−1)f′ (Hager & Zhang 2005, the approximate Wolfe conditions). ε = 0 leaves that out.
     """
 
-    max_linesearch_steps: int = static(
-        "evaluations before the lowest point so far is taken", default=20, most=2**31 - 1
-    )
+    max_linesearch_steps: Hyper = whole("n", "evaluations before the lowest point so far is taken", default=20)
     max_learning_rate: Hyper = hyper("α_max", "the largest length", default=math.inf, closed=True)
     increase_factor: Hyper = hyper("τ", "by which a length that is too short is multiplied", default=2.0, low=1.0)
     slope_rtol: Hyper = hyper("c₁", "the share of the fall that the slope promises", default=1e-4, high=1.0)
@@ -177,10 +177,12 @@ class scale_by_zoom_linesearch(LineSearch):
         one_of=("keep", "one"),
     )
 
-    equation = "u ← αu,  f(α) ≤ f + c₁αf′ (or f ± ε|f| and f′(α) ≤ (2c₁−1)f′),  |f′(α)| ≤ c₂|f′|,  α ← min(τα, α_max)"
+    equation = (
+        "u ← αu,  f(α) ≤ f + c₁αf′ (or f ± ε|f| and f′(α) ≤ (2c₁−1)f′),  |f′(α)| ≤ c₂|f′|,  α ← min(τα, α_max),  "
+        "for n lengths at most"
+    )
 
     def check(self) -> None:
-        self._check_steps("max_linesearch_steps")
         c1, c2 = self.slope_rtol, self.curv_rtol
         if isinstance(c1, float) and isinstance(c2, float) and c1 >= c2:
             raise ValueError(
@@ -204,7 +206,7 @@ class scale_by_zoom_linesearch(LineSearch):
         return ray.scaled(alpha, updates), {"learning_rate": last, **ray.kept(end.low.value, end.gradient)}
 
     def _unfinished(self, search):
-        return ~search.done & (search.steps < self.max_linesearch_steps)
+        return ~search.done & (search.steps < integer(self.max_linesearch_steps))
 
     def _try(self, ray, search):
         """Evaluate one length: the body of Algorithm 3.5 while ``high`` is at ∞, then that of 3.6."""
@@ -296,7 +298,7 @@ def minimize(
     value_fn: Callable[[Any], jax.Array],
     params: Any,
     *,
-    max_steps: int = 1000,
+    max_steps: int | jax.Array = 1000,
     tolerance: float = 1e-6,
 ) -> Minimum:
     """Follow a chain down a function until no coordinate of the gradient exceeds ``tolerance``.
@@ -312,7 +314,7 @@ def minimize(
     >>> [round(x, 3) for x in found.params.tolist()]
     [1.0, 1.0]
     """
-    space = Space(params)
+    space, limit = Space(params), integer(check_whole("minimize.max_steps", max_steps, Range(low=0.0)))
 
     def f(movable: Any) -> jax.Array:
         return value_fn(space.whole(movable))
@@ -321,7 +323,7 @@ def minimize(
     state = tx.init(start)
     first = Minimum(start, *value_and_grad_from_state(tx, f, start, state), state)
     _, end = jax.lax.while_loop(
-        lambda turn: (turn[0] < max_steps) & _exceeds(turn[1].grad, tolerance),
+        lambda turn: (turn[0] < limit) & _exceeds(turn[1].grad, tolerance),
         lambda turn: (turn[0] + 1, _descend(tx, f, turn[1])),
         (jnp.zeros((), jnp.int32), first),
     )

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ..core.hyper import Hyper, hyper
+from ..core.hyper import Hyper, hyper, integer, whole
 from ..core.link import transform
 from ..core.tree import cond, flatten, is_trainable
 from ..core.value import child, static
@@ -28,7 +28,7 @@ class scale_by_galore(Wrapper):
 
     tx: Any = child("the chain that works on the projected gradients")
     rank: int = static("how many directions are kept, where there are as many", default=128)
-    update_proj_gap: int = static("steps between two projectors", default=200, most=2**31 - 1)
+    update_proj_gap: Hyper = whole("k", "steps between two projectors", default=200)
     scale: Hyper = hyper("α", "factor of what is projected back", default=0.25)
     side: str = static("which side is projected", default="shorter", one_of=("shorter", "longer"))
 
@@ -39,8 +39,7 @@ class scale_by_galore(Wrapper):
 
     @property
     def equation(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
-        gap = f" every {self.update_proj_gap} steps" if self.update_proj_gap > 1 else ""
-        return f"P ← {self.rank} leading left singular vectors of u{gap},  u ← αP·tx(Pᵀu)"
+        return f"P ← {self.rank} leading left singular vectors of u every k steps,  u ← αP·tx(Pᵀu)"
 
     def check(self) -> None:
         super().check()
@@ -51,10 +50,8 @@ class scale_by_galore(Wrapper):
                     f"`scale_by_galore.tx`: {name!r} reads the parameters, which are not projected: "
                     "put it behind scale_by_galore"
                 )
-        for field in ("rank", "update_proj_gap"):
-            given = getattr(self, field)
-            if type(given) is not int or given < 1:
-                raise ValueError(f"`scale_by_galore.{field}` must be a positive integer, got {given!r}")
+        if type(self.rank) is not int or self.rank < 1:
+            raise ValueError(f"`scale_by_galore.rank` must be a positive integer, got {self.rank!r}")
 
     def init_tree(self, params):
         flat = flatten(params)
@@ -66,7 +63,7 @@ class scale_by_galore(Wrapper):
         flat, inner = flatten(updates), state["tx"]
         us, projectors = flat.leaves, flat.line_up("The projectors", state["projector"])
         moving = [i for i, (P, u) in enumerate(zip(projectors, us)) if P is not None and u is not None]
-        due = inner.step % self.update_proj_gap == 0
+        due = inner.step % integer(self.update_proj_gap) == 0
         for i in moving:
             projectors[i] = self.renewed(projectors[i], us[i], due)
         low = [self.project(projectors[i], u) if i in moving else u for i, u in enumerate(us)]

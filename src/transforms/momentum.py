@@ -20,7 +20,7 @@ class trace(Leafwise):
     the gradient there (for that see `chain.lookahead`).
     """
 
-    momentum: Hyper = hyper("μ", "decay of the sum", high=1.0)
+    momentum: Hyper = hyper("μ", "decay of the sum; 1 adds all updates up", high=1.0, closed=True)
     dampening: Hyper = hyper("τ", "how much of a new update is left out", default=0.0, high=1.0, closed=True)
     nesterov: bool = static("look one step ahead", default=False, one_of=(False, True))
 
@@ -32,12 +32,8 @@ class trace(Leafwise):
         return "b ← μb + (1−τ)u,  b₁ = u₁,  " + ("u ← u + μb" if self.nesterov else "u ← b")
 
     def check(self) -> None:
-        dampened = not is_array(self.dampening) and self.dampening != 0.0
-        if self.nesterov and (dampened or (not is_array(self.momentum) and self.momentum == 0.0)):
-            raise ValueError(
-                "`trace.nesterov` needs momentum > 0 and dampening = 0, "
-                f"got momentum={code(self.momentum)} and dampening={code(self.dampening)}"
-            )
+        if self.nesterov and not is_array(self.dampening) and self.dampening != 0.0:
+            raise ValueError(f"`trace.nesterov` needs dampening = 0, got {code(self.dampening)}")
 
     def scalars(self, at):
         if isinstance(self.dampening, float) and self.dampening == 0:

@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ..core.hyper import Hyper, hyper
+from ..core.hyper import Hyper, as_key, hyper, prng_seed
 from ..core.link import Treewise, transform
 from ..core.tree import global_norm
 from ..core.value import static
@@ -77,20 +77,16 @@ class differentially_private_aggregate(Treewise):
 
     l2_norm_clip: Hyper = hyper("C", "the largest norm of one example's gradients")
     noise_multiplier: Hyper = hyper("σ", "standard deviation of the noise on the sum, in units of C")
-    seed: int = static("seed of the noise", default=0, most=2**63 - 1)
+    seed: Any = prng_seed("seed of the noise")
 
     equation = "u ← (Σᵢ uᵢ·min(1, C/‖uᵢ‖) + σC·z)/B over B examples i,  z ~ N(0, 1)"
     role = "clip"
     per_example = True
 
-    def check(self) -> None:
-        if type(self.seed) is not int:
-            raise ValueError(f"`differentially_private_aggregate.seed` must be a whole number, got {self.seed!r}")
-
     def update_tree(self, updates, state, params, at):
         space = Space(updates)
         means, batch = _clipped_mean(space.read(updates), self.l2_norm_clip)
-        key = jax.random.fold_in(jax.random.key(self.seed), at.count)
+        key = jax.random.fold_in(as_key("differentially_private_aggregate.seed", self.seed), at.count)
         size = self.noise_multiplier * self.l2_norm_clip / batch
         noise = [jax.random.normal(jax.random.fold_in(key, i), u.shape, u.dtype) for i, u in enumerate(means)]
         return space.write([u + jnp.asarray(size, u.dtype) * z for u, z in zip(means, noise)], updates), state

@@ -15,10 +15,11 @@ class scale_by_adagrad(Leafwise):
 
     initial_accumulator_value: Hyper = hyper("s₀", "where the sum starts", default=0.0)
     eps: Hyper = hyper("ε", "floor of the denominator, outside the root", default=1e-10)
+    eps_root: Hyper = hyper("ε̄", "added to the sum, inside the root", default=0.0)
 
     slots = ("sum",)
     nonnegative = slots
-    equation = "s ← s + u² from s₀,  u ← u / (√s + ε)"
+    equation = "s ← s + u² from s₀,  u ← u / (√(s+ε̄) + ε)"
     role = "precondition"
 
     def init_leaf(self, p):
@@ -26,24 +27,51 @@ class scale_by_adagrad(Leafwise):
 
     def leaf(self, u, slot, p, scalars):
         s = slot.sum + jnp.square(u)
-        return over_root(u, s, self.eps), {"sum": s}
+        return over_root(u, s, self.eps, self.eps_root), {"sum": s}
 
 
 @transform
 class scale_by_rms(Leafwise):
-    """Divide by the root mean square. Tieleman & Hinton 2012, Coursera lecture 6.5; ε as in PyTorch."""
+    """Divide by the root mean square. Tieleman & Hinton 2012, Coursera lecture 6.5.
+
+    ε is PyTorch's, ε̄ TensorFlow's and Optax's.
+    """
 
     decay: Hyper = hyper("ρ", "decay of the mean square", default=0.99, high=1.0)
     eps: Hyper = hyper("ε", "floor of the denominator, outside the root", default=1e-8)
+    initial_scale: Hyper = hyper("s₀", "where the mean square starts", default=0.0)
+    eps_root: Hyper = hyper("ε̄", "added to the mean square, inside the root", default=0.0)
 
     slots = ("nu",)
     nonnegative = slots
-    equation = "s ← ρs + (1−ρ)u²,  u ← u / (√s + ε)"
+    equation = "s ← ρs + (1−ρ)u² from s₀,  u ← u / (√(s+ε̄) + ε)"
     role = "precondition"
 
-    def leaf(self, u, slot, p, scalars):
+    def init_leaf(self, p):
+        return {"nu": slot_like(p, self.initial_scale)}
+
+    def leaf(self, u, slot, p, scalars, /):
         s = averaged(slot.nu, jnp.square(u), self.decay)
-        return over_root(u, s, self.eps), {"nu": s}
+        return over_root(u, s, self.eps, self.eps_root), {"nu": s}
+
+
+@transform
+class scale_by_debiased_rms(scale_by_rms):
+    """Divide by the root mean square, corrected for its start at 0: Adam without a mean.
+
+    As in Optax it is corrected so wherever it starts.
+    """
+
+    decay: Hyper = hyper("ρ", "decay of the mean square", default=0.999, high=1.0)
+
+    equation = "s ← ρs + (1−ρ)u² from s₀,  u ← u / (√(ŝ+ε̄) + ε)"
+
+    def scalars(self, at):
+        return at.debias(self.decay)
+
+    def leaf(self, u, slot, p, debias):
+        s = averaged(slot.nu, jnp.square(u), self.decay)
+        return over_root(u, s * debias, self.eps, self.eps_root), {"nu": s}
 
 
 @transform
@@ -56,17 +84,46 @@ class scale_by_stddev(Leafwise):
 
     decay: Hyper = hyper("ρ", "decay of the mean and the mean square", default=0.99, high=1.0)
     eps: Hyper = hyper("ε", "floor of the denominator, outside the root", default=1e-8)
+    initial_scale: Hyper = hyper("s₀", "where the mean square starts", default=0.0)
+    eps_root: Hyper = hyper("ε̄", "added to the variance, inside the root", default=0.0)
 
     slots = ("mu", "nu")
     nonnegative = ("nu",)
-    equation = "s ← ρs + (1−ρ)u²,  a ← ρa + (1−ρ)u,  u ← u / (√(s − a²) + ε)"
+    equation = "s ← ρs + (1−ρ)u² from s₀,  a ← ρa + (1−ρ)u,  u ← u / (√(s−a²+ε̄) + ε)"
     role = "precondition"
 
-    def leaf(self, u, slot, p, scalars):
-        s = averaged(slot.nu, jnp.square(u), self.decay)
-        a = averaged(slot.mu, u, self.decay)
+    def init_leaf(self, p):
+        return {"mu": slot_like(p), "nu": slot_like(p, self.initial_scale)}
+
+    def leaf(self, u, slot, p, scalars, /):
+        s, a = self.moments(u, slot)
+        return self.ratio(u, s, a), {"mu": a, "nu": s}
+
+    def moments(self, u, slot):
+        """The next mean square and mean."""
+        return averaged(slot.nu, jnp.square(u), self.decay), averaged(slot.mu, u, self.decay)
+
+    def ratio(self, u, s, a):
+        """The update over the standard deviation."""
         variance = jnp.maximum(s - jnp.square(a), 0.0)
-        return over_root(u, variance, self.eps), {"mu": a, "nu": s}
+        return over_root(u, variance, self.eps, self.eps_root)
+
+
+@transform
+class scale_by_debiased_stddev(scale_by_stddev):
+    """Divide by the standard deviation, of moments that are corrected for bias as in Optax.
+
+    That of a single gradient is 0, so the first step is u / (√ε̄ + ε).
+    """
+
+    equation = "s ← ρs + (1−ρ)u² from s₀,  a ← ρa + (1−ρ)u,  u ← u / (√(ŝ−â²+ε̄) + ε)"
+
+    def scalars(self, at):
+        return at.debias(self.decay)
+
+    def leaf(self, u, slot, p, debias):
+        s, a = self.moments(u, slot)
+        return self.ratio(u, s * debias, a * debias), {"mu": a, "nu": s}
 
 
 @transform

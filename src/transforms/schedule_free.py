@@ -6,9 +6,8 @@ from typing import Any, ClassVar
 
 import jax.numpy as jnp
 
-from ..core.hyper import Hyper, by_path, evaluate, hyper
-from ..core.link import Leafwise, Link, transform
-from ..core.numerics import averaged, over_root
+from ..core.hyper import by_path, evaluate
+from ..core.link import Link, transform
 from ..core.state import State
 from ..core.transformation import Transformation
 from ..core.tree import flatten
@@ -33,7 +32,7 @@ class schedule_free(Wrapper):
     """
 
     tx: Any = child("the chain that moves z")
-    b1: Number = number("share of the mean in the parameters", symbol="β", default=0.9, low=0.0, high=1.0)
+    b1: Number = number("share of the mean in the parameters", symbol="β", default=0.9, low=0.0, high=1.0, closed=True)
     weight_lr_power: Number = number("power of the rate that weighs a step", symbol="p", default=2.0, low=0.0)
 
     passes_updates = False
@@ -131,23 +130,3 @@ def _mean(link: Link, params: Any, entry: Any) -> Any:
     space = Space(flat.build(kept))
     y, z = space.read(flat.build(kept)), space.read(entry["z"])
     return space.write([a + (1 / link.b1 - 1) * (a - b) for a, b in zip(y, z)], flat.build(kept))
-
-
-@transform
-class scale_by_debiased_rms(Leafwise):
-    """Divide by the root mean square, corrected for its start at 0: Adam without a mean."""
-
-    decay: Hyper = hyper("ρ", "decay of the mean square", default=0.999, high=1.0)
-    eps: Hyper = hyper("ε", "floor of the denominator, outside the root", default=1e-8)
-
-    slots = ("nu",)
-    nonnegative = ("nu",)
-    equation = "s ← ρs + (1−ρ)u²,  u ← u / (√ŝ + ε)"
-    role = "precondition"
-
-    def scalars(self, at):
-        return at.debias(self.decay)
-
-    def leaf(self, u, slot, p, debias):
-        s = averaged(slot.nu, jnp.square(u), self.decay)
-        return over_root(u, s * debias, self.eps), {"nu": s}

@@ -41,7 +41,33 @@ class scale_by_lion(Leafwise):
     def leaf(self, u, slot, p, scalars):
         c = averaged(slot.mu, u, self.b1)
         m = averaged(slot.mu, u, self.b2)
-        return lax.sign(c), {"mu": m}
+        return self.direction(c), {"mu": m}
+
+    def direction(self, c):
+        """The update for a mean ``c``."""
+        return lax.sign(c)
+
+
+@transform
+class scale_by_smooth_lion(scale_by_lion):
+    """Lion whose sign has a slope: Optax's ``mode="smooth"``."""
+
+    smooth_beta: Hyper = hyper("β", "slope at 0", default=1.0)
+
+    equation = "c = β₁m + (1−β₁)u,  m ← β₂m + (1−β₂)u,  u ← tanh(βc)"
+
+    def direction(self, c):
+        return jnp.tanh(self.smooth_beta * c)
+
+
+@transform
+class scale_by_refined_lion(scale_by_lion):
+    """Lion whose sign is linear up to 1: Optax's ``mode="refined"``."""
+
+    equation = "c = β₁m + (1−β₁)u,  m ← β₂m + (1−β₂)u,  u ← min(max(c, −1), 1)"
+
+    def direction(self, c):
+        return jnp.clip(c, -1.0, 1.0)
 
 
 @transform
