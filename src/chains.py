@@ -15,6 +15,7 @@ from typing import Any
 from .core.chain import chain
 from .core.hyper import HyperLike, by_path
 from .core.schedule import Schedule, as_schedule
+from .core.value import explained
 from .schedules import (
     bias_corrected_schedule,
     half_life_schedule,
@@ -68,6 +69,7 @@ from .transforms.schedule_free import scale_by_debiased_rms, schedule_free
 from .transforms.sign import scale_by_lion, scale_by_rprop, scale_by_sign
 
 
+@explained
 def sgd(
     learning_rate: HyperLike,
     *,
@@ -90,6 +92,7 @@ def sgd(
     )
 
 
+@explained
 def sgd_sutskever(learning_rate: HyperLike, *, momentum: HyperLike = 0.9) -> chain:
     """Momentum with the learning rate inside: b ← μb + αg, θ ← θ − b. Sutskever et al. 2013.
 
@@ -98,11 +101,13 @@ def sgd_sutskever(learning_rate: HyperLike, *, momentum: HyperLike = 0.9) -> cha
     return chain(scale_by_lr(learning_rate), trace(momentum))
 
 
+@explained
 def sgd_ema(learning_rate: HyperLike, *, decay: HyperLike = 0.9) -> chain:
     """Momentum as a moving average: m ← βm + (1−β)g, θ ← θ − αm."""
     return chain(ema(decay), scale_by_lr(learning_rate))
 
 
+@explained
 def adagrad(
     learning_rate: HyperLike = 1e-2,
     *,
@@ -125,6 +130,7 @@ def adagrad(
     )
 
 
+@explained
 def rmsprop(
     learning_rate: HyperLike = 1e-2,
     *,
@@ -146,6 +152,7 @@ def rmsprop(
     )
 
 
+@explained
 def adadelta(
     learning_rate: HyperLike = 1.0,
     *,
@@ -157,6 +164,7 @@ def adadelta(
     return chain(_decay(weight_decay), scale_by_adadelta(rho, eps), scale_by_lr(learning_rate))
 
 
+@explained
 def adam(
     learning_rate: HyperLike = 1e-3,
     *,
@@ -169,6 +177,7 @@ def adam(
     return chain(_decay(weight_decay), scale_by_adam(b1, b2, eps), scale_by_lr(learning_rate))
 
 
+@explained
 def amsgrad(
     learning_rate: HyperLike = 1e-3,
     *,
@@ -185,6 +194,7 @@ def amsgrad(
     return chain(_decay(weight_decay), scale_by_amsgrad(b1, b2, eps, debias), scale_by_lr(learning_rate))
 
 
+@explained
 def nadam(
     learning_rate: HyperLike = 2e-3,
     *,
@@ -198,6 +208,7 @@ def nadam(
     return chain(_decay(weight_decay), scale_by_nadam(b1, b2, eps, momentum_decay), scale_by_lr(learning_rate))
 
 
+@explained
 def adamw(
     learning_rate: HyperLike = 1e-3,
     *,
@@ -222,6 +233,7 @@ def adamw(
     return chain(scale_by_adam(b1, b2, eps), _decay(weight_decay), scale_by_lr(learning_rate))
 
 
+@explained
 def adamw_paper(
     schedule: HyperLike,
     *,
@@ -243,6 +255,7 @@ def adamw_paper(
     )
 
 
+@explained
 def adamw_independent(
     learning_rate: HyperLike = 1e-3,
     *,
@@ -256,6 +269,7 @@ def adamw_independent(
     return chain(scale_by_adam(b1, b2, eps), scale_by_lr(learning_rate), after)
 
 
+@explained
 def bert_adamw(
     learning_rate: float | by_path = 5e-5,
     *,
@@ -286,6 +300,7 @@ def bert_adamw(
     )
 
 
+@explained
 def mxnet_adam(
     learning_rate: HyperLike = 1e-3,
     *,
@@ -310,6 +325,7 @@ def mxnet_adam(
     )
 
 
+@explained
 def mxnet07_adam(
     learning_rate: float | Schedule = 1e-3,
     *,
@@ -332,6 +348,7 @@ def mxnet07_adam(
     )
 
 
+@explained
 def adamc(
     learning_rate: HyperLike,
     *,
@@ -352,6 +369,7 @@ def adamc(
     return chain(scale_by_adam(b1, b2, eps), add_decayed_weights(decay), scale_by_lr(learning_rate))
 
 
+@explained
 def adamax(
     learning_rate: HyperLike = 2e-3,
     *,
@@ -364,6 +382,7 @@ def adamax(
     return chain(_decay(weight_decay), scale_by_adamax(b1, b2, eps), scale_by_lr(learning_rate))
 
 
+@explained
 def adamaxw(
     learning_rate: HyperLike = 2e-3,
     *,
@@ -376,6 +395,7 @@ def adamaxw(
     return chain(scale_by_adamax(b1, b2, eps), _decay(weight_decay), scale_by_lr(learning_rate))
 
 
+@explained
 def nadamw(
     learning_rate: HyperLike = 1e-3,
     *,
@@ -388,6 +408,7 @@ def nadamw(
     return chain(scale_by_nesterov_adam(b1, b2, eps), _decay(weight_decay), scale_by_lr(learning_rate))
 
 
+@explained
 def radam(
     learning_rate: HyperLike = 1e-3,
     *,
@@ -400,6 +421,7 @@ def radam(
     return chain(_decay(weight_decay), scale_by_radam(b1, b2, eps), scale_by_lr(learning_rate))
 
 
+@explained
 def radamw(
     learning_rate: HyperLike = 1e-3,
     *,
@@ -412,6 +434,7 @@ def radamw(
     return chain(scale_by_radam(b1, b2, eps), _decay(weight_decay), scale_by_lr(learning_rate))
 
 
+@explained
 def adabelief(
     learning_rate: HyperLike = 1e-3,
     *,
@@ -424,6 +447,7 @@ def adabelief(
     return chain(scale_by_belief(b1, b2, eps), _decay(weight_decay), scale_by_lr(learning_rate))
 
 
+@explained
 def acprop(
     learning_rate: HyperLike = 1e-3,
     *,
@@ -436,6 +460,7 @@ def acprop(
     return chain(scale_by_acprop(b1, b2, eps), _decay(weight_decay), scale_by_lr(learning_rate))
 
 
+@explained
 def yogi(
     learning_rate: HyperLike = 1e-2,
     *,
@@ -453,6 +478,7 @@ def yogi(
     )
 
 
+@explained
 def stable_adamw(
     learning_rate: HyperLike = 1e-3,
     *,
@@ -468,6 +494,7 @@ def stable_adamw(
     return chain(scale_by_stable_adam(b1, b2, eps), _decay(weight_decay), scale_by_lr(learning_rate))
 
 
+@explained
 def novograd(
     learning_rate: HyperLike = 1e-2,
     *,
@@ -488,6 +515,7 @@ def novograd(
     )
 
 
+@explained
 def adam_mini(
     learning_rate: HyperLike = 1e-3,
     *,
@@ -508,6 +536,7 @@ def adam_mini(
     )
 
 
+@explained
 def adan(
     learning_rate: HyperLike = 1e-3,
     *,
@@ -524,6 +553,7 @@ def adan(
     return chain(scale_by_adan(b1, b2, b3, eps), _decay(weight_decay), scale_by_lr(learning_rate))
 
 
+@explained
 def laprop(
     learning_rate: HyperLike = 4e-4,
     *,
@@ -536,6 +566,7 @@ def laprop(
     return chain(scale_by_laprop(b1, b2, eps), _decay(weight_decay), scale_by_lr(learning_rate))
 
 
+@explained
 def adopt(
     learning_rate: HyperLike = 1e-3,
     *,
@@ -548,6 +579,7 @@ def adopt(
     return chain(scale_by_adopt(b1, b2, eps), _decay(weight_decay), scale_by_lr(learning_rate))
 
 
+@explained
 def ademamix(
     learning_rate: HyperLike = 1e-3,
     *,
@@ -570,6 +602,7 @@ def ademamix(
     return chain(scale_by_ademamix(b1, b2, eps, b3, alpha), _decay(weight_decay), scale_by_lr(learning_rate))
 
 
+@explained
 def simplified_ademamix(
     learning_rate: HyperLike = 1e-4,
     *,
@@ -587,6 +620,7 @@ def simplified_ademamix(
     )
 
 
+@explained
 def mars_adamw(
     learning_rate: HyperLike = 3e-3,
     *,
@@ -609,6 +643,7 @@ def mars_adamw(
     )
 
 
+@explained
 def lbfgs(
     learning_rate: HyperLike = 1.0,
     *,
@@ -628,6 +663,7 @@ def lbfgs(
     )
 
 
+@explained
 def polyak_sgd(
     max_learning_rate: HyperLike = 1.0,
     *,
@@ -643,11 +679,13 @@ def polyak_sgd(
     return chain(scale_by_polyak(f_min, max_learning_rate, eps), scale_by_lr(scaling))
 
 
+@explained
 def sign_sgd(learning_rate: HyperLike = 1e-4, *, weight_decay: HyperLike | None = None) -> chain:
     """Sign SGD. Bernstein et al. 2018, arXiv:1802.04434, Algorithm 1. ``weight_decay`` is decoupled."""
     return chain(scale_by_sign(), _decay(weight_decay), scale_by_lr(learning_rate))
 
 
+@explained
 def signum(
     learning_rate: HyperLike = 1e-4,
     *,
@@ -658,6 +696,7 @@ def signum(
     return chain(ema(momentum), scale_by_sign(), _decay(weight_decay), scale_by_lr(learning_rate))
 
 
+@explained
 def lion(
     learning_rate: HyperLike = 1e-4,
     *,
@@ -672,6 +711,7 @@ def lion(
     return chain(scale_by_lion(b1, b2), _decay(weight_decay), scale_by_lr(learning_rate))
 
 
+@explained
 def rprop(
     learning_rate: HyperLike = 1e-2,
     *,
@@ -690,6 +730,7 @@ def rprop(
     )
 
 
+@explained
 def lars(
     learning_rate: HyperLike,
     *,
@@ -710,6 +751,7 @@ def lars(
     )
 
 
+@explained
 def lamb(
     learning_rate: HyperLike = 1e-3,
     *,
@@ -727,6 +769,7 @@ def lamb(
     )
 
 
+@explained
 def fromage(learning_rate: HyperLike = 1e-2, *, min_norm: HyperLike = 0.0) -> chain:
     """Fromage. Bernstein et al. 2020, arXiv:2002.03432, Algorithm 1. Optax has a ``min_norm`` of 1e-6."""
     return chain(
@@ -736,6 +779,7 @@ def fromage(learning_rate: HyperLike = 1e-2, *, min_norm: HyperLike = 0.0) -> ch
     )
 
 
+@explained
 def adafactor(
     learning_rate: HyperLike | None = None,
     *,
@@ -763,11 +807,13 @@ def adafactor(
     )
 
 
+@explained
 def sm3(learning_rate: HyperLike = 0.1, *, momentum: HyperLike = 0.9, eps: HyperLike = 0.0) -> chain:
     """SM3. Anil et al. 2019, arXiv:1901.11150, SM3-II, with momentum as in its section 5."""
     return chain(scale_by_sm3(eps), ema(momentum), scale_by_lr(learning_rate))
 
 
+@explained
 def galore_adamw(
     learning_rate: HyperLike = 1e-2,
     *,
@@ -790,6 +836,7 @@ def galore_adamw(
     )
 
 
+@explained
 def madgrad(
     learning_rate: HyperLike = 1e-2,
     *,
@@ -801,6 +848,7 @@ def madgrad(
     return chain(_decay(weight_decay), scale_by_madgrad(learning_rate, momentum, eps))
 
 
+@explained
 def asgd(
     learning_rate: HyperLike = 1e-2,
     *,
@@ -823,11 +871,13 @@ def asgd(
     )
 
 
+@explained
 def optimistic_gradient_descent(learning_rate: HyperLike, *, alpha: HyperLike = 1.0, beta: HyperLike = 1.0) -> chain:
     """Optimistic mirror descent. Daskalakis et al. 2018, arXiv:1711.00141, equation 7."""
     return chain(scale_by_optimistic_gradient(alpha, beta), scale_by_lr(learning_rate))
 
 
+@explained
 def optimistic_adam(
     learning_rate: HyperLike = 1e-3,
     *,
@@ -848,6 +898,7 @@ def optimistic_adam(
     )
 
 
+@explained
 def sophia(
     learning_rate: HyperLike = 1e-3,
     *,
@@ -869,6 +920,7 @@ def sophia(
     )
 
 
+@explained
 def noisy_sgd(learning_rate: HyperLike, *, eta: HyperLike = 0.01, gamma: HyperLike = 0.55, seed: int = 0) -> chain:
     """SGD with Gaussian noise that fades. Neelakantan et al. 2015, arXiv:1511.06807.
 
@@ -877,6 +929,7 @@ def noisy_sgd(learning_rate: HyperLike, *, eta: HyperLike = 0.01, gamma: HyperLi
     return chain(add_noise(eta, gamma, seed), scale_by_lr(learning_rate))
 
 
+@explained
 def dog(
     learning_rate: HyperLike = 1.0,
     *,
@@ -892,6 +945,7 @@ def dog(
     return chain(_decay(weight_decay), scale_by_dog(r_eps, relative, eps), scale_by_lr(learning_rate))
 
 
+@explained
 def ldog(
     learning_rate: HyperLike = 1.0,
     *,
@@ -904,6 +958,7 @@ def ldog(
     return chain(_decay(weight_decay), scale_by_ldog(r_eps, relative, eps), scale_by_lr(learning_rate))
 
 
+@explained
 def dowg(
     learning_rate: HyperLike = 1.0,
     *,
@@ -916,6 +971,7 @@ def dowg(
     return chain(_decay(weight_decay), scale_by_dowg(r_eps, relative, eps), scale_by_lr(learning_rate))
 
 
+@explained
 def dadapt_sgd(
     learning_rate: HyperLike = 1.0,
     *,
@@ -931,6 +987,7 @@ def dadapt_sgd(
     )
 
 
+@explained
 def dadapt_adamw(
     learning_rate: HyperLike = 1.0,
     *,
@@ -951,6 +1008,7 @@ def dadapt_adamw(
     )
 
 
+@explained
 def prodigy(
     learning_rate: HyperLike = 1.0,
     *,
@@ -977,6 +1035,7 @@ def prodigy(
     )
 
 
+@explained
 def cocob(*, alpha: HyperLike = 100.0, eps: HyperLike = 1e-8, weight_decay: HyperLike | None = None) -> chain:
     """COCOB: a bet on every coordinate, without a rate. Orabona & Tommasi 2017, arXiv:1705.07795, Algorithm 2.
 
@@ -985,6 +1044,7 @@ def cocob(*, alpha: HyperLike = 100.0, eps: HyperLike = 1e-8, weight_decay: Hype
     return chain(_decay(weight_decay), scale_by_cocob(alpha, eps), scale_by_lr(1.0))
 
 
+@explained
 def momo(
     learning_rate: HyperLike = 1.0,
     *,
@@ -1003,6 +1063,7 @@ def momo(
     )
 
 
+@explained
 def momo_adam(
     learning_rate: HyperLike = 1e-2,
     *,
@@ -1020,6 +1081,7 @@ def momo_adam(
     )
 
 
+@explained
 def schedule_free_sgd(
     learning_rate: HyperLike = 1.0,
     *,
@@ -1036,6 +1098,7 @@ def schedule_free_sgd(
     return chain(schedule_free(base, b1, weight_lr_power))
 
 
+@explained
 def schedule_free_adamw(
     learning_rate: HyperLike = 2.5e-3,
     *,

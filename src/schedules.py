@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from .core.hyper import Hyper
 from .core.numerics import one_minus_power
 from .core.schedule import Schedule, raised, to_schedule, value_at
-from .core.value import Number, Range, check_number, code, is_array, number, static, value
+from .core.value import Number, Range, check_number, code, explained, is_array, number, static, value
 from .curves import half_cosine, left, line, mix
 
 
@@ -346,11 +346,13 @@ class bias_corrected_schedule(Schedule):
         return rate * jnp.sqrt(one_minus_power(self.b2, t)) / one_minus_power(self.b1, t)
 
 
+@explained
 def warmup_constant_schedule(init_value: Any, peak_value: Any, warmup_steps: Any) -> warmup_schedule:
     """A straight line up to a constant."""
     return warmup_schedule(peak_value, warmup_steps, init_value)
 
 
+@explained
 def warmup_exponential_decay_schedule(
     init_value: Any,
     peak_value: Any,

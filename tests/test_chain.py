@@ -3,6 +3,7 @@
 from typing import Any
 
 import chainax as cx
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -215,12 +216,14 @@ def test_adopt_works_under_jit_and_refuses_colliding_paths() -> None:
         tx.adopt(colliding, tx.init(colliding))
 
 
-def test_abstract_params_will_do() -> None:
-    """`init` and `load_state_dict` need only shapes and dtypes, as a restore has."""
-    abstract = jax.tree.map(lambda p: jax.ShapeDtypeStruct(p.shape, p.dtype), PARAMS)
-    tx = cx.nadam(0.1)
-    state, _ = tx.load_state_dict(abstract, tx.state_dict(tx.init(PARAMS)))
-    assert jax.tree.structure(state) == jax.tree.structure(tx.init(PARAMS))
+@pytest.mark.parametrize("tx", (cx.nadam(0.1), cx.accumulate(cx.ema_params(0.9), 2), cx.lbfgs()), ids=repr)
+def test_abstract_params_will_do(tx: Any) -> None:
+    """`load_state_dict` needs only shapes and dtypes, as a restore has, where all entries match."""
+    abstract = jax.eval_shape(lambda: PARAMS)
+    state = tx.init(PARAMS)
+    chex.assert_trees_all_equal(tx.load_state_dict(abstract, tx.state_dict(state))[0], state)
+    with pytest.raises(TypeError, match=r"got a jax.ShapeDtypeStruct at 'b' of params, where it needs an array$"):
+        tx.load_state_dict(abstract, tx.state_dict(state), strict=False)
 
 
 def test_stack_of_equal_chains_has_an_axis() -> None:

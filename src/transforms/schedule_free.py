@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 import jax.numpy as jnp
 
+from ..core.checks import check_entries, check_roles
 from ..core.hyper import Hyper, by_path, evaluate, hyper
 from ..core.link import Leafwise, Link, transform
 from ..core.numerics import averaged, over_root
@@ -116,6 +117,8 @@ def schedule_free_eval_params(tx: Transformation, params: Any, state: State, nam
     >>> params.item(), cx.schedule_free_eval_params(tx, params, state).item()
     (0.125, 0.25)
     """
+    check_roles("schedule_free_eval_params(tx, params, state)", tx=tx, params=params, state=state)
+    check_entries(tx.links, state, params)
     found = search(tx, params, state, _mean)
     if not found:
         raise PlainKeyError("no schedule_free link moves the parameters, so there is no mean: see schedule_free(chain)")
