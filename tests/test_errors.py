@@ -44,6 +44,11 @@ def donated(call: Callable[[Any, Any], Any]) -> Any:
     return call(params, state)
 
 
+def flushed(tx: Any, **extra: Any) -> Any:
+    """The flush of a fresh state."""
+    return cx.flush(tx, PARAMS, tx.init(PARAMS), **extra)
+
+
 def mask(params: Any) -> Any:
     """A weight-decay mask as Optax takes it."""
     return jax.tree.map(lambda p: p.ndim > 1, params)
@@ -841,6 +846,39 @@ MISTAKES: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
         lambda: TX.update(SHAPES, STATE, PARAMS),
         TypeError,
         "call jax.eval_shape(tx.update, grads, state, params)",
+    ),
+    "no window to flush": (
+        lambda: cx.flush(TX, PARAMS, STATE),
+        ValueError,
+        "`flush(tx, params, state)`: no link of chain(clip_by_global_norm(1), scale_by_adam(), "
+        "add_decayed_weights(0.1), scale_by_lr(0.001)) is an accumulate, so no step is pending",
+    ),
+    "a window in the middle": (
+        lambda: flushed(cx.chain(cx.accumulate(cx.adam(1e-3), 2), cx.scale(0.5))),
+        TypeError,
+        "`flush`: 'scale' stands behind 'accumulate' and would not see the step: put it into the chain within, "
+        "accumulate(chain(..., scale(0.5)), ...)",
+    ),
+    "a window in a mean": (
+        lambda: flushed(cx.schedule_free(cx.accumulate(cx.sgd(0.1), 2))),
+        TypeError,
+        "`flush`: 'schedule_free' makes steps of its own of its chain's: write accumulate(schedule_free(...), every)",
+    ),
+    "a flush without its arguments": (
+        lambda: flushed(cx.accumulate(cx.polyak_sgd(), 2)),
+        TypeError,
+        "Link 'scale_by_polyak' reads 'value': call flush(tx, params, state, value=value), with value, grads = "
+        "jax.value_and_grad(loss)(params)",
+    ),
+    "a flush with a function in another form": (
+        lambda: flushed(cx.flatten(cx.accumulate(cx.sharpness_aware(), 2)), grad_fn=loss),
+        TypeError,
+        "`flush`: a function of the parameters cannot be passed on to the chain in 'flatten'",
+    ),
+    "a flush of a state": (
+        lambda: cx.flush(TX, STATE, PARAMS),  # pyright: ignore[reportArgumentType]
+        TypeError,
+        "`flush(tx, params, state)` got State as params and dict as state",
     ),
     "loading what does not match": (
         lambda: TX.load_state_dict(PARAMS, cx.adam(1e-3).init(PARAMS)._asdict()),

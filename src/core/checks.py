@@ -86,13 +86,42 @@ def check_arguments(
     links: dict[str, Any], updates: Any, state: Any, params: Any, extra: dict[str, Any], *, apply: bool
 ) -> None:
     """Raise unless these links can work with these arguments."""
-    check_roles(STEP if apply else UPDATE, params=params, state=state, grads=updates)
-    _check_extra(links, extra, apply=apply)
-    if params is None and updates is not None:
-        for name, link in links.items():
-            if link.reads_params:
-                raise TypeError(f"Link {name!r} reads the parameters: call {_call(extra, apply=apply)}")
+    call = STEP if apply else UPDATE
+    check_roles(call, params=params, state=state, grads=updates)
+    check_extra(f"tx.{call}", links.items(), extra)
+    for name, link in links.items():
+        if link.role == "apply" and not apply:
+            raise TypeError(
+                f"Link {name!r} rounds the parameters itself: call {_with(f'tx.{STEP}', extra)} in place of update. "
+                "flax's TrainState calls update: there write params, opt_state = tx.step(ts.params, ts.opt_state, "
+                "grads), and ts.replace(step=ts.step + 1, params=params, opt_state=opt_state)"
+            )
+        if link.reads_params and params is None and updates is not None:
+            raise TypeError(f"Link {name!r} reads the parameters: call {_with(f'tx.{UPDATE}', extra)}")
     check_entries(links, state, params)
+
+
+def check_extra(call: str, links: Iterable[tuple[str, Any]], extra: dict[str, Any]) -> None:
+    """Raise unless the extra arguments of a call are those that the links read."""
+    accepted = {argument: name for name, link in links for argument in link.extra}
+    for argument in extra:
+        if argument not in accepted:
+            takes = f"accepts {', '.join(accepted)}" if accepted else "accepts none"
+            hint = renamed(argument, accepted, extra[argument]) or did_you_mean(argument, accepted)
+            raise TypeError(f"Unknown extra argument {argument!r}{hint}; this chain {takes}")
+    missing = [argument for argument in accepted if argument not in extra]
+    if missing:
+        computed = {"value", "grad"} & {*missing}
+        how = ", with value, grads = jax.value_and_grad(loss)(params)" if computed else ""
+        raise TypeError(
+            f"Link {accepted[missing[0]]!r} reads {', '.join(map(repr, missing))}: call {_with(call, accepted)}{how}"
+        )
+
+
+def _with(call: str, extra: Iterable[str]) -> str:
+    """A call with these extra arguments, as a training loop has it."""
+    passed = "".join(f", {name}={AS_ARGUMENT.get(name, name)}" for name in extra)
+    return f"{call[:-1]}{passed})"
 
 
 def check_entries(links: dict[str, Any], state: State, params: Any) -> None:
@@ -106,36 +135,6 @@ def check_entries(links: dict[str, Any], state: State, params: Any) -> None:
         )
     for name, entry in state.links.items():
         _check_entry(name, links[name], entry)
-
-
-def _check_extra(links: dict[str, Any], extra: dict[str, Any], *, apply: bool) -> None:
-    accepted = {argument: name for name, link in links.items() for argument in link.extra}
-    for argument in extra:
-        if argument not in accepted:
-            takes = f"accepts {', '.join(accepted)}" if accepted else "accepts none"
-            hint = renamed(argument, accepted, extra[argument]) or did_you_mean(argument, accepted)
-            raise TypeError(f"Unknown extra argument {argument!r}{hint}; this chain {takes}")
-    missing = [argument for argument in accepted if argument not in extra]
-    if missing:
-        computed = {"value", "grad"} & {*missing}
-        how = ", with value, grads = jax.value_and_grad(loss)(params)" if computed else ""
-        raise TypeError(
-            f"Link {accepted[missing[0]]!r} reads {', '.join(map(repr, missing))}: call "
-            f"{_call(accepted, apply=apply)}{how}"
-        )
-    for name, link in links.items():
-        if link.role == "apply" and not apply:
-            raise TypeError(
-                f"Link {name!r} rounds the parameters itself: call {_call(extra, apply=True)} in place of update. "
-                "flax's TrainState calls update: there write params, opt_state = tx.step(ts.params, ts.opt_state, "
-                "grads), and ts.replace(step=ts.step + 1, params=params, opt_state=opt_state)"
-            )
-
-
-def _call(extra: Iterable[str], *, apply: bool) -> str:
-    """The call with these extra arguments, as a training loop has it."""
-    passed = "".join(f", {name}={AS_ARGUMENT.get(name, name)}" for name in extra)
-    return f"tx.{(STEP if apply else UPDATE)[:-1]}{passed})"
 
 
 def check_pair(updates: Any, like: Any) -> None:
