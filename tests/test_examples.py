@@ -75,9 +75,7 @@ def test_numbers_out_of_range_end_before_training(name, monkeypatch, capsys):
             assert ended.value.code == 2
             said = capsys.readouterr()
             assert said.out == ""
-            assert re.search(
-                rf"argument {option}: must be an integer of at least \d, got '{bad}'$", said.err.strip()
-            )
+            assert re.search(rf"argument {option}: must be an integer of at least \d, got '{bad}'$", said.err.strip())
 
 
 def test_every_example_is_among_them():

@@ -94,7 +94,8 @@ class Transformation(Value):
     def describe(self, params: Any = None) -> str:
         """The equations, hyperparameters, kind of weight decay and size of the state, as a table.
 
-        With ``params``, the state's size is that for these parameters; else for float32.
+        With ``params``, the state's size is that for these parameters; else for float32. It then says, too, how
+        much of it is for parameters whose learning rate is 0, and which chain with `freeze` has no state for them.
         """
         check_roles("describe(params)", params=params)
         return describe.describe(self.links, params)
