@@ -251,7 +251,7 @@ def test_state_for_what_never_moves_is_described(kind: str) -> None:
     """How many bytes there are, and a chain with which the others move as before, without them."""
     rate, size, code = RATES[kind]
     tx = cx.adamw(rate)
-    line = f"{size} of these bytes are for parameters whose learning rate is 0, which have none in {code}"
+    line = f"{size} of these bytes belong to parameters whose learning rate is 0; {code} keeps none for them"
     assert tx.describe(STILL).splitlines()[-1] == line
     assert "learning rate is 0" not in tx.describe()
     instead = eval(code, {**vars(cx), "tx": tx})
@@ -265,7 +265,7 @@ def test_state_for_what_never_moves_is_described(kind: str) -> None:
 def test_what_never_moves_within_another_link() -> None:
     """The sum of `accumulate` counts too. Where nothing is kept, or something else moves them, nothing is said."""
     tx = cx.accumulate(cx.adamw(RATES["the default"][0]), 2)
-    assert "432 of these bytes are for parameters whose learning rate is 0" in tx.describe(STILL)
+    assert "432 of these bytes belong to parameters whose learning rate is 0" in tx.describe(STILL)
     decayed = cx.adamw_independent(RATES["the default"][0])
     for silent in (cx.sgd(0.0), cx.adamw(cx.constant_schedule(0.0)), cx.adamw(jnp.array(0.1)), cx.adamw(0.1), decayed):
         assert silent.describe(STILL).splitlines()[-1].startswith("state: ")

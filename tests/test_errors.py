@@ -652,15 +652,15 @@ MISTAKES: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "a mask by name": (
         lambda: cx.add_decayed_weights(0.1, mask=MASK),
         TypeError,
-        "`add_decayed_weights` has no argument 'mask': for the decay of some parameters alone write "
-        "weight_decay=by_path({'bias|norm': 0.0}, default=0.1), or by_leaf(params, lambda path, p: 0.1 if p.ndim > 1 "
-        "else 0.0)",
+        "`add_decayed_weights` has no argument 'mask': to decay some parameters only, write "
+        "weight_decay=by_path({'bias|norm': 0.0}, default=0.1) or weight_decay=by_leaf(params, lambda path, p: 0.1 if "
+        "p.ndim > 1 else 0.0)",
     ),
     "a mask of booleans": (
         lambda: cx.adamw(1e-3, weight_decay=MASK),
         ValueError,
-        "`add_decayed_weights.weight_decay` must be a number, a schedule or a table, got a dict of booleans: a mask is "
-        "a table of numbers here, by_path({'bias|norm': 0.0}, default=0.1) or by_leaf(params, lambda path, p: 0.1 if "
+        "`add_decayed_weights.weight_decay` must be a number, a schedule or a table, got a dict of booleans. In "
+        "place of a mask write by_path({'bias|norm': 0.0}, default=0.1) or by_leaf(params, lambda path, p: 0.1 if "
         "p.ndim > 1 else 0.0)",
     ),
     "a mask of booleans in a list": (
@@ -673,10 +673,16 @@ MISTAKES: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
         ValueError,
         "write by_path({'^dense/bias$': 0, '^dense/kernel$': 0.1})",
     ),
+    "an empty table": (lambda: cx.sgd({}), ValueError, "got a dict: choose by path or shape with by_leaf(params"),
+    "a mask of boolean arrays": (
+        lambda: cx.sgd({"a": jnp.array(True)}),
+        ValueError,
+        "got a dict of booleans. In place",
+    ),
     "many numbers": (
         lambda: cx.sgd({str(i): 0.1 for i in range(1000)}),
         ValueError,
-        "got a dict: choose by path or shape, as by by_leaf(params, lambda path, p: 0.1 if p.ndim > 1 else 0.0)",
+        "got a dict: choose by path or shape with by_leaf(params, lambda path, p: 0.1 if p.ndim > 1 else 0.0)",
     ),
     "rounding by an update": (
         lambda: KAHAN.update(PARAMS, EMPTY, PARAMS),
@@ -856,13 +862,14 @@ MISTAKES: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "a window in the middle": (
         lambda: flushed(cx.chain(cx.accumulate(cx.adam(1e-3), 2), cx.scale(0.5))),
         TypeError,
-        "`flush`: 'scale' stands behind 'accumulate' and would not see the step: put it into the chain within, "
+        "`flush` needs 'accumulate' to end its chain, but 'scale' follows: put that into the chain that accumulates, "
         "accumulate(chain(..., scale(0.5)), ...)",
     ),
     "a window in a mean": (
         lambda: flushed(cx.schedule_free(cx.accumulate(cx.sgd(0.1), 2))),
         TypeError,
-        "`flush`: 'schedule_free' makes steps of its own of its chain's: write accumulate(schedule_free(...), every)",
+        "`flush` cannot take a step for 'schedule_free', which changes the steps of its chain: write "
+        "accumulate(schedule_free(...), every)",
     ),
     "a flush without its arguments": (
         lambda: flushed(cx.accumulate(cx.polyak_sgd(), 2)),
@@ -873,7 +880,8 @@ MISTAKES: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "a flush with a function in another form": (
         lambda: flushed(cx.flatten(cx.accumulate(cx.sharpness_aware(), 2)), grad_fn=loss),
         TypeError,
-        "`flush`: a function of the parameters cannot be passed on to the chain in 'flatten'",
+        "`flush` cannot pass a function of the parameters on to the chain in 'flatten', which sees them in another "
+        "form",
     ),
     "a flush of a state": (
         lambda: cx.flush(TX, STATE, PARAMS),  # pyright: ignore[reportArgumentType]
@@ -881,7 +889,7 @@ MISTAKES: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
         "`flush(tx, params, state)` got State as params and dict as state",
     ),
     "loading what does not match": (
-        lambda: TX.load_state_dict(PARAMS, cx.adam(1e-3).init(PARAMS)._asdict()),
+        lambda: TX.load_state_dict(PARAMS, cx.sgd(0.1, momentum=0.9).init(PARAMS)._asdict()),
         KeyError,
         "missing: scale_by_adam/mu/dense/bias",
     ),
@@ -991,7 +999,7 @@ CODES = {
     code
     for row in OTHER_NAMES.values()
     for text in row
-    for code in re.findall(r"write (.+?)(?: for the chain tx|, or |, a whole|$)", text)
+    for code in re.findall(r"(?:write|or) (\S+[({=].*?)(?: for the chain tx| or |, a whole|$)", text)
 }
 
 

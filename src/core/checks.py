@@ -31,6 +31,14 @@ AS_ARGUMENT = {"grad": "grads", "value_fn": "loss", "grad_fn": "jax.grad(loss)"}
 """What a training loop passes as an extra argument, where that has another name there."""
 
 
+MEANT = {
+    "tx": "tx must be a chain or a link",
+    "state": "state must be what tx.init(params) or the last step returned",
+    "params": "params must be the tree of arrays to be trained",
+}
+"""What arguments of these names are for."""
+
+
 def check_roles(call: str, **given: Any) -> None:
     """Raise unless the arguments named ``state``, and no others, are states, and one named ``tx`` is a chain."""
     wrong = {
@@ -44,15 +52,8 @@ def check_roles(call: str, **given: Any) -> None:
         raise TypeError(f"`{call}` got {got}: {MEANT.get(name, MEANT['params'])}")
 
 
-MEANT = {
-    "tx": "tx must be a chain or a link",
-    "state": "state must be what tx.init(params) or the last step returned",
-    "params": "params must be the tree of arrays to be trained",
-}
-
-
 def check_params(call: str, links: dict[str, Any], params: Any, **given: Any) -> None:
-    """Raise unless the links can make a state for these parameters; ``given`` is what else `check_roles` looks at."""
+    """Raise unless the links can make a state for these parameters. ``given`` is for `check_roles`."""
     check_roles(call, params=params, **given)
     if not _is_tree(params) or (_is_chain(params) and params.links == links):
         raise TypeError(f"`{call}` got {show(params)} as params: {MEANT['params']}")
@@ -138,7 +139,7 @@ def check_entries(links: dict[str, Any], state: State, params: Any) -> None:
 
 
 def check_pair(updates: Any, like: Any) -> None:
-    """Raise for gradients in a pair, with the loss or what else it returns, where they should be ``like`` this tree."""
+    """Raise if gradients, which should be ``like`` this tree, came in a pair with the loss or with auxiliary data."""
     if type(updates) is not tuple or len(updates) != 2 or like is None or _fits(updates, like):
         return
     for part, both, call in (
@@ -152,7 +153,7 @@ def check_pair(updates: Any, like: Any) -> None:
 
 
 def _fits(tree: Any, like: Any) -> bool:
-    """Whether the leaves of two trees have the same shapes, but for axes in front."""
+    """Whether the leaves of two trees have the same shapes, but for leading axes."""
     ours, theirs = flatten(tree), flatten(like)
     shapes = [(np.shape(x), np.shape(y)) for x, y in zip(ours.leaves, theirs.leaves)]
     return ours.treedef == theirs.treedef and all(x[len(x) - len(y) :] == y for x, y in shapes)

@@ -137,8 +137,9 @@ def _unmoved(whole: dict[str, Link], links: dict[str, Link], params: Any) -> Ite
         if any(still):
             others = flat.build([None if s else p for s, p in zip(still, flat.leaves)])
             if kept := _bytes(whole, params) - _bytes(whole, others):
-                where = f"parameters whose learning rate is 0, which have none in {_frozen(links is whole, name, rate)}"
-                yield f"{kept:,} of these bytes are for {where}"
+                instead = _frozen(links is whole, name, rate)
+                of_them = f"{kept:,} of these bytes belong to parameters whose learning rate is 0"
+                yield f"{of_them}; {instead} keeps none for them"
         if getattr(link, "moves_params", False):  # so its chain sees the same parameters
             for field in link.inner.keys() & {*link._leaves}:
                 yield from _unmoved(whole, link.inner[field].links, params)

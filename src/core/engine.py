@@ -97,7 +97,8 @@ def make_step(tx: Transformation, *, donate: bool = True) -> Any:
     """``tx.step`` compiled: ``step(params, state, grads, **extra) -> (params, state)``.
 
     With ``donate`` the buffers of the parameters and the state that you pass are reused for those that
-    you get back, and cannot be read afterwards.
+    you get back, and cannot be read afterwards. Errors: those of `Transformation.update`, and ``RuntimeError`` for
+    arrays that were donated before.
 
     >>> import chainax as cx
     >>> tx = cx.sgd(0.5)
@@ -112,6 +113,8 @@ def make_step(tx: Transformation, *, donate: bool = True) -> Any:
 class _Step:
     """A compiled step, whose error for arrays that were donated says which they are."""
 
+    compiled: Any = None
+
     def __init__(self, compiled: Any) -> None:
         self.compiled = compiled
 
@@ -123,7 +126,7 @@ class _Step:
             raise
 
     def __getattr__(self, name: str) -> Any:  # lower, trace
-        return getattr(vars(self)["compiled"], name)
+        return getattr(self.compiled, name)
 
 
 def _walk(

@@ -170,13 +170,11 @@ def _of_tree(x: Any) -> str:
     flat = flatten(x)
     if any(jnp.ndim(leaf) for leaf in flat.leaves if is_array(leaf)):
         return " of arrays: parameters go to tx.init(params)"
-    if all(isinstance(leaf, (bool, np.bool_)) or getattr(leaf, "dtype", None) == np.bool_ for leaf in flat.leaves):
-        return (
-            f" of booleans: a mask is a table of numbers here, by_path({{'bias|norm': 0.0}}, default=0.1) or {BY_LEAF}"
-        )
+    if flat.leaves and all(isinstance(leaf, bool) or getattr(leaf, "dtype", None) == np.bool_ for leaf in flat.leaves):
+        return f" of booleans. In place of a mask write by_path({{'bias|norm': 0.0}}, default=0.1) or {BY_LEAF}"
     numbers = isinstance(x, Mapping) and all(isinstance(leaf, (int, float)) for leaf in flat.leaves)
-    if not numbers or len(flat.leaves) > 8:
-        return f": choose by path or shape, as by {BY_LEAF}"
+    if not numbers or not 1 <= len(flat.leaves) <= 8:
+        return f": choose by path or shape with {BY_LEAF}"
     if {*x} == {*flat.paths}:
         return f": write by_path({code(x)}, default={code(next(iter(x.values())))})"
     return f": write by_path({code({f'^{re.escape(path)}$': leaf for path, leaf in flat.items()})})"

@@ -1,8 +1,8 @@
 """What the arguments of other libraries are called here: PyTorch's, Optax's, Keras's and those of common trainers."""
 
 _DECAYED = (
-    "for the decay of some parameters alone write weight_decay=by_path({'bias|norm': 0.0}, default=0.1), or "
-    "by_leaf(params, lambda path, p: 0.1 if p.ndim > 1 else 0.0) in place of by_path"
+    "to decay some parameters only, write weight_decay=by_path({'bias|norm': 0.0}, default=0.1) or "
+    "weight_decay=by_leaf(params, lambda path, p: 0.1 if p.ndim > 1 else 0.0)"
 )
 _STORED = "write store(tx, 'bfloat16') for the chain tx"
 _CLIPPED = "write chain(clip_by_global_norm(1.0), tx) for the chain tx"
@@ -115,6 +115,5 @@ OTHER_NAMES: dict[str, tuple[str, ...]] = {
     "loss_fn": ("value_fn",),
     "closure": ("value_fn",),
 }
-"""An argument's name elsewhere, and the names that it has here, of which a chain or link may have some. A pair of
-numbers goes to the first of them in order, a single number to the first. Where it has none of them, the entry with
-spaces says what to do."""
+"""For the name of an argument elsewhere, the names that it may have here: a chain or link has some of them. Several
+values, as those of ``betas``, belong to these names in order. Where none of them exists, a sentence says what to do."""

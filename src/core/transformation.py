@@ -68,9 +68,9 @@ class Transformation(Value):
         a whole leaf, such as `scale_by_trust_ratio`, are refused with ``TypeError``. With ``check_vma=False`` the
         types show nothing: norms are those of the part, and draws are the same on all devices.
 
-        For a complex parameter ``jax.grad`` returns the conjugate of the direction of ascent. Conjugate it, as
-        PyTorch does itself, here, in `update` and in what ``grad_fn`` returns. ``grad``, which line searches
-        read, is passed as JAX returns it; `minimize` conjugates on its own.
+        For a complex parameter, ``jax.grad`` returns the conjugate of the direction of ascent. Conjugate it for
+        `step` and `update`, and in ``grad_fn``; PyTorch's gradients are conjugated already. The argument ``grad``
+        of line searches is what JAX returns, and `minimize` conjugates by itself.
 
         >>> import chainax as cx, jax.numpy as jnp
         >>> tx, z = cx.sgd(0.5), jnp.array(3 + 4j)

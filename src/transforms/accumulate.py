@@ -211,12 +211,13 @@ def _flushed(tx: Transformation, params: Any, state: State, extra: dict[str, Any
     name, link = next(reversed(tx.links.items()))
     if holding != [name]:
         raise TypeError(
-            f"`flush`: {name!r} stands behind {holding[0]!r} and would not see the step: put it into the chain within, "
-            f"{holding[0]}(chain(..., {code(link)}), ...)"
+            f"`flush` needs {holding[0]!r} to end its chain, but {name!r} follows: put that into the chain that "
+            f"accumulates, accumulate(chain(..., {code(link)}), ...)"
         )
     if not isinstance(link, Wrapper) or not (link.moves_params or isinstance(link, Reshaped)):
         raise TypeError(
-            f"`flush`: {name!r} makes steps of its own of its chain's: write accumulate({name}(...), every)"
+            f"`flush` cannot take a step for {name!r}, which changes the steps of its chain: write "
+            f"accumulate({name}(...), every)"
         )
     entry, inner = state.links[name], {}
     if isinstance(link, accumulate):
@@ -224,7 +225,10 @@ def _flushed(tx: Transformation, params: Any, state: State, extra: dict[str, Any
 
     def within(tx: Transformation, its: Any, own: State) -> dict[str, Any]:
         if its is not params and any(map(callable, extra.values())):
-            raise TypeError(f"`flush`: a function of the parameters cannot be passed on to the chain in {name!r}")
+            raise TypeError(
+                f"`flush` cannot pass a function of the parameters on to the chain in {name!r}, which sees them in "
+                "another form"
+            )
         moved, inner[id(own)] = _flushed(tx, its, own, extra)
         return {"params": moved}
 

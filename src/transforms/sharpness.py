@@ -33,7 +33,7 @@ class sharpness_aware(Treewise):
     >>> grad_fn = jax.grad(lambda params: loss(params) * cx.loss_scale(state))
     >>> params, state = tx.step(params, state, grad_fn(params), grad_fn=grad_fn)
 
-    The other way round ``grad_fn`` must return unscaled gradients, and nothing sees them overflow.
+    In the other order ``grad_fn`` must return unscaled gradients, and their overflow goes unnoticed.
     """
 
     rho: Hyper = hyper("ρ", "how far to go uphill", default=0.05)
