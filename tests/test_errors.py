@@ -995,6 +995,19 @@ def test_names_of_other_libraries_are_known() -> None:
     assert len(seen) > 50
 
 
+def test_every_prebuilt_chain_explains_its_arguments() -> None:
+    """And has the signature that its source has, for `help` and editors."""
+    made = [
+        item for item in vars(cx.chains).values() if inspect.isfunction(item) and item.__module__ == "chainax.chains"
+    ]
+    public = [f for f in made if not f.__name__.startswith("_")]
+    assert len(public) > 50
+    for f in public:
+        with pytest.raises(TypeError, match=f"`{f.__name__}` has no argument 'nonsense'; its arguments are "):
+            f(nonsense=1.0)
+        assert "kwargs" not in inspect.signature(f).parameters
+
+
 CODES = {
     code
     for row in OTHER_NAMES.values()
