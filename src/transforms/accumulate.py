@@ -19,7 +19,6 @@ from ..core.transformation import Transformation
 from ..core.tree import cond, dtype_of, flatten, is_trainable, widest
 from ..core.value import child, code, static
 from .guards import dynamic_loss_scale
-from .reshape import Reshaped
 from .wrappers import Sometimes, Wrapper, all_links, begin, movable, passed_on, restored
 
 
@@ -214,7 +213,7 @@ def _flushed(tx: Transformation, params: Any, state: State, extra: dict[str, Any
             f"`flush` needs {holding[0]!r} to end its chain, but {name!r} follows: put that into the chain that "
             f"accumulates, accumulate(chain(..., {code(link)}), ...)"
         )
-    if not isinstance(link, Wrapper) or not (link.moves_params or isinstance(link, Reshaped)):
+    if not isinstance(link, Wrapper) or not link.passes_updates:
         raise TypeError(
             f"`flush` cannot take a step for {name!r}, which changes the steps of its chain: write "
             f"accumulate({name}(...), every)"
