@@ -19,7 +19,6 @@ stood still. Change the chain or the network, and measure.
 
 import argparse
 import functools
-import os
 import pathlib
 import time
 from collections.abc import Callable, Sequence
@@ -29,6 +28,7 @@ import chainax as cx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from arguments import at_least, picture
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
@@ -282,27 +282,6 @@ def draw(results: Sequence[Result], path: pathlib.Path) -> None:
 
 
 # The command line
-
-
-def at_least(low: int) -> Callable[[str], int]:
-    """An argparse type: an integer that is not below ``low``."""
-
-    def parse(text: str) -> int:
-        if not text.lstrip("-").isdigit() or int(text) < low:
-            raise argparse.ArgumentTypeError(f"must be an integer of at least {low}, got {text!r}")
-        return int(text)
-
-    return parse
-
-
-def picture(text: str) -> pathlib.Path:
-    """An argparse type: a picture that can be written."""
-    path = pathlib.Path(text)
-    if path.suffix not in (".png", ".pdf", ".svg"):
-        raise argparse.ArgumentTypeError(f"must end in .png, .pdf or .svg, got {text!r}")
-    if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
-        raise argparse.ArgumentTypeError(f"cannot write to {text!r}: is the directory there, and writable?")
-    return path
 
 
 def options(arguments: Sequence[str] | None) -> argparse.Namespace:

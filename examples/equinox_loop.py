@@ -9,6 +9,7 @@ import chainax as cx
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+from arguments import at_least
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
@@ -23,7 +24,7 @@ def loss_and_gradient(model: eqx.nn.MLP, x: jax.Array, y: jax.Array) -> jax.Arra
 def main() -> None:
     """Train, and print the held-out error."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
-    parser.add_argument("--steps", type=int, default=300, help="steps of training (default: %(default)s)")
+    parser.add_argument("--steps", type=at_least(1), default=300, help="steps of training (default: %(default)s)")
     steps = parser.parse_args().steps
 
     images, labels = load_digits(return_X_y=True)

@@ -8,6 +8,7 @@ import argparse
 import chainax as cx
 import jax
 import jax.numpy as jnp
+from arguments import at_least
 from flax import nnx
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
@@ -39,7 +40,7 @@ def train_step(model: Network, optimizer: nnx.Optimizer, x: jax.Array, y: jax.Ar
 def main() -> None:
     """Train, and print the held-out error."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
-    parser.add_argument("--steps", type=int, default=300, help="steps of training (default: %(default)s)")
+    parser.add_argument("--steps", type=at_least(1), default=300, help="steps of training (default: %(default)s)")
     steps = parser.parse_args().steps
 
     images, labels = load_digits(return_X_y=True)

@@ -20,6 +20,7 @@ import chainax as cx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from arguments import at_least
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
@@ -116,8 +117,10 @@ def comparison(slopes: dict[str, jax.Array], differences: dict[str, jax.Array]) 
 def main() -> None:
     """Compare, tune, and print the tables."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
-    parser.add_argument("--steps", type=int, default=100, help="steps of each training run (default: %(default)s)")
-    parser.add_argument("--outer-steps", type=int, default=30, help="runs to tune with (default: %(default)s)")
+    parser.add_argument(
+        "--steps", type=at_least(1), default=100, help="steps of each training run (default: %(default)s)"
+    )
+    parser.add_argument("--outer-steps", type=at_least(1), default=30, help="runs to tune with (default: %(default)s)")
     options, console, began = parser.parse_args(), Console(), time.perf_counter()
     jax.config.update("jax_enable_x64", True)  # finite differences need the digits
 

@@ -29,7 +29,7 @@ import chainax as cx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from decay_order import at_least, picture
+from arguments import at_least, picture
 from matplotlib.figure import Figure
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn

@@ -5,10 +5,11 @@ import argparse
 import chainax as cx
 import jax
 import jax.numpy as jnp
+from arguments import at_least
 from sklearn.datasets import load_digits
 
 parser = argparse.ArgumentParser(description=__doc__)
-parser.add_argument("--steps", type=int, default=300, help="steps of training (default: %(default)s)")
+parser.add_argument("--steps", type=at_least(1), default=300, help="steps of training (default: %(default)s)")
 steps = parser.parse_args().steps
 x, y = load_digits(return_X_y=True)
 x, y, half = jnp.asarray(x / 16, jnp.float32), jnp.asarray(y), len(y) // 2

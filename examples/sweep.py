@@ -13,6 +13,7 @@ import chainax as cx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from arguments import at_least
 from rich.console import Console
 from rich.table import Table
 from sklearn.datasets import load_digits
@@ -63,8 +64,10 @@ def shown(title: str, table: dict[str, np.ndarray]) -> Table:
 def main() -> None:
     """Sweep, and print the tables."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
-    parser.add_argument("--size", type=int, default=6, help="learning rates, and weight decays (default: %(default)s)")
-    parser.add_argument("--steps", type=int, default=200, help="steps of training (default: %(default)s)")
+    parser.add_argument(
+        "--size", type=at_least(2), default=6, help="learning rates, and weight decays (default: %(default)s)"
+    )
+    parser.add_argument("--steps", type=at_least(1), default=200, help="steps of training (default: %(default)s)")
     options, console, began = parser.parse_args(), Console(), time.perf_counter()
 
     images, labels = load_digits(return_X_y=True)

@@ -138,6 +138,7 @@ from .sweeping import sweep as sweep
 from .transforms.accumulate import accumulate as accumulate
 from .transforms.accumulate import accumulate_weighted as accumulate_weighted
 from .transforms.accumulate import apply_every as apply_every
+from .transforms.accumulate import flush as flush
 from .transforms.adam import scale_by_adam as scale_by_adam
 from .transforms.adam import scale_by_amsgrad as scale_by_amsgrad
 from .transforms.adam import scale_by_nadam as scale_by_nadam

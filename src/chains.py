@@ -15,6 +15,7 @@ from typing import Any
 from .core.chain import chain
 from .core.hyper import HyperLike, by_path
 from .core.schedule import Schedule, as_schedule
+from .core.value import explained
 from .schedules import (
     bias_corrected_schedule,
     half_life_schedule,
@@ -75,6 +76,7 @@ from .transforms.schedule_free import schedule_free
 from .transforms.sign import scale_by_lion, scale_by_rprop, scale_by_sign
 
 
+@explained
 def sgd(
     learning_rate: HyperLike,
     *,
@@ -101,6 +103,7 @@ def sgd(
     )
 
 
+@explained
 def sgd_sutskever(learning_rate: HyperLike, *, momentum: HyperLike = 0.9) -> chain:
     """Momentum with the learning rate inside: b ← μb + αg, θ ← θ − b. Sutskever et al. 2013.
 
@@ -109,11 +112,13 @@ def sgd_sutskever(learning_rate: HyperLike, *, momentum: HyperLike = 0.9) -> cha
     return chain(scale_by_lr(learning_rate), trace(momentum))
 
 
+@explained
 def sgd_ema(learning_rate: HyperLike, *, decay: HyperLike = 0.9) -> chain:
     """Momentum as a moving average: m ← βm + (1−β)g, θ ← θ − αm."""
     return chain(ema(decay), scale_by_lr(learning_rate))
 
 
+@explained
 def adagrad(
     learning_rate: HyperLike = 1e-2,
     *,
@@ -137,6 +142,7 @@ def adagrad(
     )
 
 
+@explained
 def rmsprop(
     learning_rate: HyperLike = 1e-2,
     *,
@@ -166,6 +172,7 @@ def rmsprop(
     )
 
 
+@explained
 def adadelta(
     learning_rate: HyperLike = 1.0,
     *,
@@ -177,6 +184,7 @@ def adadelta(
     return chain(_decay(weight_decay), scale_by_adadelta(rho, eps), scale_by_lr(learning_rate))
 
 
+@explained
 def adam(
     learning_rate: HyperLike = 1e-3,
     *,
@@ -190,6 +198,7 @@ def adam(
     return chain(_decay(weight_decay), scale_by_adam(b1, b2, eps, eps_root=eps_root), scale_by_lr(learning_rate))
 
 
+@explained
 def amsgrad(
     learning_rate: HyperLike = 1e-3,
     *,
@@ -209,6 +218,7 @@ def amsgrad(
     )
 
 
+@explained
 def nadam(
     learning_rate: HyperLike = 2e-3,
     *,
@@ -225,6 +235,7 @@ def nadam(
     )
 
 
+@explained
 def adamw(
     learning_rate: HyperLike = 1e-3,
     *,
@@ -250,6 +261,7 @@ def adamw(
     return chain(scale_by_adam(b1, b2, eps, eps_root=eps_root), _decay(weight_decay), scale_by_lr(learning_rate))
 
 
+@explained
 def adamw_paper(
     schedule: HyperLike,
     *,
@@ -271,6 +283,7 @@ def adamw_paper(
     )
 
 
+@explained
 def adamw_independent(
     learning_rate: HyperLike = 1e-3,
     *,
@@ -284,6 +297,7 @@ def adamw_independent(
     return chain(scale_by_adam(b1, b2, eps), scale_by_lr(learning_rate), after)
 
 
+@explained
 def bert_adamw(
     learning_rate: float | by_path = 5e-5,
     *,
@@ -314,6 +328,7 @@ def bert_adamw(
     )
 
 
+@explained
 def mxnet_adam(
     learning_rate: HyperLike = 1e-3,
     *,
@@ -338,6 +353,7 @@ def mxnet_adam(
     )
 
 
+@explained
 def mxnet07_adam(
     learning_rate: float | Schedule = 1e-3,
     *,
@@ -360,6 +376,7 @@ def mxnet07_adam(
     )
 
 
+@explained
 def adamc(
     learning_rate: HyperLike,
     *,
@@ -380,6 +397,7 @@ def adamc(
     return chain(scale_by_adam(b1, b2, eps), add_decayed_weights(decay), scale_by_lr(learning_rate))
 
 
+@explained
 def adamax(
     learning_rate: HyperLike = 2e-3,
     *,
@@ -392,6 +410,7 @@ def adamax(
     return chain(_decay(weight_decay), scale_by_adamax(b1, b2, eps), scale_by_lr(learning_rate))
 
 
+@explained
 def adamaxw(
     learning_rate: HyperLike = 2e-3,
     *,
@@ -404,6 +423,7 @@ def adamaxw(
     return chain(scale_by_adamax(b1, b2, eps), _decay(weight_decay), scale_by_lr(learning_rate))
 
 
+@explained
 def nadamw(
     learning_rate: HyperLike = 1e-3,
     *,
@@ -419,6 +439,7 @@ def nadamw(
     )
 
 
+@explained
 def radam(
     learning_rate: HyperLike = 1e-3,
     *,
@@ -432,6 +453,7 @@ def radam(
     return chain(_decay(weight_decay), scale_by_radam(b1, b2, eps, eps_root=eps_root), scale_by_lr(learning_rate))
 
 
+@explained
 def radamw(
     learning_rate: HyperLike = 1e-3,
     *,
@@ -445,6 +467,7 @@ def radamw(
     return chain(scale_by_radam(b1, b2, eps, eps_root=eps_root), _decay(weight_decay), scale_by_lr(learning_rate))
 
 
+@explained
 def adabelief(
     learning_rate: HyperLike = 1e-3,
     *,
@@ -458,6 +481,7 @@ def adabelief(
     return chain(scale_by_belief(b1, b2, eps, eps_root=eps_root), _decay(weight_decay), scale_by_lr(learning_rate))
 
 
+@explained
 def acprop(
     learning_rate: HyperLike = 1e-3,
     *,
@@ -471,6 +495,7 @@ def acprop(
     return chain(scale_by_acprop(b1, b2, eps, eps_root=eps_root), _decay(weight_decay), scale_by_lr(learning_rate))
 
 
+@explained
 def yogi(
     learning_rate: HyperLike = 1e-2,
     *,
@@ -488,6 +513,7 @@ def yogi(
     )
 
 
+@explained
 def stable_adamw(
     learning_rate: HyperLike = 1e-3,
     *,
@@ -503,6 +529,7 @@ def stable_adamw(
     return chain(scale_by_stable_adam(b1, b2, eps), _decay(weight_decay), scale_by_lr(learning_rate))
 
 
+@explained
 def novograd(
     learning_rate: HyperLike = 1e-2,
     *,
@@ -524,6 +551,7 @@ def novograd(
     )
 
 
+@explained
 def adam_mini(
     learning_rate: HyperLike = 1e-3,
     *,
@@ -544,6 +572,7 @@ def adam_mini(
     )
 
 
+@explained
 def adan(
     learning_rate: HyperLike = 1e-3,
     *,
@@ -561,6 +590,7 @@ def adan(
     return chain(scale_by_adan(b1, b2, b3, eps, eps_root=eps_root), _decay(weight_decay), scale_by_lr(learning_rate))
 
 
+@explained
 def laprop(
     learning_rate: HyperLike = 4e-4,
     *,
@@ -573,6 +603,7 @@ def laprop(
     return chain(scale_by_laprop(b1, b2, eps), _decay(weight_decay), scale_by_lr(learning_rate))
 
 
+@explained
 def adopt(
     learning_rate: HyperLike = 1e-3,
     *,
@@ -591,6 +622,7 @@ def adopt(
     return chain(scale_by_adopt(b1, b2, eps, power, clip_value_fn), _decay(weight_decay), scale_by_lr(learning_rate))
 
 
+@explained
 def ademamix(
     learning_rate: HyperLike = 1e-3,
     *,
@@ -616,6 +648,7 @@ def ademamix(
     )
 
 
+@explained
 def simplified_ademamix(
     learning_rate: HyperLike = 1e-4,
     *,
@@ -634,6 +667,7 @@ def simplified_ademamix(
     )
 
 
+@explained
 def mars_adamw(
     learning_rate: HyperLike = 3e-3,
     *,
@@ -656,6 +690,7 @@ def mars_adamw(
     )
 
 
+@explained
 def lbfgs(
     learning_rate: HyperLike = 1.0,
     *,
@@ -675,6 +710,7 @@ def lbfgs(
     )
 
 
+@explained
 def polyak_sgd(
     max_learning_rate: HyperLike = 1.0,
     *,
@@ -690,11 +726,13 @@ def polyak_sgd(
     return chain(scale_by_polyak(f_min, max_learning_rate, eps), scale_by_lr(scaling))
 
 
+@explained
 def sign_sgd(learning_rate: HyperLike = 1e-4, *, weight_decay: HyperLike | None = None) -> chain:
     """Sign SGD. Bernstein et al. 2018, arXiv:1802.04434, Algorithm 1. ``weight_decay`` is decoupled."""
     return chain(scale_by_sign(), _decay(weight_decay), scale_by_lr(learning_rate))
 
 
+@explained
 def signum(
     learning_rate: HyperLike = 1e-4,
     *,
@@ -705,6 +743,7 @@ def signum(
     return chain(ema(momentum), scale_by_sign(), _decay(weight_decay), scale_by_lr(learning_rate))
 
 
+@explained
 def lion(
     learning_rate: HyperLike = 1e-4,
     *,
@@ -720,6 +759,7 @@ def lion(
     return chain(scale_by_lion(b1, b2), _decay(weight_decay), scale_by_lr(learning_rate))
 
 
+@explained
 def rprop(
     learning_rate: HyperLike = 1e-2,
     *,
@@ -738,6 +778,7 @@ def rprop(
     )
 
 
+@explained
 def lars(
     learning_rate: HyperLike,
     *,
@@ -758,6 +799,7 @@ def lars(
     )
 
 
+@explained
 def lamb(
     learning_rate: HyperLike = 1e-3,
     *,
@@ -776,6 +818,7 @@ def lamb(
     )
 
 
+@explained
 def fromage(learning_rate: HyperLike = 1e-2, *, min_norm: HyperLike = 0.0) -> chain:
     """Fromage. Bernstein et al. 2020, arXiv:2002.03432, Algorithm 1. Optax has a ``min_norm`` of 1e-6."""
     return chain(
@@ -785,6 +828,7 @@ def fromage(learning_rate: HyperLike = 1e-2, *, min_norm: HyperLike = 0.0) -> ch
     )
 
 
+@explained
 def adafactor(
     learning_rate: HyperLike | None = None,
     *,
@@ -815,6 +859,7 @@ def adafactor(
     )
 
 
+@explained
 def sm3(
     learning_rate: HyperLike = 0.1, *, momentum: HyperLike = 0.9, b2: HyperLike = 1.0, eps: HyperLike = 0.0
 ) -> chain:
@@ -822,6 +867,7 @@ def sm3(
     return chain(scale_by_sm3(eps, b2), ema(momentum), scale_by_lr(learning_rate))
 
 
+@explained
 def galore_adamw(
     learning_rate: HyperLike = 1e-2,
     *,
@@ -844,6 +890,7 @@ def galore_adamw(
     )
 
 
+@explained
 def madgrad(
     learning_rate: HyperLike = 1e-2,
     *,
@@ -855,6 +902,7 @@ def madgrad(
     return chain(_decay(weight_decay), scale_by_madgrad(learning_rate, momentum, eps))
 
 
+@explained
 def asgd(
     learning_rate: HyperLike = 1e-2,
     *,
@@ -877,11 +925,13 @@ def asgd(
     )
 
 
+@explained
 def optimistic_gradient_descent(learning_rate: HyperLike, *, alpha: HyperLike = 1.0, beta: HyperLike = 1.0) -> chain:
     """Optimistic mirror descent. Daskalakis et al. 2018, arXiv:1711.00141, equation 7."""
     return chain(scale_by_optimistic_gradient(alpha, beta), scale_by_lr(learning_rate))
 
 
+@explained
 def optimistic_adam(
     learning_rate: HyperLike = 1e-3,
     *,
@@ -903,6 +953,7 @@ def optimistic_adam(
     )
 
 
+@explained
 def sophia(
     learning_rate: HyperLike = 1e-3,
     *,
@@ -924,6 +975,7 @@ def sophia(
     )
 
 
+@explained
 def noisy_sgd(learning_rate: HyperLike, *, eta: HyperLike = 0.01, gamma: HyperLike = 0.55, seed: Any = 0) -> chain:
     """SGD with Gaussian noise that fades. Neelakantan et al. 2015, arXiv:1511.06807.
 
@@ -932,6 +984,7 @@ def noisy_sgd(learning_rate: HyperLike, *, eta: HyperLike = 0.01, gamma: HyperLi
     return chain(add_noise(eta, gamma, seed), scale_by_lr(learning_rate))
 
 
+@explained
 def dog(
     learning_rate: HyperLike = 1.0,
     *,
@@ -947,6 +1000,7 @@ def dog(
     return chain(_decay(weight_decay), scale_by_dog(r_eps, relative, eps), scale_by_lr(learning_rate))
 
 
+@explained
 def ldog(
     learning_rate: HyperLike = 1.0,
     *,
@@ -959,6 +1013,7 @@ def ldog(
     return chain(_decay(weight_decay), scale_by_ldog(r_eps, relative, eps), scale_by_lr(learning_rate))
 
 
+@explained
 def dowg(
     learning_rate: HyperLike = 1.0,
     *,
@@ -971,6 +1026,7 @@ def dowg(
     return chain(_decay(weight_decay), scale_by_dowg(r_eps, relative, eps), scale_by_lr(learning_rate))
 
 
+@explained
 def dadapt_sgd(
     learning_rate: HyperLike = 1.0,
     *,
@@ -986,6 +1042,7 @@ def dadapt_sgd(
     )
 
 
+@explained
 def dadapt_adamw(
     learning_rate: HyperLike = 1.0,
     *,
@@ -1006,6 +1063,7 @@ def dadapt_adamw(
     )
 
 
+@explained
 def prodigy(
     learning_rate: HyperLike = 1.0,
     *,
@@ -1032,6 +1090,7 @@ def prodigy(
     )
 
 
+@explained
 def cocob(*, alpha: HyperLike = 100.0, eps: HyperLike = 1e-8, weight_decay: HyperLike | None = None) -> chain:
     """COCOB: a bet on every coordinate, without a rate. Orabona & Tommasi 2017, arXiv:1705.07795, Algorithm 2.
 
@@ -1040,6 +1099,7 @@ def cocob(*, alpha: HyperLike = 100.0, eps: HyperLike = 1e-8, weight_decay: Hype
     return chain(_decay(weight_decay), scale_by_cocob(alpha, eps), scale_by_lr(1.0))
 
 
+@explained
 def momo(
     learning_rate: HyperLike = 1.0,
     *,
@@ -1058,6 +1118,7 @@ def momo(
     )
 
 
+@explained
 def momo_adam(
     learning_rate: HyperLike = 1e-2,
     *,
@@ -1075,6 +1136,7 @@ def momo_adam(
     )
 
 
+@explained
 def schedule_free_sgd(
     learning_rate: HyperLike = 1.0,
     *,
@@ -1091,6 +1153,7 @@ def schedule_free_sgd(
     return chain(schedule_free(base, b1, weight_lr_power))
 
 
+@explained
 def schedule_free_adamw(
     learning_rate: HyperLike = 2.5e-3,
     *,

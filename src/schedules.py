@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from .core.hyper import Hyper
 from .core.numerics import Count, as_count, cycles, elapsed, minus, one_minus_power, since
 from .core.schedule import Schedule, counted, raised, to_schedule, value_at
-from .core.value import Number, Range, check_number, code, is_array, number, static, value
+from .core.value import Number, Range, check_number, code, explained, is_array, number, static, value
 from .curves import at_least_one, half_cosine, left, line, mix
 
 
@@ -361,11 +361,13 @@ class bias_corrected_schedule(Schedule):
         return rate * jnp.sqrt(one_minus_power(self.b2, t)) / one_minus_power(self.b1, t)
 
 
+@explained
 def warmup_constant_schedule(init_value: Any, peak_value: Any, warmup_steps: Any) -> warmup_schedule:
     """A straight line up to a constant."""
     return warmup_schedule(peak_value, warmup_steps, init_value)
 
 
+@explained
 def warmup_exponential_decay_schedule(
     init_value: Any,
     peak_value: Any,

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pytest
 from libraries import run_optax
 from reference import STEPS, Tree, assert_agree, follow, problem, run
 from registry import quickly
@@ -229,6 +230,105 @@ def test_a_micro_step_needs_no_memory() -> None:
     assert memory.alias_size_in_bytes >= 16 * count  # parameters, sum, and two moments
     assert memory.temp_size_in_bytes < 1.1 * count
     assert not re.search(r"f32\[256,256\]\S* copy\(", compiled.as_text())
+
+
+# A window that is not full
+
+GUARD = cx.chain(cx.skip_nonfinite(), cx.record(), cx.accumulate(ADAMW, K))
+IN_GROUPS = cx.by_path({"vector": cx.accumulate(ADAMW, K)}, default=cx.freeze())
+FLUSHED: dict[str, tuple[Any, str]] = {  # the chain, and the leaf that is looked at, if not all
+    "alone": (cx.accumulate(ADAMW, K), ""),
+    "behind a guard, for a condition": (cx.conditionally_mask(cx.restart(GUARD, 1000), lambda k: k < 13), ""),
+    "in a group": (cx.partition(IN_GROUPS), "vector"),
+    "on a vector": (cx.flatten(cx.accumulate(cx.flatten(ADAMW), K)), ""),
+    "in itself": (cx.accumulate(cx.accumulate(ADAMW, K), 1), ""),
+    "around itself": (cx.accumulate(cx.accumulate(ADAMW, 1), K), ""),
+}
+
+
+def chunks(grads: Tree, *lengths: int, weights: np.ndarray | None = None) -> Tree:
+    """The weighted means of these numbers of gradients, one after the other."""
+    w, ends = np.ones(sum(lengths)) if weights is None else weights, np.cumsum(lengths)
+    slices = [slice(end - n, end) for n, end in zip(lengths, ends)]
+    return {n: np.stack([np.average(g[part], axis=0, weights=w[part]) for part in slices]) for n, g in grads.items()}
+
+
+def flushed(tx: Any, params: Tree, grads: Tree, first: int, last: int, **extra: Any) -> tuple[Any, Any, Any]:
+    """After the first micro-batches, after a flush there, and after some more: parameters and state."""
+
+    def step(carry: tuple, given: tuple) -> tuple:
+        return tx.step(*carry, given[0], **given[1]), None
+
+    def through(carry: tuple, part: slice) -> tuple:
+        return jax.lax.scan(step, carry, jax.tree.map(lambda g: jnp.asarray(g)[part], (grads, extra)))[0]
+
+    @jax.jit
+    def go(params: Tree) -> tuple[Any, Any, Any]:
+        before = through((params, tx.init(params)), slice(first))
+        after = cx.flush(tx, *before)
+        return before, after, through(after, slice(first, first + last))
+
+    return go(jax.tree.map(jnp.asarray, params))
+
+
+@pytest.mark.parametrize("kind", FLUSHED)
+def test_a_flush_is_the_step_on_the_mean_of_what_is_there(kind: str, x64: None) -> None:
+    """Of three micro-batches as of five; and the next five make the next step, with the schedule's next number."""
+    tx, leaf = FLUSHED[kind]
+    params, grads = problem(seed=0, shapes={"vector": (5,)} if leaf else {"matrix": (4, 3), "vector": (5,)})
+    before, (after, state), (later, _) = flushed(tx, params, grads, 13, 0 if "condition" in kind else 5)
+    stepped = run(ADAMW, params, chunks(grads, 5, 5, 3, 5))
+    for ours, taken in ((before[0], 2), (after, 3), (later, 3 if "condition" in kind else 4)):
+        assert_agree(ours, {n: points[taken - 1] for n, points in stepped.items()}, 1e-9)
+    assert state.step == before[1].step == 13
+
+
+def test_a_flush_weighs_and_leaves_out(x64: None) -> None:
+    """The mean is weighted by tokens, without a micro-batch that is not finite."""
+    params, grads = problem(seed=0)
+    grads["vector"][6, 2] = np.nan
+    tokens = np.random.default_rng(0).integers(1, 1000, STEPS).astype(float)
+    _, (ours, state), _ = flushed(cx.accumulate_weighted(ADAMW, K), params, grads, 8, 0, weight=tokens)
+    clean, weights = {n: np.nan_to_num(g) for n, g in grads.items()}, np.where(np.arange(STEPS) == 6, 0, tokens)
+    stepped = run(ADAMW, params, chunks(clean, 5, 3, weights=weights[:8]))
+    assert_agree(ours, {n: points[-1] for n, points in stepped.items()}, 1e-9)
+    entry = state.links["accumulate_weighted"]
+    assert (int(entry["count"]), int(entry["tx"].step), int(entry["skipped"])) == (0, 2, 1)
+
+
+def test_a_flush_without_a_micro_batch_does_nothing() -> None:
+    """Before the first one, behind a full window, after a flush, and where all are left out; with donated buffers."""
+    tx, params = cx.accumulate(cx.adamw(0.1), 2), {"w": jnp.array([-0.0, 1.0]), "none": None}
+    flush = jax.jit(lambda params, state: cx.flush(tx, params, state), donate_argnums=(0, 1))
+    step, bad = cx.make_step(tx), {"w": jnp.full(2, jnp.nan), "none": None}
+    good = {"w": jnp.ones(2), "none": None}
+    run = params, tx.init(params)
+    for grads in ((), (good, good), (good,), (), (bad,)):
+        for g in grads:
+            run = step(*run, g)
+        was = jax.tree.map(np.asarray, run)
+        run = flush(*run)
+        taken = len(grads) == 1 and grads[0] is good
+        entry, before = run[1].links["accumulate"], was[1].links["accumulate"]
+        assert entry["tx"].step == before["tx"].step + taken
+        assert entry["count"] == 0
+        same = jax.tree.map(
+            lambda a, b: np.asarray(a).tobytes() == b.tobytes(), (run[0], entry["tx"]), (was[0], before["tx"])
+        )
+        assert all(jax.tree.leaves(same)) == (not taken)
+
+
+def test_a_flush_reads_what_the_chain_reads() -> None:
+    """The extra arguments are those of the chain that takes the step, and of no link before it."""
+    tx, params = (
+        cx.chain(cx.skip_loss_spikes(), cx.accumulate(cx.chain(cx.sharpness_aware(), cx.sgd(0.1)), 2)),
+        jnp.ones(2),
+    )
+    given = {"value": 1.0, "grad_fn": lambda p: 2 * p}
+    _, state = tx.step(params, tx.init(params), params, **given)
+    moved, _ = cx.flush(tx, params, state, grad_fn=given["grad_fn"])
+    expected, _ = tx["accumulate"].tx.step(params, tx["accumulate"].tx.init(params), params, grad_fn=given["grad_fn"])
+    np.testing.assert_array_equal(moved, expected)
 
 
 # The rest

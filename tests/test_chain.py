@@ -3,6 +3,7 @@
 from typing import Any
 
 import chainax as cx
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -215,12 +216,59 @@ def test_adopt_works_under_jit_and_refuses_colliding_paths() -> None:
         tx.adopt(colliding, tx.init(colliding))
 
 
-def test_abstract_params_will_do() -> None:
-    """`init` and `load_state_dict` need only shapes and dtypes, as a restore has."""
-    abstract = jax.tree.map(lambda p: jax.ShapeDtypeStruct(p.shape, p.dtype), PARAMS)
-    tx = cx.nadam(0.1)
-    state, _ = tx.load_state_dict(abstract, tx.state_dict(tx.init(PARAMS)))
-    assert jax.tree.structure(state) == jax.tree.structure(tx.init(PARAMS))
+@pytest.mark.parametrize("tx", (cx.nadam(0.1), cx.accumulate(cx.ema_params(0.9), 2), cx.lbfgs()), ids=repr)
+def test_abstract_params_will_do(tx: Any) -> None:
+    """`load_state_dict` needs only shapes and dtypes, as a restore has, where all entries match."""
+    abstract = jax.eval_shape(lambda: PARAMS)
+    state = tx.init(PARAMS)
+    chex.assert_trees_all_equal(tx.load_state_dict(abstract, tx.state_dict(state))[0], state)
+    with pytest.raises(TypeError, match=r"got a jax.ShapeDtypeStruct at 'b' of params, where it needs an array$"):
+        tx.load_state_dict(abstract, tx.state_dict(state), strict=False)
+
+
+STILL = {"lora": jnp.ones((4, 4)), "embed": jnp.ones((8, 4)), "head": jnp.ones(4), "steps": 3}
+RATES: dict[str, tuple[Any, int, str]] = {  # the learning rate, the bytes in vain, and what has none
+    "the default": (cx.by_path({"lora": 0.1}, default=0.0), 288, "partition(by_path({'lora': tx}, default=freeze()))"),
+    "a pattern": (
+        cx.by_path({"lora": 0.0}, default=cx.linear_schedule(0.1, 1.0, 10)),
+        128,
+        "partition(by_path({'lora': freeze()}, default=tx.replace('scale_by_lr', learning_rate=linear_schedule(0.1, 1, "
+        "10))))",
+    ),
+    "a later pattern": (
+        cx.by_path({"head": 0.1, "lora": 0.2, "h|e": 0.0}),
+        256,
+        "partition(by_path({'head|lora': tx.replace('scale_by_lr', learning_rate=by_path({'head': 0.1, 'lora': 0.2})), "
+        "'h|e': freeze()}))",
+    ),
+    "everywhere": (0.0, 416, "freeze()"),
+    "every entry": (cx.by_path({"lora": 0.0}, default=0.0), 416, "freeze()"),
+}
+
+
+@pytest.mark.parametrize("kind", RATES)
+def test_state_for_what_never_moves_is_described(kind: str) -> None:
+    """How many bytes there are, and a chain with which the others move as before, without them."""
+    rate, size, code = RATES[kind]
+    tx = cx.adamw(rate)
+    line = f"{size} of these bytes belong to parameters whose learning rate is 0; {code} keeps none for them"
+    assert tx.describe(STILL).splitlines()[-1] == line
+    assert "learning rate is 0" not in tx.describe()
+    instead = eval(code, {**vars(cx), "tx": tx})
+    counter = 4 if "partition" in code else 0  # of the chain within
+    assert instead.describe(STILL).endswith(f", {416 - size + counter} bytes in all")
+    grads = {**STILL, "steps": None}
+    moved, expected = (chain.step(STILL, chain.init(STILL), grads)[0] for chain in (instead, tx))
+    chex.assert_trees_all_equal(moved, expected)
+
+
+def test_what_never_moves_within_another_link() -> None:
+    """The sum of `accumulate` counts too. Where nothing is kept, or something else moves them, nothing is said."""
+    tx = cx.accumulate(cx.adamw(RATES["the default"][0]), 2)
+    assert "432 of these bytes belong to parameters whose learning rate is 0" in tx.describe(STILL)
+    decayed = cx.adamw_independent(RATES["the default"][0])
+    for silent in (cx.sgd(0.0), cx.adamw(cx.constant_schedule(0.0)), cx.adamw(jnp.array(0.1)), cx.adamw(0.1), decayed):
+        assert silent.describe(STILL).splitlines()[-1].startswith("state: ")
 
 
 def test_stack_of_equal_chains_has_an_axis() -> None:

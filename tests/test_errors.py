@@ -1,8 +1,11 @@
 """Mistakes, and what they are told: the link, the field, what came, and the remedy."""
 
+import inspect
 import math
+import re
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import chainax as cx
@@ -12,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from chainax.core.names import OTHER_NAMES
 
 PARAMS = {"dense": {"kernel": jnp.ones((2, 3)), "bias": jnp.ones(3)}}
 TX = cx.chain(cx.clip_by_global_norm(1.0), cx.scale_by_adam(), cx.add_decayed_weights(0.1), cx.scale_by_lr(1e-3))
@@ -22,6 +26,29 @@ AVERAGED = cx.chain(cx.ema_params(0.9), slow=cx.ema_params(0.99))
 NESTED = cx.chain(cx.restart(cx.ema_params(0.9), 3), cx.ema_params(0.99))
 EMPTY = cx.chain().init(PARAMS)
 SKIPPING = cx.chain(cx.skip_large_updates(1.0)).init(PARAMS)
+
+
+SHAPES = jax.eval_shape(lambda: PARAMS)
+LBFGS = cx.lbfgs().init(PARAMS)
+KAHAN = cx.chain(cx.sgd(0.1), cx.apply_update("kahan"))
+MASK = {"dense": {"kernel": True, "bias": False}}
+
+
+def loss(params: Any) -> jax.Array:
+    """Whose gradient is the parameters."""
+    return sum((0.5 * jnp.sum(p**2) for p in jax.tree.leaves(params)), jnp.zeros(()))
+
+
+def donated(call: Callable[[Any, Any], Any]) -> Any:
+    """``call`` on parameters and a state that a step has reused."""
+    params, state = jax.tree.map(jnp.copy, (PARAMS, STATE))
+    cx.make_step(TX)(params, state, PARAMS)
+    return call(params, state)
+
+
+def flushed(tx: Any, **extra: Any) -> Any:
+    """The flush of a fresh state."""
+    return cx.flush(tx, PARAMS, tx.init(PARAMS), **extra)
 
 
 def mask(params: Any) -> Any:
@@ -46,7 +73,8 @@ MISTAKES: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "a dict for by_path": (
         lambda: cx.adamw(1e-3, weight_decay={"bias": 0.0}),
         ValueError,
-        "`add_decayed_weights.weight_decay`: for a number by path write by_path({'bias': 0}, default=...)",
+        "`add_decayed_weights.weight_decay` must be a number, a schedule or a table, got a dict: write "
+        "by_path({'bias': 0}, default=0)",
     ),
     "a mask function": (
         lambda: cx.add_decayed_weights(mask),
@@ -67,7 +95,7 @@ MISTAKES: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "unknown field": (
         lambda: cx.scale_by_adam(beta1=0.9),
         TypeError,
-        "`scale_by_adam` has no field 'beta1'; its fields are b1, b2, eps",
+        "`scale_by_adam` has no argument 'beta1': write b1=0.9; its arguments are b1, b2, eps",
     ),
     "missing field": (lambda: cx.trace(), TypeError, "momentum"),
     "assignment": (
@@ -114,7 +142,8 @@ MISTAKES: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "a loss that is not given": (
         lambda: cx.momo().step(PARAMS, cx.momo().init(PARAMS), PARAMS),
         TypeError,
-        "Link 'scale_by_momo' reads 'value': call update(grads, state, params, value=...)",
+        "Link 'scale_by_momo' reads 'value': call tx.step(params, state, grads, value=value), "
+        "with value, grads = jax.value_and_grad(loss)(params)",
     ),
     "a word that is none of several": (
         lambda: cx.amsgrad(debias="later"),
@@ -172,7 +201,7 @@ MISTAKES: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "missing params": (
         lambda: TX.update(PARAMS, STATE),
         TypeError,
-        "Link 'add_decayed_weights' reads the parameters: call update(grads, state, params).",
+        "Link 'add_decayed_weights' reads the parameters: call tx.update(grads, state, params)",
     ),
     "a tree with a leaf missing": (
         lambda: TX.step(PARAMS, STATE, {"dense": {"kernel": jnp.ones((2, 3))}}),
@@ -200,7 +229,11 @@ MISTAKES: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
         KeyError,
         "it lacks scale_by_adam and it holds trace. Carry it over with adopt(params, state)",
     ),
-    "a state that is none": (lambda: TX.step(PARAMS, None, PARAMS), TypeError, "what init(params)"),
+    "a state that is none": (
+        lambda: TX.step(PARAMS, None, PARAMS),
+        TypeError,
+        "`step(params, state, grads)` got None as state: state must be what tx.init(params) or the last step returned",
+    ),
     "state of other parameters": (
         lambda: TX.step(NARROW, STATE, NARROW),
         TypeError,
@@ -216,12 +249,12 @@ MISTAKES: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "unknown extra argument": (
         lambda: TX.step(PARAMS, STATE, PARAMS, value=1.0),
         TypeError,
-        "Unknown extra argument 'value': this chain accepts none",
+        "Unknown extra argument 'value'; this chain accepts none",
     ),
     "missing extra argument": (
         lambda: cx.from_optax(optax.polyak_sgd(), arguments=("value",)).update(PARAMS, STATE, PARAMS),
         TypeError,
-        "Link 'from_optax' reads 'value': call update(grads, state, params, value=...)",
+        "Link 'from_optax' reads 'value': call tx.update(grads, state, params, value=value)",
     ),
     "a stack of rates without vmap": (
         lambda: cx.sgd(jnp.ones(3)).step(PARAMS, cx.sgd(1.0).init(PARAMS), PARAMS),
@@ -363,7 +396,7 @@ MISTAKES: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "hyperparameters of what is no state": (
         lambda: TX.hyperparams({"step": 0}),  # pyright: ignore[reportArgumentType]
         TypeError,
-        "The state must be what init(params) or the last update returned, got dict",
+        "`hyperparams(state, params)` got dict as state",
     ),
     "hyperparameters of another chain's state": (
         lambda: cx.accumulate(cx.sgd(0.1), 2).hyperparams(STATE),
@@ -583,8 +616,375 @@ MISTAKES: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
         TypeError,
         "The update at 'a' is a scalar, where a first axis of examples is expected",
     ),
+    "the loss beside the gradients": (
+        lambda: TX.step(PARAMS, STATE, jax.value_and_grad(loss)(PARAMS)),
+        TypeError,
+        "The updates are a pair, as jax.value_and_grad(loss) returns it: write value, grads = "
+        "jax.value_and_grad(loss)(params), and pass grads alone",
+    ),
+    "the loss beside the gradients, without parameters": (
+        lambda: cx.adam(1e-3).update(jax.value_and_grad(loss)(PARAMS), cx.adam(1e-3).init(PARAMS)),
+        TypeError,
+        "write value, grads = jax.value_and_grad(loss)(params)",
+    ),
+    "the loss beside the gradient of a lone array": (
+        lambda: cx.sgd(0.1).step(jnp.ones(3), EMPTY, jax.value_and_grad(loss)(jnp.ones(3))),
+        TypeError,
+        "write value, grads = jax.value_and_grad(loss)(params)",
+    ),
+    "the loss beside the gradients of examples": (
+        lambda: cx.clip_per_example(1.0).update((1.0, jax.tree.map(lambda p: p[None], PARAMS)), EMPTY, PARAMS),
+        TypeError,
+        "write value, grads = jax.value_and_grad(loss)(params)",
+    ),
+    "gradients beside what else the loss returned": (
+        lambda: cx.apply_updates(PARAMS, (PARAMS, {"accuracy": 0.5})),
+        TypeError,
+        "write grads, aux = jax.grad(loss, has_aux=True)(params), and pass grads alone",
+    ),
+    "donated parameters in a step": (
+        lambda: donated(lambda p, s: cx.make_step(TX)(p, STATE, PARAMS)),
+        RuntimeError,
+        "`step(params, state, grads)` got a deleted array at 'dense/bias' of params: it was donated to an earlier "
+        "step, which has reused its memory. Go on with what that step returned, params, state = step(params, state, "
+        "grads), or compile it by make_step(tx, donate=False)",
+    ),
+    "a donated state in a step outside of jit": (
+        lambda: donated(lambda p, s: TX.step(PARAMS, s, PARAMS)),
+        RuntimeError,
+        "`step(params, state, grads)` got a deleted array at 'step' of state",
+    ),
+    "donated parameters as gradients": (
+        lambda: donated(lambda p, s: TX.update(p, STATE, PARAMS)),
+        RuntimeError,
+        "`update(grads, state, params)` got a deleted array at 'dense/bias' of grads",
+    ),
+    "donated parameters in init": (
+        lambda: donated(lambda p, s: TX.init(p)),
+        RuntimeError,
+        "`init(params)` got a deleted array at 'dense/bias' of params",
+    ),
+    "a donated state that is saved": (
+        lambda: donated(lambda p, s: TX.state_dict(s)),
+        RuntimeError,
+        "`state_dict(state)` got a deleted array at 'step' of state",
+    ),
+    "a list of links": (
+        lambda: cx.chain([cx.scale_by_adam(), cx.scale_by_lr(0.1)]),
+        TypeError,
+        "got [scale_by_adam(), scale_by_lr(0.1)]: write chain(*links)",
+    ),
+    "a list of links in a wrapper": (
+        lambda: cx.accumulate((cx.scale_by_adam(), cx.scale_by_lr(0.1)), 2),
+        TypeError,
+        "`accumulate.tx`: a chain is made of links and chains, got (scale_by_adam(), scale_by_lr(0.1)): write "
+        "chain(*links)",
+    ),
+    "a dict of links": (
+        lambda: cx.chain({"adam": cx.scale_by_adam()}),
+        TypeError,
+        "got {'adam': scale_by_adam()}: write chain(**links)",
+    ),
+    "a link that is not named": (
+        lambda: TX.replace(learning_rate=0.1),
+        TypeError,
+        "replace needs the name of a link: tx.replace('scale_by_lr', learning_rate=0.1)",
+    ),
+    "links that are not named": (
+        lambda: TX.replace(lr=0.1, betas=0.8),
+        TypeError,
+        "tx.replace('scale_by_lr', learning_rate=0.1) and tx.replace('scale_by_adam', b1=0.8)",
+    ),
+    "a link of a chain within": (
+        lambda: cx.chain(cx.flatten(cx.accumulate(cx.sgd(0.1), 2))).replace(learning_rate=0.2),
+        TypeError,
+        "tx.replace('flatten', tx=tx['flatten'].tx.replace(tx=tx['flatten'].tx.tx.replace('scale_by_lr', "
+        "learning_rate=0.2)))",
+    ),
+    "a field that no link has": (
+        lambda: TX.replace(nothing=0.1),
+        TypeError,
+        "replace needs the name of a link: one of clip_by_global_norm, scale_by_adam, add_decayed_weights, scale_by_lr",
+    ),
+    "another library's names": (
+        lambda: cx.adamw(lr=1e-3, betas=(0.8, 0.9)),
+        TypeError,
+        "`adamw` has no argument 'lr': write learning_rate=0.001, and no argument 'betas': write b1=0.8, b2=0.9; its "
+        "arguments are learning_rate, b1, b2, eps, weight_decay",
+    ),
+    "another library's name in replace": (
+        lambda: TX.replace("scale_by_lr", lr=0.1),
+        TypeError,
+        "`scale_by_lr` has no field 'lr': write learning_rate=0.1; its fields are learning_rate",
+    ),
+    "another library's name of an extra argument": (
+        lambda: cx.polyak_sgd().step(PARAMS, EMPTY, PARAMS, loss=1.0),
+        TypeError,
+        "Unknown extra argument 'loss': write value=1; this chain accepts value",
+    ),
+    "arguments by position": (
+        lambda: cx.sgd(0.1, 0.9),
+        TypeError,
+        "`sgd` takes learning_rate by position, and the others by name: write sgd(0.1, momentum=0.9)",
+    ),
+    "a pair by position": (
+        lambda: cx.adam(1e-3, (0.8, 0.9), eps=1e-6),
+        TypeError,
+        "write adam(0.001, b1=0.8, b2=0.9, eps=1e-06)",
+    ),
+    "parameters for an optimizer": (
+        lambda: cx.adam(PARAMS, 1e-3),
+        TypeError,
+        "write adam(0.001); the parameters go to tx.init(params)",
+    ),
+    "parameters for a learning rate": (
+        lambda: cx.adam(PARAMS),
+        ValueError,
+        "`scale_by_lr.learning_rate` must be a number, a schedule or a table, got a dict of arrays: parameters go to "
+        "tx.init(params)",
+    ),
+    "an argument by position where none is": (lambda: cx.cocob(90.0), TypeError, "write cocob(alpha=90)"),
+    "a mask by name": (
+        lambda: cx.add_decayed_weights(0.1, mask=MASK),
+        TypeError,
+        "`add_decayed_weights` has no argument 'mask': to decay some parameters only, write "
+        "weight_decay=by_path({'bias|norm': 0.0}, default=0.1) or weight_decay=by_leaf(params, lambda path, p: 0.1 if "
+        "p.ndim > 1 else 0.0)",
+    ),
+    "a mask of booleans": (
+        lambda: cx.adamw(1e-3, weight_decay=MASK),
+        ValueError,
+        "`add_decayed_weights.weight_decay` must be a number, a schedule or a table, got a dict of booleans. In "
+        "place of a mask write by_path({'bias|norm': 0.0}, default=0.1) or by_leaf(params, lambda path, p: 0.1 if "
+        "p.ndim > 1 else 0.0)",
+    ),
+    "a mask of booleans in a list": (
+        lambda: cx.add_decayed_weights([True, False]),
+        ValueError,
+        "got a list of booleans",
+    ),
+    "a tree of numbers": (
+        lambda: cx.add_decayed_weights({"dense": {"kernel": 0.1, "bias": 0.0}}),
+        ValueError,
+        "write by_path({'^dense/bias$': 0, '^dense/kernel$': 0.1})",
+    ),
+    "an empty table": (lambda: cx.sgd({}), ValueError, "got a dict: choose by path or shape with by_leaf(params"),
+    "a mask of boolean arrays": (
+        lambda: cx.sgd({"a": jnp.array(True)}),
+        ValueError,
+        "got a dict of booleans. In place",
+    ),
+    "many numbers": (
+        lambda: cx.sgd({str(i): 0.1 for i in range(1000)}),
+        ValueError,
+        "got a dict: choose by path or shape with by_leaf(params, lambda path, p: 0.1 if p.ndim > 1 else 0.0)",
+    ),
+    "rounding by an update": (
+        lambda: KAHAN.update(PARAMS, EMPTY, PARAMS),
+        TypeError,
+        "Link 'apply_update' rounds the parameters itself: call tx.step(params, state, grads) in place of update. "
+        "flax's TrainState calls update: there write params, opt_state = tx.step(ts.params, ts.opt_state, grads), and "
+        "ts.replace(step=ts.step + 1, params=params, opt_state=opt_state)",
+    ),
+    "a stack of rates in init": (
+        lambda: cx.sgd(jnp.ones(3)).init(PARAMS),
+        ValueError,
+        "`scale_by_lr.learning_rate` must be a scalar where it is used, got float32[3]: for a number by path write "
+        "by_path({pattern: number}, default=number), and map over a stack of settings by "
+        "jax.vmap(train, in_axes=(tx.axes(),))(tx)",
+    ),
+    "a stack of rates in a table within": (
+        lambda: cx.accumulate(cx.sgd(cx.by_path({"bias": jnp.ones(3)}, default=0.1)), 2).init(PARAMS),
+        ValueError,
+        "must be a scalar where it is used, got float32[3]",
+    ),
+    "a line search without its arguments in a step": (
+        lambda: cx.lbfgs().step(PARAMS, LBFGS, PARAMS),
+        TypeError,
+        "Link 'scale_by_zoom_linesearch' reads 'value', 'grad', 'value_fn': call tx.step(params, state, grads, "
+        "value=value, grad=grads, value_fn=loss), with value, grads = jax.value_and_grad(loss)(params)",
+    ),
+    "a line search without its arguments in an update": (
+        lambda: cx.lbfgs().update(PARAMS, LBFGS, PARAMS, value=1.0),
+        TypeError,
+        "reads 'grad', 'value_fn': call tx.update(grads, state, params, value=value, grad=grads, value_fn=loss), with",
+    ),
+    "extra arguments without parameters": (
+        lambda: cx.chain(cx.scale_by_polyak(), TX).update(PARAMS, STATE, value=1.0),
+        TypeError,
+        "reads the parameters: call tx.update(grads, state, params, value=value)",
+    ),
+    "no parameters for a step": (
+        lambda: TX.step(None, STATE, PARAMS),
+        TypeError,
+        "`step` moves the parameters: call tx.step(params, state, grads)",
+    ),
+    "adopting parameters": (
+        lambda: TX.adopt(STATE, PARAMS),  # pyright: ignore[reportArgumentType]
+        TypeError,
+        "`adopt(params, state)` got State as params and dict as state: state must be what tx.init(params) or the last "
+        "step returned",
+    ),
+    "adding a state to the parameters": (
+        lambda: TX.add_param_group(STATE, PARAMS),  # pyright: ignore[reportArgumentType]
+        TypeError,
+        "`add_param_group(params, state)` got State as params and dict as state",
+    ),
+    "a step of a state": (
+        lambda: TX.step(STATE, PARAMS, PARAMS),  # pyright: ignore[reportArgumentType]
+        TypeError,
+        "`step(params, state, grads)` got State as params and dict as state",
+    ),
+    "a compiled step of a state": (
+        lambda: cx.make_step(TX)(STATE, PARAMS, PARAMS),
+        TypeError,
+        "`step(params, state, grads)` got State as params and dict as state",
+    ),
+    "an update in a step's order": (
+        lambda: TX.update(PARAMS, PARAMS, STATE),  # pyright: ignore[reportArgumentType]
+        TypeError,
+        "`update(grads, state, params)` got State as params and dict as state",
+    ),
+    "a state as gradients": (
+        lambda: TX.update(STATE, STATE, PARAMS),
+        TypeError,
+        "`update(grads, state, params)` got State as grads: params must be the tree of arrays to be trained",
+    ),
+    "a look ahead from a state": (
+        lambda: TX.lookahead(STATE, PARAMS),  # pyright: ignore[reportArgumentType]
+        TypeError,
+        "`lookahead(params, state)` got State as params and dict as state",
+    ),
+    "a compiled step of no chain": (
+        lambda: cx.make_step(STATE),  # pyright: ignore[reportArgumentType]
+        TypeError,
+        "`make_step(tx)` got State as tx: tx must be a chain or a link",
+    ),
+    "saving parameters": (
+        lambda: TX.state_dict(PARAMS),  # pyright: ignore[reportArgumentType]
+        TypeError,
+        "`state_dict(state)` got dict as state",
+    ),
+    "loading parameters": (
+        lambda: TX.load_state_dict(TX.state_dict(STATE), PARAMS),
+        TypeError,
+        "`load_state_dict(params, arrays)` got dict as arrays: give the dict that tx.state_dict(state) returned",
+    ),
+    "loading a state": (
+        lambda: TX.load_state_dict(PARAMS, STATE),  # pyright: ignore[reportArgumentType]
+        TypeError,
+        "`load_state_dict(params, arrays)` got State as arrays",
+    ),
+    "loading a file's name": (
+        lambda: TX.load_state_dict(PARAMS, "state.npz"),  # pyright: ignore[reportArgumentType]
+        TypeError,
+        "`load_state_dict(params, arrays)` got str as arrays",
+    ),
+    "describing a state": (lambda: TX.describe(STATE), TypeError, "`describe(params)` got State as params"),
+    "an average of a state": (
+        lambda: cx.read_average(AVERAGED, STATE, PARAMS),  # pyright: ignore[reportArgumentType]
+        TypeError,
+        "`read_average(tx, params, state)` got State as params and dict as state",
+    ),
+    "an average in another chain's state": (
+        lambda: cx.read_average(cx.ema_params(0.9), PARAMS, STATE),
+        KeyError,
+        "The state is not of this chain (ema_params): it lacks ema_params and it holds scale_by_adam. Carry it over",
+    ),
+    "a mean of a state": (
+        lambda: cx.schedule_free_eval_params(cx.schedule_free_sgd(), STATE, PARAMS),  # pyright: ignore[reportArgumentType]
+        TypeError,
+        "`schedule_free_eval_params(tx, params, state)` got State as params and dict as state",
+    ),
+    "a value from a state of another chain": (
+        lambda: cx.value_and_grad_from_state(cx.lbfgs(), loss, PARAMS, STATE),
+        KeyError,
+        "The state is not of this chain (scale_by_lbfgs → scale_by_lr → scale_by_zoom_linesearch): it lacks",
+    ),
+    "a value from no function": (
+        lambda: cx.value_and_grad_from_state(cx.lbfgs(), PARAMS, loss, LBFGS),  # pyright: ignore[reportArgumentType]
+        TypeError,
+        "`value_fn` must be a function of the parameters, got dict",
+    ),
+    "the minimum of a tree": (
+        lambda: cx.minimize(cx.lbfgs(), PARAMS, loss),  # pyright: ignore[reportArgumentType]
+        TypeError,
+        "`value_fn` must be a function of the parameters, got dict",
+    ),
+    "statistics of a chain": (
+        lambda: cx.recorded(STATE, TX),  # pyright: ignore[reportArgumentType]
+        TypeError,
+        "`recorded(tx, state)` got State as tx and chain as state",
+    ),
+    "offloaded parameters": (
+        lambda: cx.offload(PARAMS),  # pyright: ignore[reportArgumentType]
+        TypeError,
+        "`offload(state)` got dict as state",
+    ),
+    "no parameters": (
+        lambda: TX.init(None),
+        TypeError,
+        "`init(params)` got None as params: params must be the tree of arrays to be trained",
+    ),
+    "an object for parameters": (lambda: TX.init(object()), TypeError, "`init(params)` got object as params"),
+    "a name for parameters": (lambda: cx.sgd(0.1).init("params.npz"), TypeError, "`init(params)` got str as params"),
+    "a function for parameters": (lambda: TX.init(loss), TypeError, "`init(params)` got function as params"),
+    "the chain for parameters": (lambda: TX.init(TX), TypeError, "`init(params)` got chain as params"),
+    "the state for parameters": (lambda: TX.init(STATE), TypeError, "`init(params)` got State as params"),
+    "shapes for parameters": (
+        lambda: TX.init(SHAPES),
+        TypeError,
+        "`init(params)` got a jax.ShapeDtypeStruct at 'dense/bias' of params, where it needs an array: for the shapes "
+        "of its result call jax.eval_shape(tx.init, params)",
+    ),
+    "shapes in a step": (
+        lambda: TX.step(PARAMS, jax.eval_shape(TX.init, PARAMS), PARAMS),
+        TypeError,
+        "`step(params, state, grads)` got a jax.ShapeDtypeStruct at 'step' of state, where it needs an array: for the "
+        "shapes of its result call jax.eval_shape(tx.step, params, state, grads)",
+    ),
+    "shapes in an update": (
+        lambda: TX.update(SHAPES, STATE, PARAMS),
+        TypeError,
+        "call jax.eval_shape(tx.update, grads, state, params)",
+    ),
+    "no window to flush": (
+        lambda: cx.flush(TX, PARAMS, STATE),
+        ValueError,
+        "`flush(tx, params, state)`: no link of chain(clip_by_global_norm(1), scale_by_adam(), "
+        "add_decayed_weights(0.1), scale_by_lr(0.001)) is an accumulate, so no step is pending",
+    ),
+    "a window in the middle": (
+        lambda: flushed(cx.chain(cx.accumulate(cx.adam(1e-3), 2), cx.scale(0.5))),
+        TypeError,
+        "`flush` needs 'accumulate' to end its chain, but 'scale' follows: put that into the chain that accumulates, "
+        "accumulate(chain(..., scale(0.5)), ...)",
+    ),
+    "a window in a mean": (
+        lambda: flushed(cx.schedule_free(cx.accumulate(cx.sgd(0.1), 2))),
+        TypeError,
+        "`flush` cannot take a step for 'schedule_free', which changes the steps of its chain: write "
+        "accumulate(schedule_free(...), every)",
+    ),
+    "a flush without its arguments": (
+        lambda: flushed(cx.accumulate(cx.polyak_sgd(), 2)),
+        TypeError,
+        "Link 'scale_by_polyak' reads 'value': call flush(tx, params, state, value=value), with value, grads = "
+        "jax.value_and_grad(loss)(params)",
+    ),
+    "a flush with a function in another form": (
+        lambda: flushed(cx.flatten(cx.accumulate(cx.sharpness_aware(), 2)), grad_fn=loss),
+        TypeError,
+        "`flush` cannot pass a function of the parameters on to the chain in 'flatten', which sees them in another "
+        "form",
+    ),
+    "a flush of a state": (
+        lambda: cx.flush(TX, STATE, PARAMS),  # pyright: ignore[reportArgumentType]
+        TypeError,
+        "`flush(tx, params, state)` got State as params and dict as state",
+    ),
     "loading what does not match": (
-        lambda: TX.load_state_dict(PARAMS, cx.adam(1e-3).init(PARAMS)._asdict()),
+        lambda: TX.load_state_dict(PARAMS, cx.sgd(0.1, momentum=0.9).init(PARAMS)._asdict()),
         KeyError,
         "missing: scale_by_adam/mu/dense/bias",
     ),
@@ -600,6 +1000,121 @@ def test_mistake_is_explained(mistake: str) -> None:
         make()
     assert words in str(caught.value)
     chex.assert_trees_all_equal(before, (PARAMS, STATE))
+
+
+REMEDIES: dict[str, tuple[str, dict[str, Any]]] = {  # what a mistake is told to write, and the names it stands for
+    "a dict for by_path": ("by_path({'bias': 0}, default=0)", {}),
+    "a tree of numbers": ("by_path({'^dense/bias$': 0, '^dense/kernel$': 0.1})", {}),
+    "a mask of booleans": ("by_leaf(params, lambda path, p: 0.1 if p.ndim > 1 else 0.0)", {}),
+    "the loss beside the gradients": ("value, grads = jax.value_and_grad(loss)(params)", {}),
+    "a list of links": ("chain(*links)", {"links": list(TX)}),
+    "a dict of links": ("chain(**links)", {"links": TX.links}),
+    "a link that is not named": ("tx.replace('scale_by_lr', learning_rate=0.1)", {}),
+    "a link of a chain within": (
+        "tx.replace('flatten', tx=tx['flatten'].tx.replace(tx=tx['flatten'].tx.tx.replace('scale_by_lr', "
+        "learning_rate=0.2)))",
+        {"tx": cx.chain(cx.flatten(cx.accumulate(cx.sgd(0.1), 2)))},
+    ),
+    "arguments by position": ("sgd(0.1, momentum=0.9)", {}),
+    "a pair by position": ("adam(0.001, b1=0.8, b2=0.9, eps=1e-06)", {}),
+    "an argument by position where none is": ("cocob(alpha=90)", {}),
+    "donated parameters in a step": ("make_step(tx, donate=False)", {}),
+    "missing params": ("tx.update(grads, state, params)", {}),
+    "rounding by an update": ("params, opt_state = tx.step(ts.params, ts.opt_state, grads)", {"tx": KAHAN}),
+    "a stack of rates in init": (
+        "jax.vmap(train, in_axes=(tx.axes(),))(tx)",
+        {"tx": cx.stack([cx.sgd(0.1), cx.sgd(0.2)]), "train": lambda tx: tx.step(PARAMS, tx.init(PARAMS), PARAMS)},
+    ),
+    "a line search without its arguments in a step": (
+        "tx.step(params, state, grads, value=value, grad=grads, value_fn=loss)",
+        {"tx": cx.lbfgs(), "state": LBFGS},
+    ),
+    "shapes for parameters": ("jax.eval_shape(tx.init, params)", {"params": SHAPES}),
+    "shapes in an update": ("jax.eval_shape(tx.update, grads, state, params)", {"grads": SHAPES}),
+}
+
+
+def names(**more: Any) -> dict[str, Any]:
+    """What a reader of a message has at hand."""
+    given = {"tx": TX, "params": PARAMS, "state": STATE, "grads": PARAMS, "loss": loss, "value": loss(PARAMS)}
+    return {**vars(cx), "jax": jax, **given, **more}
+
+
+@pytest.mark.parametrize("mistake", REMEDIES)
+def test_remedy_runs(mistake: str) -> None:
+    """What the message shows is code, and runs."""
+    make, kind, _ = MISTAKES[mistake]
+    code, given = REMEDIES[mistake]
+    with pytest.raises(kind) as caught:
+        make()
+    assert code in str(caught.value)
+    train_state = SimpleNamespace(params=PARAMS, opt_state=KAHAN.init(PARAMS))
+    exec(code, names(**{"ts": train_state, **given}))
+
+
+SAME = {"MultiSteps": "accumulate", "apply_if_finite": "skip_nonfinite", "lookahead": "slow_weights"} | {
+    "StepLR": "step_schedule",
+    "LinearLR": "linear_schedule",
+    "ExponentialLR": "exponential_decay",
+    "CosineAnnealingLR": "cosine_annealing_schedule",
+    "CosineAnnealingWarmRestarts": "warm_restarts_schedule",
+    "OneCycleLR": "onecycle_schedule",
+}
+"""Those of other libraries whose names here are others."""
+
+
+def of_other_libraries() -> Iterator[tuple[Any, str]]:
+    """Functions and classes here, and the arguments that they have elsewhere and not here."""
+    torch = pytest.importorskip("torch")
+    ours = {name.replace("_", ""): item for name, item in vars(cx).items() if callable(item)}
+    for module in (torch.optim, torch.optim.lr_scheduler, optax, optax.contrib):
+        for name, theirs in vars(module).items():
+            here = ours.get(SAME.get(name, name).replace("_", "").lower())
+            if here is None or here is cx.global_norm or not (inspect.isfunction(theirs) or inspect.isclass(theirs)):
+                continue
+            known = inspect.signature(here).parameters
+            for argument in inspect.signature(theirs).parameters:
+                if argument not in known and (argument in OTHER_NAMES or module is torch.optim):
+                    yield here, argument
+
+
+def test_names_of_other_libraries_are_known() -> None:
+    """Every argument of PyTorch's optimizers, and those of others that the table has, is told what to write."""
+    seen = set()
+    for here, argument in of_other_libraries():
+        with pytest.raises(TypeError) as caught:
+            here(**{argument: (0.8, 0.9)})
+        assert re.match(rf"`{here.__name__}` has no argument '{argument}': \w", str(caught.value)), str(caught.value)
+        seen.add(argument)
+    assert {"lr", "betas", "alpha", "foreach", "etas", "history_size", "T_max", "mask", "nesterov", "inner"} <= seen
+    assert len(seen) > 50
+
+
+def test_every_prebuilt_chain_explains_its_arguments() -> None:
+    """And has the signature that its source has, for `help` and editors."""
+    made = [
+        item for item in vars(cx.chains).values() if inspect.isfunction(item) and item.__module__ == "chainax.chains"
+    ]
+    public = [f for f in made if not f.__name__.startswith("_")]
+    assert len(public) > 50
+    for f in public:
+        with pytest.raises(TypeError, match=f"`{f.__name__}` has no argument 'nonsense'; its arguments are "):
+            f(nonsense=1.0)
+        assert "kwargs" not in inspect.signature(f).parameters
+
+
+CODES = {
+    code
+    for row in OTHER_NAMES.values()
+    for text in row
+    for code in re.findall(r"(?:write|or) (\S+[({=].*?)(?: for the chain tx| or |, a whole|$)", text)
+}
+
+
+@pytest.mark.parametrize("code", sorted(CODES))
+def test_what_stands_for_an_argument_runs(code: str) -> None:
+    """What the table shows is code, too."""
+    exec(code, names(tx=cx.rmsprop(1e-3, momentum=0.9)))
 
 
 ORDERS: dict[str, tuple[Callable[[], Any], str]] = {

@@ -4,6 +4,7 @@ import importlib
 import os
 import pathlib
 import re
+import runpy
 import subprocess
 import sys
 from types import ModuleType
@@ -50,6 +51,40 @@ def decay_order() -> ModuleType:
 def low_precision() -> ModuleType:
     """The example as a module."""
     return load("low_precision")
+
+
+# Their options
+
+OPTIONS = [
+    (path.name, option, kind)
+    for path in sorted(EXAMPLES.glob("*.py"))
+    for option, kind in re.findall(r'add_argument\(\s*"(--[\w-]+)", type=(\w+)', path.read_text())
+]
+
+
+@pytest.mark.parametrize("name", sorted({name for name, *_ in OPTIONS}))
+def test_numbers_out_of_range_end_before_training(name, monkeypatch, capsys):
+    """Every number that an example takes: what is too small or no number is refused in a line, with status 2."""
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    for option, kind in ((option, kind) for of, option, kind in OPTIONS if of == name):
+        assert kind in ("at_least", "picture")
+        for bad in ("-3", "0", "2.5", "many") if kind == "at_least" else ():
+            monkeypatch.setattr(sys, "argv", [name, option, bad])
+            with pytest.raises(SystemExit) as ended:
+                runpy.run_path(str(EXAMPLES / name), run_name="__main__")
+            assert ended.value.code == 2
+            said = capsys.readouterr()
+            assert said.out == ""
+            assert re.search(rf"argument {option}: must be an integer of at least \d, got '{bad}'$", said.err.strip())
+
+
+def test_every_example_is_among_them():
+    """None reads its arguments in another way."""
+    assert {name for name, *_ in OPTIONS} == {path.name for path in EXAMPLES.glob("*.py")} - {"arguments.py"}
+    assert all(
+        path.read_text().count("add_argument(") == len([n for n, *_ in OPTIONS if n == path.name])
+        for path in EXAMPLES.glob("*.py")
+    )
 
 
 # The loops

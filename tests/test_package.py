@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import chainax as cx
+import chex
 import jax
 import jax.numpy as jnp
 import pytest
@@ -54,12 +55,24 @@ def test_readme_runs_as_written() -> None:
             trained, state = tx.step(trained, state, jax.grad(loss)(trained, jnp.ones((4, 3))))
         return loss(trained, jnp.ones((4, 3)))
 
-    scope: dict[str, Any] = {"params": params, "loss": loss, "train": train, "jnp": jnp}
+    batch = jnp.ones((4, 3))
+    scope: dict[str, Any] = {"params": params, "loss": loss, "train": train, "jnp": jnp, "batch": batch}
     scope.update(rates=(0.01, 0.1), decays=(0.0, 0.1))
     for block in blocks:
         exec(block, scope)
-    assert len(blocks) == 6
-    assert scope["train_step"](params, scope["state"], jnp.ones((4, 3)))[1].step == 1
+    assert len(blocks) == 7
+    tx, state, closed, given = (scope[name] for name in ("tx", "state", "train_step", "train_step_with"))
+    assert state.step == 1
+    # An edit changes nothing in the function that closes over the chain, and takes no compilation in the other.
+    before = closed(params, state, batch)
+    scope["tx"] = still = tx.replace(
+        "scale_by_lr", learning_rate=cx.warmup_cosine_decay_schedule(0.0, 0.0, 100, 10_000)
+    )
+    assert (before[0]["w"] != params["w"]).all()
+    chex.assert_trees_all_equal(closed(params, state, batch), before)
+    chex.assert_trees_all_close(given(tx, params, state, batch), before)
+    chex.assert_trees_all_equal(given(still, params, state, batch)[0], params)
+    assert given._cache_size() == 1
     assert scope["losses"].shape == (4,)
     assert "scale_by_quadratic_mean(eps=0)" in repr(scope["scale_by_quadratic_mean"](eps=0.0))
 

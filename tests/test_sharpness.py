@@ -171,3 +171,47 @@ def test_a_grad_fn_of_another_tree_is_a_mistake() -> None:
     tx = cx.chain(cx.sharpness_aware(), cx.sgd(0.1))
     with pytest.raises(TypeError, match=r"The gradients that grad_fn returned do not have .* at 'b'"):
         tx.step(x, tx.init(x), x, grad_fn=lambda p: {"a": p["a"]})
+
+
+@pytest.mark.parametrize("link", (cx.sharpness_aware(0.3), cx.adaptive_sharpness_aware(0.5)), ids=repr)
+def test_loss_scale_comes_second(link: Any) -> None:
+    """With both gradients scaled the run is that without a scale, and an overflow in either refuses the step.
+
+    The other way round, with a ``grad_fn`` that is not scaled, the run is the same too, but an overflow there is not
+    seen; and a ``grad_fn`` of the other kind makes the steps as many times too long or too short as the scale is.
+    """
+    scale, sgd = cx.dynamic_loss_scale(1024.0), cx.sgd(0.1)
+    second, first = cx.chain(link, scale, sgd), cx.chain(scale, link, sgd)
+
+    def run(tx: cx.chain, steps: int, scaled: bool = False) -> Tree:
+        params = jax.tree.map(jnp.asarray, start(0))
+        state = tx.init(params)
+
+        def times(by: Any) -> Callable:
+            return jax.grad(lambda x: loss(x) * by)
+
+        for _ in range(steps):
+            by = 1.0 if "dynamic_loss_scale" not in tx else cx.loss_scale(state)
+            params, state = tx.step(params, state, times(by)(params), grad_fn=times(by if scaled else 1.0))
+        return params
+
+    plain = run(cx.chain(link, sgd), 5)
+    assert distance(run(second, 5, scaled=True), plain) < 1e-6
+    assert distance(run(first, 5), plain) < 1e-6
+    moved = [
+        run(tx, 1, scaled)["vector"] - start(0)["vector"]
+        for tx, scaled in ((second, True), (second, False), (first, True))
+    ]
+    np.testing.assert_allclose(moved[1], moved[0] / 1024, rtol=1e-3, atol=1e-6)
+    np.testing.assert_allclose(moved[2], moved[0] * 1024, rtol=1e-5)
+
+    params = jax.tree.map(jnp.asarray, start(0))
+    good, bad = jax.grad(loss)(params), jax.tree.map(lambda p: jnp.full_like(p, jnp.inf), params)
+    for grads, there, tx, seen in (
+        (bad, jax.grad(loss), second, True),
+        (good, lambda x: bad, second, True),
+        (bad, jax.grad(loss), first, True),
+        (good, lambda x: bad, first, False),
+    ):
+        _, state = tx.step(params, tx.init(params), grads, grad_fn=there)
+        assert cx.loss_scale(state) == (512.0 if seen else 1024.0)

@@ -1,5 +1,6 @@
 """Parameters in any pytree: containers, holes, non-float leaves, odd shapes, other libraries' modules."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import chainax as cx
@@ -28,7 +29,6 @@ TREES: dict[str, Any] = {
     "nested": {"a": [jnp.ones(2), (jnp.ones((2, 2)), {"b": jnp.ones(())})]},
     "NamedTuple": Layer(jnp.ones((2, 3)), None),
     "empty dict": {},
-    "None": None,
     "only holes": {"a": None, "b": [None, {}]},
     "an array": jnp.ones(3),
     "a scalar array": jnp.ones(()),
@@ -69,6 +69,25 @@ def test_any_pytree(kind: str) -> None:
     ) if kind not in ("functions and strings",) else None
 
 
+def test_a_state_prints_shapes() -> None:
+    """No numbers, which would be many, and a few entries of each container; also where arrays are traced or deleted."""
+    params = {"a": Layer(jnp.ones((2, 3)), None), "b": [jnp.ones(4), (jnp.ones(()),)]}
+    state = cx.chain(cx.trace(0.9), cx.from_optax(optax.trace(0.9))).init(params)
+    layers = "'a': Layer(weight=float32[2, 3], bias=None), 'b': [float32[4], (float32[])]"
+    links = f"{{'from_optax': TraceState(trace={{{layers}}}), 'trace': {{'trace': {{{layers}}}}}}}"
+    shown = f"State(step=int32[], links={links}, born={{}})"
+    assert repr(state) == shown
+    assert repr(jax.eval_shape(lambda: state)) == shown
+    seen = []
+    jax.eval_shape(lambda s: seen.append(repr(s)), state)
+    assert seen == [shown]
+    jax.tree.map(lambda x: x.delete(), state)
+    assert repr(state) == shown
+    many = cx.adam(1e-3).init({f"layer_{i}": {"bias": jnp.ones(()), "kernel": jnp.ones(())} for i in range(1000)})
+    assert len(repr(many)) < 2000
+    assert "... and 992 more" in repr(many)
+
+
 def test_float0_gradients_leave_integers_alone() -> None:
     """`jax.grad(..., allow_int=True)` gives float0 for integers."""
     params = {"w": jnp.ones(2), "i": jnp.arange(2)}
@@ -85,6 +104,35 @@ def test_a_missing_gradient_freezes_parameter_and_slots() -> None:
     chex.assert_trees_all_equal(moved["b"], params["b"])
     chex.assert_trees_all_equal(state.links["scale_by_adam"]["mu"]["b"], jnp.zeros(2))
     assert (moved["a"] != params["a"]).all()
+
+
+@pytest.mark.parametrize("name", ("SGD", "Adam"))
+def test_gradients_of_complex_parameters_are_conjugated(name: str, x64: None) -> None:
+    """With JAX's gradients conjugated the run is PyTorch's; as they are, they lead away from the minimum."""
+    torch = pytest.importorskip("torch")
+    rng = np.random.default_rng(0)
+    A, b, start = (rng.normal(size=shape) + 1j * rng.normal(size=shape) for shape in ((6, 4), 6, 4))
+    tx = cx.sgd(0.01, momentum=0.9) if name == "SGD" else cx.adam(0.01)
+    settings = {"momentum": 0.9} if name == "SGD" else {}
+    z = torch.nn.Parameter(torch.tensor(start))
+    optimizer = getattr(torch.optim, name)([z], lr=0.01, **settings)
+    for _ in range(20):
+        optimizer.zero_grad()
+        (torch.tensor(A) @ z - torch.tensor(b)).abs().square().sum().backward()
+        optimizer.step()
+
+    def loss(z: jax.Array) -> jax.Array:
+        return jnp.sum(jnp.square(jnp.abs(A @ z - b)))
+
+    def run(turned: Callable) -> jax.Array:
+        def step(carry: Any, _: None) -> tuple[Any, None]:
+            params, state = carry
+            return tx.step(params, state, jax.tree.map(turned, jax.grad(loss)(params))), None
+
+        return jax.lax.scan(step, (jnp.asarray(start), tx.init(jnp.asarray(start))), length=20)[0][0]
+
+    np.testing.assert_allclose(run(jnp.conj), z.detach().numpy(), rtol=1e-9)
+    assert loss(run(lambda g: g)) > loss(jnp.asarray(start))
 
 
 def test_double_precision(x64: None) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import keyword
 import operator
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, TypeVar, overload
 
 import jax
@@ -18,7 +18,7 @@ from .link import Leafwise, Link
 from .saving import VERSION_KEY
 from .storage import storage
 from .transformation import Transformation
-from .value import PlainKeyError, code, did_you_mean, fill, is_array, register, same
+from .value import PlainKeyError, code, did_you_mean, fill, here, is_array, register, same
 from .warning import warn
 
 T = TypeVar("T", bound=Transformation)
@@ -140,7 +140,7 @@ class chain(Transformation):
             new.append((name or _unused(own, [*self.names, *(n for n, _ in new)]), one))
         return self._edited(self._placed(list(self.links.items()), new, before, after))
 
-    def replace(self, name: str, link: Transformation | None = None, /, **fields: Any) -> chain:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def replace(self, name: str = "", link: Transformation | None = None, /, **fields: Any) -> chain:  # pyright: ignore[reportIncompatibleMethodOverride]
         """The chain with another link in a link's place, or with some of the link's fields changed.
 
         A link that had its type's name passes on the place but not the name. In the place of one link
@@ -150,6 +150,10 @@ class chain(Transformation):
         >>> cx.adam(1e-3).replace("scale_by_adam", b2=0.95)
         chain(scale_by_adam(b2=0.95), scale_by_lr(0.001))
         """
+        if not name:
+            calls = [" or ".join(_replacing("tx", self, {field: x})) for field, x in fields.items()]
+            known = f"one of {', '.join(self.names)}"
+            raise TypeError(f"replace needs the name of a link: {' and '.join(filter(None, calls)) or known}")
         old = self[name]
         if (link is None) == (not fields):
             raise TypeError("replace takes either another link or fields to change, such as b2=0.95")
@@ -319,8 +323,28 @@ def _parts(link: Any) -> list[tuple[str, Link]]:
         return list(link.links.items())
     if isinstance(link, type) and issubclass(link, Link):
         raise TypeError(f"a chain is made of links, got the class {link.__name__}: call it, {link.__name__}(...)")
-    remedy = "; wrap an Optax transformation in from_optax" if hasattr(link, "update") else ""
+    remedy = ""
+    if hasattr(link, "init"):
+        remedy = "; wrap an Optax transformation in from_optax"
+    elif isinstance(link, Mapping):
+        remedy = ": write chain(**links)"
+    elif isinstance(link, (list, tuple, Iterator)):
+        remedy = ": write chain(*links)"
     raise TypeError(f"a chain is made of links and chains, got {code(link)}{remedy}")
+
+
+def _replacing(where: str, tx: Transformation, fields: dict[str, Any]) -> Iterator[str]:
+    """Calls that change a field of a link in the chain that the code ``where`` is, or in one of those it holds."""
+    for name, link in tx.links.items():
+        known = [*link._static, *link._leaves]
+        given = ", ".join(f"{n}={code(x)}" for field, x in fields.items() for n in here(field, known)[:1])
+        of, at = (f"{name!r}, ", f"{where}[{name!r}]") if isinstance(tx, chain) else ("", where)
+        if given:
+            yield f"{where}.replace({of}{given})"
+        for field, inner in link.inner.items():
+            if field in known:
+                for call in _replacing(f"{at}.{field}", inner, fields):
+                    yield f"{where}.replace({of}{field}={call})"
 
 
 def _unused(name: str, taken: Iterable[str]) -> str:

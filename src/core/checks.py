@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+from jax.tree_util import all_leaves, tree_leaves
 
-from .hyper import by_path, pick
+from .hyper import by_path, not_a_scalar, pick
+from .state import State
 from .tree import dtype_of, flatten, is_trainable, shard_axes, show, widened
-from .value import PlainKeyError
+from .value import PlainKeyError, Value, did_you_mean, is_array, renamed
 from .warning import warn
 
 if TYPE_CHECKING:
@@ -20,26 +25,108 @@ REMEDY = "Carry it over with adopt(params, state), or begin anew with init(param
 """For a state of another chain."""
 
 
+INIT, STEP, UPDATE = "init(params)", "step(params, state, grads)", "update(grads, state, params)"
+
+AS_ARGUMENT = {"grad": "grads", "value_fn": "loss", "grad_fn": "jax.grad(loss)"}
+"""What a training loop passes as an extra argument, where that has another name there."""
+
+
+MEANT = {
+    "tx": "tx must be a chain or a link",
+    "state": "state must be what tx.init(params) or the last step returned",
+    "params": "params must be the tree of arrays to be trained",
+}
+"""What arguments of these names are for."""
+
+
+def check_roles(call: str, **given: Any) -> None:
+    """Raise unless the arguments named ``state``, and no others, are states, and one named ``tx`` is a chain."""
+    wrong = {
+        name: show(x)
+        for name, x in given.items()
+        if isinstance(x, State) != (name == "state") or (name == "tx" and not _is_chain(x))
+    }
+    if wrong:
+        name = next(name for name in ("state", "tx", *wrong) if name in wrong)
+        got = " and ".join(f"{what} as {name}" for name, what in wrong.items())
+        raise TypeError(f"`{call}` got {got}: {MEANT.get(name, MEANT['params'])}")
+
+
+def check_params(call: str, links: dict[str, Any], params: Any, **given: Any) -> None:
+    """Raise unless the links can make a state for these parameters. ``given`` is for `check_roles`."""
+    check_roles(call, params=params, **given)
+    if not _is_tree(params) or (_is_chain(params) and params.links == links):
+        raise TypeError(f"`{call}` got {show(params)} as params: {MEANT['params']}")
+    check_buffers(call, params=params)
+    for path, x in flatten(links).items():
+        if is_array(x) and x.ndim:
+            raise ValueError(not_a_scalar(path.replace("/", "."), x))
+
+
+def check_buffers(call: str, **given: Any) -> None:
+    """Raise for shapes in place of arrays, and for arrays that were donated."""
+    for name, tree in given.items():
+        for x in tree_leaves(tree):
+            if isinstance(x, Tracer):
+                continue
+            if isinstance(x, jax.ShapeDtypeStruct):
+                remedy = f"for the shapes of its result call jax.eval_shape(tx.{call.replace('(', ', ')}"
+                raise TypeError(
+                    f"`{call}` got a jax.ShapeDtypeStruct at {_path(tree, x)!r} of {name}, where it needs an array"
+                    + (f": {remedy}" if call in (INIT, STEP, UPDATE) else "")
+                )
+            if isinstance(x, jax.Array) and x.is_deleted():
+                raise RuntimeError(
+                    f"`{call}` got a deleted array at {_path(tree, x)!r} of {name}: it was donated to an earlier step, "
+                    "which has reused its memory. Go on with what that step returned, params, state = step(params, "
+                    "state, grads), or compile it by make_step(tx, donate=False)"
+                )
+
+
 def check_arguments(
     links: dict[str, Any], updates: Any, state: Any, params: Any, extra: dict[str, Any], *, apply: bool
 ) -> None:
     """Raise unless these links can work with these arguments."""
-    accepted = {argument: name for name, link in links.items() for argument in link.extra}
+    call = STEP if apply else UPDATE
+    check_roles(call, params=params, state=state, grads=updates)
+    check_extra(f"tx.{call}", links.items(), extra)
+    for name, link in links.items():
+        if link.role == "apply" and not apply:
+            raise TypeError(
+                f"Link {name!r} rounds the parameters itself: call {_with(f'tx.{STEP}', extra)} in place of update. "
+                "flax's TrainState calls update: there write params, opt_state = tx.step(ts.params, ts.opt_state, "
+                "grads), and ts.replace(step=ts.step + 1, params=params, opt_state=opt_state)"
+            )
+        if link.reads_params and params is None and updates is not None:
+            raise TypeError(f"Link {name!r} reads the parameters: call {_with(f'tx.{UPDATE}', extra)}")
+    check_entries(links, state, params)
+
+
+def check_extra(call: str, links: Iterable[tuple[str, Any]], extra: dict[str, Any]) -> None:
+    """Raise unless the extra arguments of a call are those that the links read."""
+    accepted = {argument: name for name, link in links for argument in link.extra}
     for argument in extra:
         if argument not in accepted:
             takes = f"accepts {', '.join(accepted)}" if accepted else "accepts none"
-            raise TypeError(f"Unknown extra argument {argument!r}: this chain {takes}")
-    for argument, name in accepted.items():
-        if argument not in extra:
-            raise TypeError(f"Link {name!r} reads {argument!r}: call update(grads, state, params, {argument}=...)")
-    for name, link in links.items():
-        if link.role == "apply" and not apply:
-            raise TypeError(f"Link {name!r} rounds the parameters itself: call step(params, state, grads), not update")
-    if params is None and updates is not None:
-        for name, link in links.items():
-            if link.reads_params:
-                raise TypeError(f"Link {name!r} reads the parameters: call update(grads, state, params).")
-    check_state(state)
+            hint = renamed(argument, accepted, extra[argument]) or did_you_mean(argument, accepted)
+            raise TypeError(f"Unknown extra argument {argument!r}{hint}; this chain {takes}")
+    missing = [argument for argument in accepted if argument not in extra]
+    if missing:
+        computed = {"value", "grad"} & {*missing}
+        how = ", with value, grads = jax.value_and_grad(loss)(params)" if computed else ""
+        raise TypeError(
+            f"Link {accepted[missing[0]]!r} reads {', '.join(map(repr, missing))}: call {_with(call, accepted)}{how}"
+        )
+
+
+def _with(call: str, extra: Iterable[str]) -> str:
+    """A call with these extra arguments, as a training loop has it."""
+    passed = "".join(f", {name}={AS_ARGUMENT.get(name, name)}" for name in extra)
+    return f"{call[:-1]}{passed})"
+
+
+def check_entries(links: dict[str, Any], state: State, params: Any) -> None:
+    """Raise unless the state is one of these links."""
     missing = [n for n, link in links.items() if n not in state.links and (link.slots or _keeps_state(link, params))]
     unknown = [n for n in state.links if n not in links]
     if missing or unknown:
@@ -49,6 +136,27 @@ def check_arguments(
         )
     for name, entry in state.links.items():
         _check_entry(name, links[name], entry)
+
+
+def check_pair(updates: Any, like: Any) -> None:
+    """Raise if gradients, which should be ``like`` this tree, came in a pair with the loss or with auxiliary data."""
+    if type(updates) is not tuple or len(updates) != 2 or like is None or _fits(updates, like):
+        return
+    for part, both, call in (
+        (updates[1], "value, grads", "jax.value_and_grad(loss)"),
+        (updates[0], "grads, aux", "jax.grad(loss, has_aux=True)"),
+    ):
+        if _fits(part, like):
+            raise TypeError(
+                f"The updates are a pair, as {call} returns it: write {both} = {call}(params), and pass grads alone"
+            )
+
+
+def _fits(tree: Any, like: Any) -> bool:
+    """Whether the leaves of two trees have the same shapes, but for leading axes."""
+    ours, theirs = flatten(tree), flatten(like)
+    shapes = [(np.shape(x), np.shape(y)) for x, y in zip(ours.leaves, theirs.leaves)]
+    return ours.treedef == theirs.treedef and all(x[len(x) - len(y) :] == y for x, y in shapes)
 
 
 def _check_entry(name: str, link: Any, entry: Any) -> None:
@@ -62,12 +170,6 @@ def _check_entry(name: str, link: Any, entry: Any) -> None:
             f"The state is not of this chain: link {name!r} keeps {', '.join(expected) or 'nothing'}, the state has "
             f"{found} under its name. {REMEDY}"
         )
-
-
-def check_state(state: Any) -> None:
-    """Raise unless this is the state of some chain."""
-    if not hasattr(state, "links") or not hasattr(state, "step"):
-        raise TypeError(f"The state must be what init(params) or the last update returned, got {show(state)}")
 
 
 def check_leaf(path: str, u: Any, p: Any, has_params: bool, examples: bool = False) -> bool:
@@ -159,3 +261,16 @@ def _keeps_state(link: Any, params: Any) -> bool:
         return False
     like = params if link.moves_params else widened(params)
     return bool(jax.tree.leaves(jax.eval_shape(link.init_tree, like)))
+
+
+def _is_tree(x: Any) -> bool:
+    """Whether ``x`` is a container, an array or a number."""
+    return x is not None and (not all_leaves([x]) or hasattr(x, "dtype") or isinstance(x, (int, float, complex)))
+
+
+def _is_chain(x: Any) -> bool:
+    return isinstance(x, Value) and hasattr(x, "links")
+
+
+def _path(tree: Any, leaf: Any) -> str:
+    return next(path for path, x in flatten(tree).items() if x is leaf)

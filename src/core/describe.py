@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 import unicodedata
+import warnings
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -12,11 +14,12 @@ import jax
 import jax.numpy as jnp
 
 from . import engine, order
-from .hyper import by_path
+from .hyper import by_path, pick
 from .schedule import Schedule
 from .storage import storage
 from .tree import flatten, is_trainable
 from .value import Value, code, is_array, make, same, shortest
+from .warning import ChainWarning
 
 if TYPE_CHECKING:
     from .link import Link
@@ -27,7 +30,8 @@ def describe(links: dict[str, Link], params: Any = None) -> str:
     rows = list(_rows(links))
     widths = [max((_width(row[i]) for row in rows), default=0) for i in range(2)]
     lines = [f"{_pad(row[0], widths[0])}  {_pad(row[1], widths[1])}   {row[2]}".rstrip() for row in rows]
-    return "\n".join([*lines, *_schedules(links), *_penalties(links), f"state: {_size(links, params)}"])
+    size = [f"state: {_size(links, params)}", *_unmoved(links, links, params)]
+    return "\n".join([*lines, *_schedules(links), *_penalties(links), *size])
 
 
 def _rows(links: dict[str, Link], indent: str = "") -> Iterator[tuple[str, str, str]]:
@@ -102,18 +106,69 @@ def _size(links: dict[str, Link], params: Any) -> str:
         like = jax.ShapeDtypeStruct((1000, 1000), jnp.float32)
         links = {name: _without_tables(link) for name, link in links.items()}
     try:
-        state = jax.eval_shape(lambda p: engine.init(links, p), like)
+        stored = _bytes(links, like)
     except Exception:
         if params is not None:
             raise
         return "depends on the parameters: call describe(params)"
     slots = sum(len(link.slots) for link in links.values())
-    stored = sum(math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(state.links))
     count = sum(math.prod(jnp.shape(x)) for x in flatten(like).leaves if is_trainable(x))
     each = stored / count if count else 0.0
     total = f", {stored:,} bytes in all" if params is not None else ""
     counted = "" if any(link.treewise for link in links.values()) else f"{slots} slot{'' if slots == 1 else 's'}, "
     return f"{counted}{each:.3g} bytes a parameter{total}"
+
+
+def _bytes(links: dict[str, Link], params: Any) -> int:
+    """How much the links keep for these parameters."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ChainWarning)  # which `init` has for what is in the tables
+        state = jax.eval_shape(lambda p: engine.init(links, p), params)
+    return sum(math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(state.links))
+
+
+def _unmoved(whole: dict[str, Link], links: dict[str, Link], params: Any) -> Iterator[str]:
+    """How much of the state is for parameters whose learning rate is 0, and a chain without it."""
+    flat = flatten(params)
+    if any(link.role == "decay_after" for link in links.values()):  # which moves them all the same
+        return
+    for name, link in links.items():
+        rate = getattr(link, "learning_rate", None) if link.role == "descend" else None
+        still = [is_trainable(p) and _is_zero(_entry(rate, path)) for path, p in flat.items()]
+        if any(still):
+            others = flat.build([None if s else p for s, p in zip(still, flat.leaves)])
+            if kept := _bytes(whole, params) - _bytes(whole, others):
+                instead = _frozen(links is whole, name, rate)
+                of_them = f"{kept:,} of these bytes belong to parameters whose learning rate is 0"
+                yield f"{of_them}; {instead} keeps none for them"
+        if getattr(link, "moves_params", False):  # so its chain sees the same parameters
+            for field in link.inner.keys() & {*link._leaves}:
+                yield from _unmoved(whole, link.inner[field].links, params)
+
+
+def _frozen(outside: bool, name: str, rate: Any) -> str:
+    """Code for ``tx`` with those parameters frozen whose ``rate``, that of its link ``name``, is 0."""
+    if not isinstance(rate, by_path) or all(_is_zero(x) for x in (*rate.entries, rate.default) if x is not None):
+        return "freeze()"
+    moving = {pattern: entry for pattern, entry in rate.table.items() if not _is_zero(entry)}
+    default = None if _is_zero(rate.default) else rate.default
+    tx = "tx"
+    if outside and len(moving) < len(rate.patterns):  # or a pattern would be left that decides for nothing
+        tx = f"tx.replace({name!r}, learning_rate={code(by_path(moving, default) if moving else default)})"
+    runs = [("|".join(run), zero) for zero, run in itertools.groupby(rate.patterns, lambda p: _is_zero(rate.table[p]))]
+    if rate.default is not None and runs[-1][1] == _is_zero(rate.default):
+        runs.pop()
+    shown = ", ".join(f"{pattern!r}: {'freeze()' if zero else tx}" for pattern, zero in runs)
+    rest = "" if rate.default is None else f", default={'freeze()' if _is_zero(rate.default) else tx}"
+    return f"partition(by_path({{{shown}}}{rest}))"
+
+
+def _entry(x: Any, path: str) -> Any:
+    return pick("learning_rate", x, path)[1] if isinstance(x, by_path) else x
+
+
+def _is_zero(x: Any) -> bool:
+    return isinstance(x, float) and x == 0
 
 
 def _without_tables(link: Link) -> Link:

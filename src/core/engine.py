@@ -16,7 +16,7 @@ from jax.core import Tracer
 from jax.interpreters.partial_eval import DynamicJaxprTracer
 from jax.tree_util import tree_leaves
 
-from .checks import as_parameter, check_arguments, check_leaf
+from .checks import STEP, as_parameter, check_arguments, check_buffers, check_leaf, check_pair, check_roles
 from .leaf import Frozen, added, freeze, is_elementwise, leaf_functions, less_shape
 from .offload import fetched, returned
 from .state import State
@@ -53,7 +53,7 @@ def update(links: Links, updates: Any, state: State, params: Any, extra: dict[st
 
 def step(links: Links, params: Any, state: State, grads: Any, extra: dict[str, Any]) -> tuple[Any, State]:  # noqa: D103
     if params is None and grads is not None:
-        raise TypeError("`step` moves the parameters: call step(params, state, grads)")
+        raise TypeError(f"`step` moves the parameters: call tx.{STEP}")
     return _walk(links, grads, state, params, extra, apply=True)
 
 
@@ -87,6 +87,7 @@ def apply_updates(params: Any, updates: Any) -> Any:
     are. Errors: ``TypeError`` where trees or shapes differ, with the path.
     """
     flat = flatten(params)
+    check_pair(updates, params)
     leaves = flat.line_up("The updates", updates)
     moves = [check_leaf(path, u, p, True) for path, u, p in zip(flat.paths, leaves, flat.leaves)]
     return flat.build([added(as_parameter(u, p), p) if m else p for m, u, p in zip(moves, leaves, flat.leaves)])
@@ -97,6 +98,7 @@ def make_step(tx: Transformation, *, donate: bool = True) -> Any:
 
     With ``donate`` the buffers of the parameters and the state that you pass are reused for those that
     you get back, and cannot be read afterwards. In a process forked after JAX has run, a step hangs: spawn processes.
+    Errors: those of `Transformation.update`, and ``RuntimeError`` for arrays that were donated before.
 
     >>> import chainax as cx
     >>> tx = cx.sgd(0.5)
@@ -104,7 +106,27 @@ def make_step(tx: Transformation, *, donate: bool = True) -> Any:
     >>> step(params, tx.init(params), jax.numpy.array(1.0))[0].item()
     0.5
     """
-    return jax.jit(tx.step, donate_argnums=(0, 1) if donate else ())
+    check_roles("make_step(tx)", tx=tx)
+    return _Step(jax.jit(tx.step, donate_argnums=(0, 1) if donate else ()))
+
+
+class _Step:
+    """A compiled step, whose error for arrays that were donated says which they are."""
+
+    compiled: Any = None
+
+    def __init__(self, compiled: Any) -> None:
+        self.compiled = compiled
+
+    def __call__(self, params: Any, state: State, grads: Any, **extra: Any) -> tuple[Any, State]:
+        try:
+            return self.compiled(params, state, grads, **extra)
+        except (RuntimeError, ValueError):
+            check_buffers(STEP, params=params, state=state, grads=grads)
+            raise
+
+    def __getattr__(self, name: str) -> Any:  # lower, trace
+        return getattr(self.compiled, name)
 
 
 def _walk(
@@ -113,6 +135,8 @@ def _walk(
     check_arguments(links, updates, state, params, extra, apply=apply)
     flat = flatten(updates if params is None else params)
     ps = [None] * len(flat.leaves) if params is None else flat.leaves
+    kept = (state.links[name][slot] for name, link in links.items() if not link.treewise for slot in link.slots)
+    check_pair(updates, next(kept, None) if params is None else params)
     us = flat.line_up("The updates", updates)
     examples = next((link.per_example for link in links.values()), False)
     moves = [check_leaf(path, u, p, params is not None, examples) for path, u, p in zip(flat.paths, us, ps)]

@@ -283,11 +283,29 @@ def chosen(links: Iterable[tuple[str, Any]], path: str) -> tuple[int, ...]:
 
 def check_hyper(where: str, x: Any, limits: Range) -> Any:
     """``x`` as a link stores it; raises unless it is a number in range, a schedule or a table of these."""
-    if isinstance(x, Mapping):
-        raise ValueError(f"`{where}`: for a number by path write by_path({code(x)}, default=...)")
+    if isinstance(x, Mapping) or (isinstance(x, (list, tuple)) and x):
+        raise ValueError(f"`{where}` must be a number, a schedule or a table, got a {type(x).__name__}{_of_tree(x)}")
     if isinstance(x, by_path):
         return x.map(lambda label, entry: check_hyper(f"{where}`: `{label}", entry, limits))
     return number_or_schedule(where, x, limits)
+
+
+def _of_tree(x: Any) -> str:
+    """What to write in place of a tree."""
+    flat = flatten(x)
+    if any(jnp.ndim(leaf) for leaf in flat.leaves if is_array(leaf)):
+        return " of arrays: parameters go to tx.init(params)"
+    if flat.leaves and all(isinstance(leaf, bool) or getattr(leaf, "dtype", None) == np.bool_ for leaf in flat.leaves):
+        return f" of booleans. In place of a mask write by_path({{'bias|norm': 0.0}}, default=0.1) or {BY_LEAF}"
+    numbers = isinstance(x, Mapping) and all(isinstance(leaf, (int, float)) for leaf in flat.leaves)
+    if not numbers or not 1 <= len(flat.leaves) <= 8:
+        return f": choose by path or shape with {BY_LEAF}"
+    if {*x} == {*flat.paths}:
+        return f": write by_path({code(x)}, default={code(next(iter(x.values())))})"
+    return f": write by_path({code({f'^{re.escape(path)}$': leaf for path, leaf in flat.items()})})"
+
+
+BY_LEAF = "by_leaf(params, lambda path, p: 0.1 if p.ndim > 1 else 0.0)"
 
 
 def evaluate(where: str, x: Any, count: Any, dtype: Any) -> Any:
@@ -307,7 +325,13 @@ def evaluate(where: str, x: Any, count: Any, dtype: Any) -> Any:
 def check_scalar(where: str, x: Any) -> None:
     """Raise if an array in a field is still a stack of values."""
     if x.ndim:
-        raise ValueError(
-            f"`{where}` must be a scalar where it is used, got {x.dtype}{list(x.shape)}: "
-            "map over a stack of values with jax.vmap(train, in_axes=(tx.axes(),))"
-        )
+        raise ValueError(not_a_scalar(where, x))
+
+
+def not_a_scalar(where: str, x: Any) -> str:
+    """The message for an array in a number's place."""
+    return (
+        f"`{where}` must be a scalar where it is used, got {x.dtype}{list(x.shape)}: for a number by path write "
+        "by_path({pattern: number}, default=number), and map over a stack of settings by "
+        "jax.vmap(train, in_axes=(tx.axes(),))(tx)"
+    )

@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 
+from .checks import check_roles
 from .state import State
 
 HOST = "pinned_host"
@@ -26,6 +27,7 @@ def offload(state: State) -> State:
     >>> state.links["scale_by_adam"]["mu"]["w"].sharding.memory_kind
     'pinned_host'
     """
+    check_roles("offload(state)", state=state)
 
     def put(x: jax.Array) -> jax.Array:
         for device in x.sharding.device_set:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
-from .checks import REMEDY, check_state
+from .checks import REMEDY
 from .hyper import by_path, evaluate, pick
 from .state import State
 from .tree import compute_dtype, dtype_of, flatten, is_trainable, widest
@@ -57,7 +57,6 @@ def _number(where: str, given: Any, state: State, params: Any) -> Any:
 
 def within(name: str, link: Link, state: Any, params: Any = None) -> Iterator[Inner]:
     """The chains that a link holds, with their parameters as it shows them, and ``None`` for none."""
-    check_state(state)
     look = getattr(link, "look", None)  # as those links have it that hold chains
     if look is None:
         return

@@ -6,12 +6,14 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from . import describe, engine, saving, telemetry
-from .checks import warn_of_unmatched
+from .checks import INIT, STEP, UPDATE, check_buffers, check_params, check_roles, warn_of_unmatched
 from .saving import Report
 from .state import State
+from .tree import show
 from .value import Value
 
 if TYPE_CHECKING:
@@ -35,6 +37,7 @@ class Transformation(Value):
 
         Warns (`ChainWarning`) of a `by_path` pattern that decides for no parameter.
         """
+        check_params(INIT, self.links, params)
         warn_of_unmatched(self.links, params)
         return engine.init(self.links, params)
 
@@ -49,6 +52,7 @@ class Transformation(Value):
         where), extra arguments that no link reads and those that are missing; ``KeyError`` for the
         state of another chain.
         """
+        check_buffers(UPDATE, grads=updates, state=state, params=params)
         return engine.update(self.links, updates, state, params, extra)
 
     def step(self, params: Any, state: State, grads: Any, **extra: Any) -> tuple[Any, State]:
@@ -63,7 +67,19 @@ class Transformation(Value):
         added up over the devices, random draws differ from part to part, and links that compute with
         a whole leaf, such as `scale_by_trust_ratio`, are refused with ``TypeError``. With ``check_vma=False`` the
         types show nothing: norms are those of the part, and draws are the same on all devices.
+
+        For a complex parameter, ``jax.grad`` returns the conjugate of the direction of ascent. Conjugate it for
+        `step` and `update`, and in ``grad_fn``; PyTorch's gradients are conjugated already. The argument ``grad``
+        of line searches is what JAX returns, and `minimize` conjugates by itself.
+
+        >>> import chainax as cx, jax.numpy as jnp
+        >>> tx, z = cx.sgd(0.5), jnp.array(3 + 4j)
+        >>> grads = jax.grad(lambda z: jnp.abs(z - 1j) ** 2)(z)
+        >>> params, _ = tx.step(z, tx.init(z), jax.tree.map(jnp.conj, grads))
+        >>> complex(params)  # the minimum, where sgd(0.5) is Newton's step
+        1j
         """
+        check_buffers(STEP, params=params, state=state, grads=grads)
         return engine.step(self.links, params, state, grads, extra)
 
     def lookahead(self, params: Any, state: State, **extra: Any) -> Any:
@@ -72,13 +88,16 @@ class Transformation(Value):
         With momentum this is Nesterov's look-ahead point θ − αμb, at which his gradient is taken:
         ``grads = grad(loss)(tx.lookahead(params, state))`` (Nesterov 1983; Sutskever et al. 2013).
         """
+        check_roles("lookahead(params, state)", params=params, state=state)
         return engine.lookahead(self.links, params, state, extra)
 
     def describe(self, params: Any = None) -> str:
         """The equations, hyperparameters, kind of weight decay and size of the state, as a table.
 
-        With ``params``, the state's size is that for these parameters; else for float32.
+        With ``params``, the state's size is that for these parameters; else for float32. It then says, too, how
+        much of it is for parameters whose learning rate is 0, and which chain with `freeze` has no state for them.
         """
+        check_roles("describe(params)", params=params)
         return describe.describe(self.links, params)
 
     def hyperparams(self, state: State, params: Any = None) -> dict[str, Any]:
@@ -95,6 +114,7 @@ class Transformation(Value):
         >>> numbers["add_decayed_weights"], numbers["scale_by_lr"]["learning_rate"].item()
         ({'weight_decay': {'bias': 0.0, 'default': 0.1}}, 0.75)
         """
+        check_roles("hyperparams(state, params)", state=state, params=params)
         return telemetry.hyperparams(self.links, state, params)
 
     # State that follows checkpoints, edited chains and growing models
@@ -104,6 +124,8 @@ class Transformation(Value):
 
         Errors: ``ValueError`` if two parameters have the same path, as ``{"a/b": x, "a": {"b": y}}`` have.
         """
+        check_roles("state_dict(state)", state=state)
+        check_buffers("state_dict(state)", state=state)
         return saving.state_dict(state)
 
     def load_state_dict(self, params: Any, arrays: Mapping[str, Any], *, strict: bool = True) -> tuple[State, Report]:
@@ -112,9 +134,17 @@ class Transformation(Value):
         Entries are found by link, slot and path, so links may have been swapped, inserted or removed
         in between. Arrays are converted to the dtype that the slot has here. What a stranger wrote is to be read by
         ``np.load(file, allow_pickle=False)``: a pickle runs any code.
+        With ``strict`` the shapes of the parameters will do, as of ``jax.eval_shape``.
 
         Errors: with ``strict``, ``KeyError`` unless all entries match; the message lists those that do not.
         """
+        call = "load_state_dict(params, arrays)"
+        if strict:  # then nothing is left as `init` makes it
+            params = jax.tree.map(_zeros, params)
+        check_params(call, self.links, params, arrays=arrays)
+        swapped = isinstance(params, Mapping) and "step" in params and "step" not in arrays
+        if swapped or not isinstance(arrays, Mapping):
+            raise TypeError(f"`{call}` got {show(arrays)} as arrays: give the dict that tx.state_dict(state) returned")
         return saving.load_state_dict(self, params, arrays, strict=strict)
 
     def adopt(self, params: Any, state: State) -> tuple[State, Report]:
@@ -122,6 +152,7 @@ class Transformation(Value):
 
         Bias corrections and first-step rules of fresh slots count from here; schedules count on.
         """
+        check_params("adopt(params, state)", self.links, params, state=state)
         return saving.adopt(self, params, state)
 
     def add_param_group(self, params: Any, state: State) -> State:
@@ -130,6 +161,7 @@ class Transformation(Value):
         Give the whole new tree. Parameters that were there keep their slots; new ones get fresh slots,
         which begin at this step, as those of a parameter group added to a PyTorch optimizer.
         """
+        check_params("add_param_group(params, state)", self.links, params, state=state)
         return saving.add_param_group(self, params, state)
 
     def axes(self) -> Any:
@@ -141,3 +173,10 @@ class Transformation(Value):
         [1.0, 2.0]
         """
         return jax.tree.map(lambda x: 0 if np.ndim(x) else None, self)
+
+
+def _zeros(x: Any) -> Any:
+    """An array in place of its shape."""
+    if not isinstance(x, jax.ShapeDtypeStruct):
+        return x
+    return jnp.zeros(x.shape, x.dtype, device=x.sharding)

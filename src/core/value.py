@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 import inspect
 import math
 import numbers
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar, dataclass_transform
+from typing import TYPE_CHECKING, Any, ClassVar, ParamSpec, Self, TypeVar, dataclass_transform
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +17,11 @@ import numpy as np
 from jax.core import Tracer
 from jax.tree_util import GetAttrKey, register_pytree_with_keys_class
 
+from .names import OTHER_NAMES
+
 T = TypeVar("T", bound="Value")
+P = ParamSpec("P")
+R = TypeVar("R")
 
 TYPES: dict[str, dict[str, type[Value]]] = {}
 """Every value class by its name and its module, which is how a stored configuration finds it again."""
@@ -149,7 +154,7 @@ class Value:
         known = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         for name in fields:
             if name not in known:
-                raise TypeError(unknown_field(type(self).__name__, name, known))
+                raise TypeError(unknown_field(type(self).__name__, name, known, fields[name]))
         return type(self)(**{**known, **fields})
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -220,7 +225,7 @@ def value(cls: type[T], **options: Any) -> type[T]:
     cls._static = tuple(f.name for f in fields if not f.metadata.get("leaf"))
     cls._numbers = tuple(f.name for f in fields if "range" in f.metadata)
     if "__init__" in cls.__dict__ and options.get("init", True):
-        cls.__init__ = _explaining_init(cls, cls.__init__)
+        cls.__init__ = explained(cls.__init__, cls.__name__)
         cls.__doc__ = _documented(cls)
     return register(cls)
 
@@ -330,11 +335,29 @@ def check_number(where: str, x: Any, limits: Range) -> Any:
     raise ValueError(f"`{where}` must be a number in {limits}, got {brief(x)}")
 
 
-def unknown_field(kind: str, name: str, known: Iterable[str]) -> str:
-    """The message for a field that a value does not have."""
+def unknown_field(kind: str, name: str, known: Iterable[str], *given: Any) -> str:
+    """The message for a field that a value does not have; ``given`` is what was passed for it, if that is known."""
     known = list(known)
-    hint, fields = did_you_mean(name, known), ", ".join(known) or "none"
-    return f"`{kind}` has no field {brief(name)}{hint}; its fields are {fields}"
+    hint = renamed(name, known, *given) or did_you_mean(name, known)
+    return f"`{kind}` has no field {brief(name)}{hint}; its fields are {', '.join(known) or 'none'}"
+
+
+def renamed(name: str, known: Iterable[str], *given: Any) -> str:
+    """What to write here for a name of another library's, or nothing."""
+    names = here(name, known)
+    if not names:
+        return next((f": {text}" for text in OTHER_NAMES.get(name, ()) if " " in text), "")
+    several = given and isinstance(given[0], (tuple, list))
+    if not given:
+        return f": here that is {', '.join(names)}"
+    pairs = zip(names, given[0] if several else given)
+    return f": write {', '.join(f'{n}={code(x)}' for n, x in pairs)}"
+
+
+def here(name: str, known: Iterable[str]) -> list[str]:
+    """Those of the known names that stand for ``name``, which may be another library's."""
+    known = list(known)
+    return [n for n in (name, *OTHER_NAMES.get(name, ())) if n in known]
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
@@ -343,22 +366,49 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     return f" (did you mean {close[0]!r}?)" if close else ""
 
 
-def _explaining_init(cls: type, init: Callable) -> Callable:
-    signature = inspect.signature(init)
-    names = list(signature.parameters)[1:]
+def explained(f: Callable[P, R], kind: str = "") -> Callable[P, R]:
+    """A function, or the ``__init__`` of the class ``kind``, with errors for wrong arguments that say what to write."""
+    signature = inspect.signature(f)
 
-    def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
-        for name in kwargs:
-            if name not in names:
-                raise TypeError(unknown_field(cls.__name__, name, names))
+    @functools.wraps(f)
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
-            signature.bind(self, *args, **kwargs)
+            signature.bind(*args, **kwargs)
         except TypeError as e:
-            raise TypeError(f"`{cls.__name__}({', '.join(names)})`: {e}") from None
-        init(self, *args, **kwargs)
+            name, parameters = kind or f.__name__, list(signature.parameters.values())[bool(kind) :]
+            names = [p.name for p in parameters]
+            wrong = _unknown(name, names, kwargs) or ("" if kind else _not_by_position(name, parameters, args, kwargs))
+            raise TypeError(wrong or f"`{name}({', '.join(names)})`: {e}") from None
+        return f(*args, **kwargs)
 
-    __init__.__signature__ = signature  # pyright: ignore[reportFunctionMemberAccess]
-    return __init__
+    return call
+
+
+def _unknown(name: str, names: list[str], kwargs: dict[str, Any]) -> str:
+    """What is wrong with a call that has arguments of other names."""
+    wrong = [
+        f"{given!r}{renamed(given, names, x) or did_you_mean(given, names)}"
+        for given, x in kwargs.items()
+        if given not in names
+    ]
+    has = f"; its arguments are {', '.join(names) or 'none'}"
+    return f"`{name}` has no argument {', and no argument '.join(wrong)}{has}" if wrong else ""
+
+
+def _not_by_position(name: str, parameters: list[inspect.Parameter], args: tuple, kwargs: dict[str, Any]) -> str:
+    """What is wrong with a call that has too many arguments without names."""
+    first = [p.name for p in parameters if p.kind is not p.KEYWORD_ONLY]
+    others = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
+    if len(args) <= len(first) or not others:
+        return ""
+    trained = isinstance(args[0], (Mapping, list, tuple))  # as PyTorch's optimizers take them
+    args = args[trained:]
+    more = [x for given in args[len(first) :] for x in (given if isinstance(given, tuple) else (given,))]
+    named = {**dict(zip(others, more)), **kwargs}
+    call = ", ".join([*map(code, args[: len(first)]), *(f"{n}={code(x)}" for n, x in named.items())])
+    takes = f"{', '.join(first)} by position, and the others by name" if first else "all arguments by name"
+    also = "; the parameters go to tx.init(params)" if trained else ""
+    return f"`{name}` takes {takes}: write {name}({call}){also}"
 
 
 def _documented(cls: type) -> str:

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 
 from ..core.at import At
+from ..core.checks import check_buffers, check_entries, check_extra, check_roles
 from ..core.hyper import Hyper, check_whole, evaluate, hyper, integer
 from ..core.link import Leafwise, slot_like, transform
-from ..core.tree import dtype_of, flatten, is_trainable, widest
+from ..core.offload import fetched, returned
+from ..core.state import State
+from ..core.transformation import Transformation
+from ..core.tree import cond, dtype_of, flatten, is_trainable, widest
 from ..core.value import Range, child, code
 from .guards import dynamic_loss_scale
-from .wrappers import Sometimes, all_links, begin
+from .wrappers import Sometimes, Wrapper, all_links, begin, movable, passed_on, restored
 
 
 @transform
@@ -26,7 +32,8 @@ class accumulate(Sometimes):
     before this link; a micro-batch that it refuses does not count.
 
     A parameter whose gradient is ``None`` at the last micro-batch is left alone. Extra arguments for
-    the chain are those of the last micro-batch.
+    the chain are those of the last micro-batch. Where the data end before the last micro-batch of a step,
+    `flush` takes it.
 
     >>> import jax, chainax as cx
     >>> tx, params = cx.accumulate(cx.sgd(1.0), every=2), jax.numpy.array(0.0)
@@ -97,6 +104,17 @@ class accumulate(Sometimes):
         share = 1 / jnp.where(state["weight"] > 0, state["weight"], 1.0)
         return _each(lambda u, s: None if u is None else s * share.astype(s.dtype), updates, state["sum"])
 
+    def closed(self, params: Any, state: dict[str, Any], extra: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        """The parameters and the state after a step on the mean of the micro-batches so far, if there are any."""
+        extra = passed_on(self.tx, SimpleNamespace(extra=extra), params)  # pyright: ignore[reportArgumentType]
+        _, mine = movable(params, params)
+        new, inner = cond(
+            (state["count"] > 0) & (state["weight"] > 0),
+            lambda: self.tx.step(mine, state["tx"], self.feed(mine, state), **extra),
+            lambda: (mine, state["tx"]),
+        )
+        return restored(new, params), {**state, "tx": inner, "count": jnp.zeros_like(state["count"])}
+
 
 def _each(f: Any, updates: Any, sums: Any) -> Any:
     """``f`` of update and sum, wherever there is a sum."""
@@ -141,3 +159,72 @@ class apply_every(Leafwise):
     def leaf(self, u, slot, p, out):
         s = slot.sum + u
         return jnp.where(out, s, 0.0), {"sum": jnp.where(out, 0.0, s)}
+
+
+def flush(tx: Transformation, params: Any, state: State, **extra: Any) -> tuple[Any, State]:
+    """Take the step that `accumulate` has pending, where the data end before its last micro-batch.
+
+    Returns the parameters and the state as if the last micro-batch had been the last of the ``every``: the chain
+    within takes its next step, on the mean of the micro-batches that are there. If there are none, nothing
+    changes. ``extra`` holds the arguments that this chain reads. The links before `accumulate` do not run. A
+    parameter that had no gradient is stepped with the gradient 0: `freeze` those that must not move.
+
+    `accumulate` may be held by other links, such as `partition` or `flatten`. It must be the last link of its
+    chain, and so must the link that holds it.
+
+    Errors: ``ValueError`` for a chain without `accumulate`; ``TypeError`` where it stands elsewhere, and for extra
+    arguments that are missing or unknown.
+
+    >>> import jax, chainax as cx
+    >>> tx, params = cx.accumulate(cx.sgd(1.0), every=3), jax.numpy.array(0.0)
+    >>> state = tx.init(params)
+    >>> for gradient in (3.0, 1.0, 2.0, 5.0, 7.0):
+    ...     params, state = tx.step(params, state, jax.numpy.array(gradient))
+    >>> params.item(), cx.flush(tx, params, state)[0].item()
+    (-2.0, -8.0)
+    """
+    call = "flush(tx, params, state)"
+    check_roles(call, tx=tx, params=params, state=state)
+    check_buffers(call, params=params, state=state)
+    check_entries(tx.links, state, params)
+    found = [link for _, link in all_links(tx) if isinstance(link, accumulate)]
+    if not found:
+        raise ValueError(f"`{call}`: no link of {code(tx)} is an accumulate, so no step is pending")
+    check_extra(call, (pair for link in found for pair in link.tx.links.items()), extra)
+    near = state._replace(links=fetched(state.links))
+    params, new = _flushed(tx, params, near, extra)
+    return params, new._replace(links=returned(new.links, state.links))
+
+
+def _flushed(tx: Transformation, params: Any, state: State, extra: dict[str, Any]) -> tuple[Any, State]:
+    """`flush` for one chain, and for those within, which `Wrapper.look` finds together with their parameters."""
+    holding = [n for n, link in tx.links.items() if any(isinstance(x, accumulate) for _, x in all_links(link))]
+    if not holding:
+        return params, state
+    name, link = next(reversed(tx.links.items()))
+    if holding != [name]:
+        raise TypeError(
+            f"`flush` needs {holding[0]!r} to end its chain, but {name!r} follows: put that into the chain that "
+            f"accumulates, accumulate(chain(..., {code(link)}), ...)"
+        )
+    if not isinstance(link, Wrapper) or not link.passes_updates:
+        raise TypeError(
+            f"`flush` cannot take a step for {name!r}, which changes the steps of its chain: write "
+            f"accumulate({name}(...), every)"
+        )
+    entry, inner = state.links[name], {}
+    if isinstance(link, accumulate):
+        params, entry = link.closed(params, entry, extra)
+
+    def within(tx: Transformation, its: Any, own: State) -> dict[str, Any]:
+        if its is not params and any(map(callable, extra.values())):
+            raise TypeError(
+                f"`flush` cannot pass a function of the parameters on to the chain in {name!r}, which sees them in "
+                "another form"
+            )
+        moved, inner[id(own)] = _flushed(tx, its, own, extra)
+        return {"params": moved}
+
+    moved = restored(link.look(within, params, entry)["params"], params)
+    params = jax.tree.map(lambda p, new: jnp.asarray(new, dtype_of(p)) if is_trainable(p) else p, params, moved)
+    return params, state._replace(links={**state.links, name: {k: inner.get(id(x), x) for k, x in entry.items()}})

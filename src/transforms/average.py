@@ -11,6 +11,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
+from ..core.checks import check_entries, check_roles
 from ..core.hyper import Hyper, hyper
 from ..core.link import Leafwise, transform
 from ..core.state import State
@@ -124,6 +125,8 @@ def read_average(tx: Transformation, params: Any, state: State, name: str | None
     >>> params.item(), cx.read_average(tx, params, state).item()
     (6.0, 5.0)
     """
+    check_roles("read_average(tx, params, state)", tx=tx, params=params, state=state)
+    check_entries(tx.links, state, params)
     found = search(tx, params, state, _average)
     if not found:
         raise PlainKeyError("the chain keeps no average of the parameters: append ema_params(0.999) to it")

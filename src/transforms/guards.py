@@ -133,7 +133,8 @@ class dynamic_loss_scale(Guard):
     """Divide by the scale of the loss, refuse steps that overflow, and adapt the scale. Stands first.
 
     Micikevicius et al. 2018, arXiv:1710.03740, section 3.2, by the rule of PyTorch's GradScaler. Take the
-    gradient of ``loss * loss_scale(state)``, with the loss in float32.
+    gradient of ``loss * loss_scale(state)``, with the loss in float32. Only `sharpness_aware` comes before it;
+    its ``grad_fn`` then returns gradients of the scaled loss too.
     """
 
     init_scale: Number = number("the first scale", default=2.0**16, symbol="s₀", low=0.0)

@@ -18,10 +18,12 @@ import jax
 import jax.numpy as jnp
 
 from ..core.chain import chain
+from ..core.checks import check_entries, check_roles
 from ..core.hyper import Hyper, check_whole, hyper, integer, whole
 from ..core.link import Link, Treewise, transform
 from ..core.numerics import sqrt
 from ..core.state import State
+from ..core.tree import show
 from ..core.value import Range, code, static
 from .vector import Space, Vector, add, conj, dot
 
@@ -268,6 +270,9 @@ def value_and_grad_from_state(
     >>> [round(x, 3) for x in params.tolist()]
     [3.0, 3.0]
     """
+    _check_function(value_fn)
+    check_roles("value_and_grad_from_state(tx, value_fn, params, state)", tx=tx, params=params, state=state)
+    check_entries(tx.links, state, params)
     name, link = next(reversed(tx.links.items()), ("", None))
     if not isinstance(link, LineSearch) or "grad" not in state.links[name]:
         return _value_and_grad(value_fn, params)
@@ -282,6 +287,11 @@ def value_and_grad_from_state(
 def _value_and_grad(value_fn: Callable[[Any], jax.Array], params: Any) -> tuple[jax.Array, Any]:
     space = Space(params)
     return jax.value_and_grad(lambda movable: value_fn(space.whole(movable)))(space.movable())
+
+
+def _check_function(value_fn: Any) -> None:
+    if not callable(value_fn):
+        raise TypeError(f"`value_fn` must be a function of the parameters, got {show(value_fn)}")
 
 
 class Minimum(NamedTuple):
@@ -314,6 +324,8 @@ def minimize(
     >>> [round(x, 3) for x in found.params.tolist()]
     [1.0, 1.0]
     """
+    _check_function(value_fn)
+    check_roles("minimize(tx, value_fn, params)", tx=tx, params=params)
     space, limit = Space(params), integer(check_whole("minimize.max_steps", max_steps, Range(low=0.0)))
 
     def f(movable: Any) -> jax.Array:

@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 import jax.numpy as jnp
 
+from ..core.checks import check_entries, check_roles
 from ..core.hyper import by_path, evaluate
 from ..core.link import Link, transform
 from ..core.state import State
@@ -115,6 +116,8 @@ def schedule_free_eval_params(tx: Transformation, params: Any, state: State, nam
     >>> params.item(), cx.schedule_free_eval_params(tx, params, state).item()
     (0.125, 0.25)
     """
+    check_roles("schedule_free_eval_params(tx, params, state)", tx=tx, params=params, state=state)
+    check_entries(tx.links, state, params)
     found = search(tx, params, state, _mean)
     if not found:
         raise PlainKeyError("no schedule_free link moves the parameters, so there is no mean: see schedule_free(chain)")

@@ -21,6 +21,19 @@ class sharpness_aware(Treewise):
 
     First in a chain. ``update`` and ``step`` must be given ``grad_fn``, the gradient of the loss on the
     same batch, as a function of the parameters.
+
+    `dynamic_loss_scale` comes second. Both gradients are then of the scaled loss, which does not change
+    the direction uphill, and an overflow in either refuses the step:
+
+    >>> import chainax as cx
+    >>> def loss(params):
+    ...     return jnp.sum(jnp.square(params))
+    >>> tx, params = cx.chain(cx.sharpness_aware(), cx.dynamic_loss_scale(), cx.sgd(0.1)), jnp.ones(3)
+    >>> state = tx.init(params)
+    >>> grad_fn = jax.grad(lambda params: loss(params) * cx.loss_scale(state))
+    >>> params, state = tx.step(params, state, grad_fn(params), grad_fn=grad_fn)
+
+    In the other order ``grad_fn`` must return unscaled gradients, and their overflow goes unnoticed.
     """
 
     rho: Hyper = hyper("ρ", "how far to go uphill", default=0.05)

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from ..core.checks import check_roles
 from ..core.hyper import compiled
 from ..core.link import Scaling, transform
 from ..core.numerics import sqrt
@@ -139,6 +140,7 @@ def recorded(tx: Transformation, state: State, by: str | Mapping[str, str] | Non
     >>> jax.tree.map(float, cx.recorded(tx, state, {r"layer_(\\d+)": r"\\1"})["record"]["norm"])
     {'0': 3.0, '1': 4.0}
     """
+    check_roles("recorded(tx, state)", tx=tx, state=state)
     if not (by is None or by == "path" or isinstance(by, Mapping)):
         raise ValueError(f"`recorded` takes by='path', a table {{pattern: group}} or None, got {code(by)}")
     found = {}
