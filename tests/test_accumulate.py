@@ -327,7 +327,8 @@ def test_a_flush_reads_what_the_chain_reads() -> None:
     given = {"value": 1.0, "grad_fn": lambda p: 2 * p}
     _, state = tx.step(params, tx.init(params), params, **given)
     moved, _ = cx.flush(tx, params, state, grad_fn=given["grad_fn"])
-    expected, _ = tx["accumulate"].tx.step(params, tx["accumulate"].tx.init(params), params, grad_fn=given["grad_fn"])
+    base: Any = tx["accumulate"]
+    expected, _ = base.tx.step(params, base.tx.init(params), params, grad_fn=given["grad_fn"])
     np.testing.assert_array_equal(moved, expected)
 
 

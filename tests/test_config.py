@@ -101,16 +101,11 @@ ATTACKS: dict[str, tuple[Any, str]] = {
         for number in (10**12, 10**30)
         for kind, field, fields in (
             ("scale_by_lbfgs", "memory_size", {}),
-            ("scale_by_sophia", "update_interval", {}),
-            ("scale_by_zoom_linesearch", "max_linesearch_steps", {}),
-            ("skip_nonfinite", "max_consecutive", {}),
-            ("accumulate", "every", {"tx": {"type": "scale", "step_size": 1.0}}),
-            ("scale_by_galore", "update_proj_gap", {"tx": {"type": "scale", "step_size": 1.0}}),
             ("int8", "block", {}),
             ("multiplicative_schedule", "transition_steps", {"init_value": 1.0, "factor": 1.0}),
         )
     },
-    **{f"{kind}.seed": ({"chainax": 1, "type": kind, "seed": 10**30}, "at most, got ") for kind in ("add_noise",)},
+    "a seed of 100 bits": ({"chainax": 1, "type": "add_noise", "seed": 10**30}, "give an int of 64 bits"),
 }
 
 
@@ -274,7 +269,7 @@ def test_whole_numbers_are_bounded_where_they_are_computed_with() -> None:
     for cls, link in links.items():
         for field in cls._static:
             given = getattr(link, field)
-            if type(given) is not int and (cls, field) != (cx.skip_nonfinite, "max_consecutive"):
+            if type(given) is not int:
                 continue
             for number in (10**4, 2**31 - 1, 2**31, 10**12, 10**30):
                 tried += 1
@@ -284,21 +279,21 @@ def test_whole_numbers_are_bounded_where_they_are_computed_with() -> None:
                     continue
                 state = jax.eval_shape(changed.init, PARAMS)
                 assert sum(x.size for x in jax.tree.leaves(state)) < 10**8, (cls, field, number)
-    assert tried > 50
+    assert tried > 25
 
 
 # Types that share a name
 
 
 def module(name: str, default: float) -> Any:
-    """A module of somebody's that defines the links `squash` and `scale`, a schedule `float`, and nothing else."""
+    """A module of somebody's that defines the links `soft_clip` and `scale`, a schedule `float`, and nothing else."""
     made = types.ModuleType(name)
     sys.modules[name] = made
     source = f"""
 import chainax as cx
 
 @cx.transform
-class squash(cx.Leafwise):
+class soft_clip(cx.Leafwise):
     "Bound every coordinate."
     bound: cx.Hyper = cx.hyper("b", "bound", default={default})
     equation = "u ← min(u, b)"
@@ -306,7 +301,7 @@ class squash(cx.Leafwise):
         return u
 
 @cx.transform
-class scale(squash):
+class scale(soft_clip):
     "Not chainax's."
 
 @cx.value
@@ -333,26 +328,35 @@ def shared_names() -> Any:
 def test_types_may_share_a_name(shared_names: Any) -> None:
     """Each comes back as itself, and chainax's under its bare name, as it always did."""
     one, two = shared_names
-    for tx in (one.squash(), two.squash(), one.scale(3.0), cx.scale(0.5), cx.scale(one.float()), cx.scale(two.float())):
+    for tx in (
+        one.soft_clip(),
+        two.soft_clip(),
+        one.scale(3.0),
+        cx.scale(0.5),
+        cx.scale(one.float()),
+        cx.scale(two.float()),
+    ):
         config = json.loads(json.dumps(cx.to_config(cx.chain(tx))))
         (back,) = cx.from_config(config)
         assert type(back) is type(tx)
         assert back == tx
     assert cx.to_config(cx.scale(0.5))["type"] == "scale"
-    assert cx.to_config(two.squash())["type"] == "theirs.two.squash"
-    assert [vars(link)["bound"] for link in cx.chain(one.squash(), two.squash())] == [1.0, 2.0]
-    with pytest.raises(ValueError, match=re.escape("the type 'squash' may be theirs.one.squash or theirs.two.squash")):
-        cx.from_config({"chainax": 1, "type": "squash"})
-    with pytest.raises(ValueError, match=re.escape("unknown type 'theirs.three.squash'")):
-        cx.from_config({"chainax": 1, "type": "theirs.three.squash"})
+    assert cx.to_config(two.soft_clip())["type"] == "theirs.two.soft_clip"
+    assert [vars(link)["bound"] for link in cx.chain(one.soft_clip(), two.soft_clip())] == [1.0, 2.0]
+    with pytest.raises(
+        ValueError, match=re.escape("the type 'soft_clip' may be theirs.one.soft_clip or theirs.two.soft_clip")
+    ):
+        cx.from_config({"chainax": 1, "type": "soft_clip"})
+    with pytest.raises(ValueError, match=re.escape("unknown type 'theirs.three.soft_clip'")):
+        cx.from_config({"chainax": 1, "type": "theirs.three.soft_clip"})
 
 
 def test_an_unshared_name_stays_bare(shared_names: Any) -> None:
     """As configurations were written before, so that a type may move to another module."""
     _, two = shared_names
-    value.TYPES["squash"].pop("theirs.one")
-    assert cx.to_config(two.squash()) == {"chainax": 1, "type": "squash", "bound": 2.0}
-    assert cx.from_config({"chainax": 1, "type": "squash", "bound": 2.0}) == two.squash()
+    value.TYPES["soft_clip"].pop("theirs.one")
+    assert cx.to_config(two.soft_clip()) == {"chainax": 1, "type": "soft_clip", "bound": 2.0}
+    assert cx.from_config({"chainax": 1, "type": "soft_clip", "bound": 2.0}) == two.soft_clip()
 
 
 # Arrays

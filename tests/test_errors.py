@@ -315,7 +315,7 @@ MISTAKES: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "a length that is no whole number": (
         lambda: cx.accumulate(cx.sgd(0.1), jnp.array(2.5)),
         ValueError,
-        "`accumulate.every` must be a whole number, got 2.5",
+        "`accumulate.every` must be a whole number, got jnp.float32(2.5)",
     ),
     "a stack of lengths without vmap": (
         lambda: cx.accumulate(cx.sgd(0.1), jnp.arange(1, 3)).step(
@@ -589,7 +589,7 @@ MISTAKES: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "a stack of seeds without vmap": (
         lambda: cx.chain(cx.add_noise(seed=jnp.arange(3))).update(PARAMS, EMPTY),
         ValueError,
-        "`add_noise.seed` must be a scalar where it is used, got int32[3]: map over a stack of values with jax.vmap",
+        "`add_noise.seed` must be a scalar where it is used, got int32[3]: for a number by path write by_path(",
     ),
     "config: a key": (
         lambda: cx.to_config(cx.noisy_sgd(0.1, seed=jax.random.key(0))),
@@ -599,7 +599,7 @@ MISTAKES: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "part of a step": (
         lambda: cx.minimize(cx.sgd(0.1), jnp.sum, jnp.ones(2), max_steps=2.5),  # pyright: ignore[reportArgumentType]
         ValueError,
-        "`minimize.max_steps` must be a whole number, got 2.5",
+        "`minimize.max_steps` must be a whole number, got jnp.float32(2.5)",
     ),
     "half a refusal": (
         lambda: cx.skip_nonfinite(2.5),
@@ -710,7 +710,7 @@ MISTAKES: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
         lambda: cx.adamw(lr=1e-3, betas=(0.8, 0.9)),
         TypeError,
         "`adamw` has no argument 'lr': write learning_rate=0.001, and no argument 'betas': write b1=0.8, b2=0.9; its "
-        "arguments are learning_rate, b1, b2, eps, weight_decay",
+        "arguments are learning_rate, b1, b2, eps, eps_root, weight_decay",
     ),
     "another library's name in replace": (
         lambda: TX.replace("scale_by_lr", lr=0.1),
@@ -1120,7 +1120,7 @@ def test_what_stands_for_an_argument_runs(code: str) -> None:
 ORDERS: dict[str, tuple[Callable[[], Any], str]] = {
     "decay after the sign flip": (
         lambda: TX.move("add_decayed_weights", after="scale_by_lr"),
-        "move it before 'scale_by_lr', or use decay_after_step",
+        "move 'add_decayed_weights' before 'scale_by_lr', or use decay_after_step",
     ),
     "two learning rates": (
         lambda: cx.chain(cx.sgd(0.1), cx.scale_by_lr(0.1)),
@@ -1132,11 +1132,11 @@ ORDERS: dict[str, tuple[Callable[[], Any], str]] = {
     ),
     "a preconditioner after the descent": (
         lambda: TX.move("scale_by_adam", after="scale_by_lr"),
-        "normalizes the learning rate away: move it before 'scale_by_lr'",
+        "normalizes the learning rate away: move 'scale_by_adam' before 'scale_by_lr'",
     ),
     "decay of the step before there is one": (
         lambda: cx.chain(cx.decay_after_step(0.1), cx.scale_by_lr(0.1)),
-        "move it after 'scale_by_lr', or use add_decayed_weights",
+        "move 'decay_after_step' after 'scale_by_lr', or use add_decayed_weights",
     ),
     "a pattern that decides for nothing": (
         lambda: cx.adamw(1e-3, weight_decay=cx.by_path({"biass": 0.0}, default=0.1)).init(PARAMS),

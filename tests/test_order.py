@@ -32,7 +32,7 @@ LINK_OF: dict[str, cx.Link] = {
     "align": cx.cautious(),
     "scale": cx.scale(2.0),
     "descend": cx.scale_by_lr(0.1),
-    "search": cx.scale_by_backtracking_linesearch(max_learning_rate=4.0, store_grad=True),
+    "search": cx.scale_by_backtracking_linesearch(5, decrease_factor=0.4, max_learning_rate=4.0, store_grad=True),
     "decay_after": cx.decay_after_step(1e-5),
     "project": cx.keep_params_nonnegative(),
     "average": cx.ema_params(0.0),
@@ -218,12 +218,17 @@ PROMISES: dict[str, Callable[[Any], bool]] = {
 }
 
 
+LATE = ("search", "decay_after", "project", "average")  # roles that stand behind a descent
+
+
 def chains(first: str, second: str) -> Iterator[tuple[list[str], Any]]:
-    """The two links in this order with a descent in front of them, between them and behind them, if they lack one."""
-    places = [[first, second]]
-    if "descend" not in places[0]:
-        places = [[*places[0][:i], "descend", *places[0][i:]] for i in range(3)]
-    for names in places:
+    """The two links in this order, with a descent where it belongs; with two, if this order has no such place."""
+    late = [LINK_OF[name].role in LATE for name in (first, second)]
+    places = {(False, False): (2,), (False, True): (1,), (True, True): (0,), (True, False): (0, 2)}[late[0], late[1]]
+    pairs = [[first, second]]
+    if "descend" not in pairs[0]:
+        pairs = [[*pairs[0][:i], "descend", *pairs[0][i:]] for i in places]
+    for names in pairs:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield names, cx.chain(*(LINK_OF[name] for name in names))

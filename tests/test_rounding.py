@@ -10,6 +10,7 @@ import numpy as np
 import optax
 import pytest
 from chainax.core.rounding import precise, rounded, stochastic
+from jax.extend.core import Literal
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -226,7 +227,7 @@ def without_pairs_of_conversions(f: Any, *args: Any) -> Any:
         env = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*consts, *args]))
 
         def read(v: Any) -> Any:
-            return v.val if isinstance(v, jax.extend.core.Literal) else env[v]
+            return v.val if isinstance(v, Literal) else env[v]
 
         for e in jaxpr.eqns:
             values = [read(v) for v in e.invars]

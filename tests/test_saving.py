@@ -304,7 +304,7 @@ def test_a_foreign_state_with_a_count_cannot_take_a_parameter_in() -> None:
         state = tx.init(p)._replace(step=jnp.array(3, jnp.int32))
         if refused:
             with pytest.raises(
-                KeyError, match=r"begin with tx\.init\(params\), give the new ones a chain of their own"
+                KeyError, match=r"'from_optax' cannot follow these parameters, since what it keeps of the whole tree"
             ):
                 tx.add_param_group(grown, state)
         else:

@@ -69,7 +69,7 @@ def test_state_loads_and_goes_on(version: str, name: str, tmp_path: pathlib.Path
     with zipfile.ZipFile(FOLDER / version / f"{name}.orbax.zip") as file:
         file.extractall(tmp_path / "state")
     with ocp.StandardCheckpointer() as checkpointer:
-        bare = flax.serialization.msgpack_restore(stored), checkpointer.restore(tmp_path / "state")
+        bare: Any = flax.serialization.msgpack_restore(stored), checkpointer.restore(tmp_path / "state")
         for nested in bare:
             chex.assert_trees_all_equal(tx.load_state_dict(p, {**nested, "chainax": int(version)})[0], state)
         if not report.missing:  # then the state has the form that it had

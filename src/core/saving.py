@@ -66,7 +66,7 @@ def load_state_dict(  # noqa: D103
     arrays = _flat(arrays)
     version = _version(arrays)
     arrays.pop(VERSION_KEY, None)
-    state, report, newer = _load(tx, params, arrays, trusted=False)
+    state, report, newer, _ = _load(tx, params, arrays, trusted=False)
     missing = [name for name in report.missing if version == VERSION or name not in newer]
     if strict and (missing or report.unexpected or report.mismatched):
         raise PlainKeyError(
@@ -83,17 +83,19 @@ def _flat(arrays: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def adopt(tx: Transformation, params: Any, state: State) -> tuple[State, Report]:  # noqa: D103
-    return _load(tx, params, _named(state), trusted=True)[:2]
+    loaded = _load(tx, params, _named(state), trusted=True)
+    return loaded.state, loaded.report
 
 
 def add_param_group(tx: Transformation, params: Any, state: State) -> State:  # noqa: D103
-    adopted, report = adopt(tx, params, state)
-    if report.mismatched:
+    loaded = _load(tx, params, _named(state), trusted=True)
+    if loaded.lost:
         raise PlainKeyError(
-            "the state cannot follow these parameters: begin with tx.init(params), give the new ones a chain of their "
-            f"own by partition, or take the loss by tx.adopt(params, state): {_listed(report.mismatched)}"
+            f"{', '.join(map(repr, loaded.lost))} cannot follow these parameters, since what it keeps of the whole "
+            "tree does not fit them: begin with tx.init(params), give the new parameters a chain of their own by "
+            "partition, or let the link begin anew by tx.adopt(params, state)"
         )
-    return adopted
+    return loaded.state
 
 
 def _version(arrays: Mapping[str, Any]) -> int:
@@ -104,13 +106,17 @@ def _version(arrays: Mapping[str, Any]) -> int:
     return int(version)
 
 
-def _load(
-    tx: Transformation, params: Any, arrays: Mapping[str, Any], *, trusted: bool
-) -> tuple[State, Report, set[str]]:
-    """The state, the report, and the entries that the states of earlier versions lack.
+class _Loaded(NamedTuple):
+    state: State
+    report: Report
+    newer: set[str]
+    """The entries that the states of earlier versions lack."""
+    lost: list[str]
+    """The links that would lose what they keep of the whole tree."""
 
-    Unless ``trusted``, numbers are looked at too.
-    """
+
+def _load(tx: Transformation, params: Any, arrays: Mapping[str, Any], *, trusted: bool) -> _Loaded:
+    """What can be made of the arrays. Unless ``trusted``, their numbers are looked at too."""
     fresh = engine.init(tx.links, params)
     news, treedef = _named(fresh), jax.tree.structure(fresh)
     parts = list(_parts(tx, params, fresh, jax.tree.unflatten(treedef, list(news))))
@@ -131,15 +137,14 @@ def _load(
             report.mismatched.append(f"{name} ({problem})")
         else:
             loaded[name] = _owned(arrays[name], new)
-    for part in parts:
-        _settle(part, news, loaded, report, trusted=trusted)
+    lost = [part.link_name for part in parts if _settle(part, news, loaded, report, trusted=trusted)]
     report.matched.extend(name for name in loaded if name in arrays)
     births = _births(parts, loaded, arrays, report)
     known = {*news, *report.matched}
     report.unexpected.extend(name for name in arrays if name not in known)
     state = jax.tree.unflatten(treedef, [loaded.get(name, new) for name, new in news.items()])
     newer = {name for part in parts for slot in part.link.absent for name in part.names(slot)}
-    return _with_births(state, births), report, newer
+    return _Loaded(_with_births(state, births), report, newer, list(dict.fromkeys(lost)))
 
 
 # What belongs together
@@ -175,9 +180,9 @@ def _parts(
     for name, link in tx.links.items():
         if name not in state.links:
             continue
-        entry, rest = names.links[name], dict(enumerate([names.links[name]]))
-        if isinstance(entry, dict):
-            rest = {key: x for key, x in entry.items() if key not in link.slots}
+        entry = names.links[name]
+        whole = entry if isinstance(entry, dict) else {"": entry}
+        rest = {key: x for key, x in whole.items() if key not in link.slots}
         for key, chain, its, own in within(name, link, state, params):
             there = f"{prefix}{'links/' if prefix else ''}{name}/{key}/"
             yield from _parts(chain, its, own, rest.pop(key), (*place, (name, key)), there)
@@ -205,8 +210,12 @@ def _check_joined(parts: list[_Part], arrays: Iterable[str]) -> None:
                 )
 
 
-def _settle(part: _Part, news: Mapping[str, Any], loaded: dict[str, Any], report: Report, *, trusted: bool) -> None:
-    """Keep a part's slots all or none: means without their mean squares would take steps of another length."""
+def _settle(part: _Part, news: Mapping[str, Any], loaded: dict[str, Any], report: Report, *, trusted: bool) -> bool:
+    """Keep a part's slots all or none: means without their mean squares would take steps of another length.
+
+    Returns whether something was given up that belongs to the whole tree.
+    """
+    before = len(loaded)
 
     def drop(names: Iterable[str], why: str) -> None:
         report.mismatched.extend(f"{name} ({why})" for name in names if loaded.pop(name, None) is not None)
@@ -225,6 +234,7 @@ def _settle(part: _Part, news: Mapping[str, Any], loaded: dict[str, Any], report
             loaded |= {name: jnp.copy(loaded[like]) for name, like in zip(names, copies)}
         elif slot not in part.link.absent:
             drop(jax.tree.leaves(part.slots), f"it goes with {slot!r}, which is not there")
+    return part.path is None and len(loaded) < before
 
 
 def _births(
@@ -238,7 +248,7 @@ def _births(
             links.setdefault((part.place, part.link_name), []).append(part)
     for (place, link), own in links.items():
         prefix, born = own[0].prefix, births.setdefault(place, {})
-        step = loaded.get(f"{prefix}step")
+        step: Any = loaded.get(f"{prefix}step")
         has_run = step is not None and (isinstance(step, Tracer) or int(step) > 0)
         carried = {part.path for part in own if any(name in loaded for name in jax.tree.leaves(part.slots))}
         # One birth for the whole link where nothing came over, else one for each parameter.
@@ -254,7 +264,7 @@ def _births(
                 else:
                     report.matched.append(stored)
                     born[key] = _owned(arrays[stored], COUNT)
-            elif has_run and path not in carried and (path or not carried):
+            elif step is not None and has_run and path not in carried and (path or not carried):
                 born[key] = jnp.copy(step)  # a step that donates its state gives each buffer away once
     return births
 
@@ -304,9 +314,10 @@ def _odd_numbers(given: Any, like: Any, least: float, *, endless: bool = False) 
 def _odd_codes(part: _Part, slot: str, loaded: Mapping[str, Any]) -> str:
     """What codes and scales stand for that no step can have stored; nothing if all is good, or there are no codes."""
     codes = part.slots[slot]
-    if not isinstance(codes, dict) or part.path is None or part.link.treewise or part.link.formats is None:
+    formats = getattr(part.link, "formats", None)
+    if not isinstance(codes, dict) or part.path is None or formats is None:
         return ""
-    form, signed = part.link.formats.of(slot, part.path), slot not in part.link.nonnegative
+    form, signed = formats.of(slot, part.path), slot not in part.link.nonnegative
     kept = {key: loaded[name] for key, name in codes.items()}
     if form is None or any(isinstance(x, Tracer) for x in kept.values()):
         return ""

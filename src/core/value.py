@@ -288,7 +288,7 @@ def each(check: Callable[[str, Any, Range], Any]) -> Callable[[str, Any, Range],
 
 def shortest(x: Any) -> Any:
     """A scalar array as the shortest Python number that gives it again in its dtype; all else as it is."""
-    if not is_array(x) or isinstance(x, Tracer) or x.ndim:
+    if not is_array(x) or isinstance(x, Tracer) or x.ndim or is_key(x):
         return x
     return type(x.item())(str(np.asarray(x)[()]))
 
