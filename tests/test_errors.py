@@ -599,7 +599,7 @@ MISTAKES: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "part of a step": (
         lambda: cx.minimize(cx.sgd(0.1), jnp.sum, jnp.ones(2), max_steps=2.5),  # pyright: ignore[reportArgumentType]
         ValueError,
-        "`minimize.max_steps` must be a whole number, got jnp.float32(2.5)",
+        "`minimize.max_steps` must be a whole number, got 2.5",
     ),
     "half a refusal": (
         lambda: cx.skip_nonfinite(2.5),

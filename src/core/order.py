@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from .value import code, same
+from .warning import warn
 
 if TYPE_CHECKING:
     from .link import Link
@@ -196,15 +197,19 @@ def _fixing(names: list[str], tags: list[set[str]], i: int) -> str | None:
     return None
 
 
-def climbs(links: dict[str, Link]) -> bool:
-    """Whether a chain of several links surely has none that turns the update downhill."""
+def warn_of_ascent(links: dict[str, Link]) -> None:
+    """Warn of a chain whose steps are uphill: several links, and surely none that turns the update downhill."""
     roles = _roles(links)
     unknown = any(
         (link.treewise and role == "other")
         or (role == "scale" and not isinstance(getattr(link, "step_size", 1.0), float))
         for link, role in zip(links.values(), roles)
     )
-    return len(links) > 1 and not unknown and "descend" not in roles
+    if len(links) > 1 and not unknown and "descend" not in roles:
+        warn(
+            f"no link of {' → '.join(links)} turns the update downhill, so `step` adds gradients and climbs: "
+            "append scale_by_lr(rate), or scale(-1.0) for a rate of 1"
+        )
 
 
 def penalties(links: dict[str, Link]) -> list[str]:

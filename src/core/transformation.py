@@ -11,6 +11,7 @@ import numpy as np
 
 from . import describe, engine, saving, telemetry
 from .checks import INIT, STEP, UPDATE, check_buffers, check_params, check_roles, warn_of_unmatched
+from .order import warn_of_ascent
 from .saving import Report
 from .state import State
 from .tree import show
@@ -60,7 +61,8 @@ class Transformation(Value):
 
         Jit it with ``donate_argnums=(0, 1)``, or call `make_step`: the argument order is the one in
         which JAX reuses the buffers of parameters and state. ``extra`` is what the links read besides, by
-        name: ``value``, the loss, or ``grad_fn``. Errors: those of `update`.
+        name: ``value``, the loss, or ``grad_fn``. Errors: those of `update`. Warns (`ChainWarning`) of a chain
+        of several links of which none turns the update downhill.
 
         Sharded parameters keep their shardings, on a mesh with explicit or automatic axes. Under
         `jax.shard_map` each device has a part of them, which JAX's types show: norms of the whole tree are then
@@ -80,6 +82,7 @@ class Transformation(Value):
         1j
         """
         check_buffers(STEP, params=params, state=state, grads=grads)
+        warn_of_ascent(self.links)
         return engine.step(self.links, params, state, grads, extra)
 
     def lookahead(self, params: Any, state: State, **extra: Any) -> Any:

@@ -6,7 +6,9 @@ import sys
 import warnings
 from pathlib import Path
 
-PACKAGE = str(Path(__file__).parent.parent)
+import jax
+
+PACKAGES = (str(Path(__file__).parent.parent), str(Path(jax.__file__).parent))
 
 
 class ChainWarning(UserWarning):
@@ -14,8 +16,8 @@ class ChainWarning(UserWarning):
 
 
 def warn(text: str) -> None:
-    """Warn at the nearest line that is not chainax's own; of a text that is too long to be read, in its beginning."""
+    """Warn at the nearest line that is neither chainax's nor JAX's. A long text is cut."""
     frame, level = sys._getframe(1), 2
-    while frame.f_code.co_filename.startswith(PACKAGE) and frame.f_back is not None:
+    while frame.f_code.co_filename.startswith(PACKAGES) and frame.f_back is not None:
         frame, level = frame.f_back, level + 1
     warnings.warn(text if len(text) <= 1000 else f"{text[:1000]}...", ChainWarning, stacklevel=level)

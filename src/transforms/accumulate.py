@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from ..core import engine
 from ..core.at import At
 from ..core.checks import check_buffers, check_entries, check_extra, check_roles
 from ..core.hyper import Hyper, check_whole, evaluate, hyper, integer
@@ -110,7 +111,7 @@ class accumulate(Sometimes):
         _, mine = movable(params, params)
         new, inner = cond(
             (state["count"] > 0) & (state["weight"] > 0),
-            lambda: self.tx.step(mine, state["tx"], self.feed(mine, state), **extra),
+            lambda: engine.step(self.tx.links, mine, state["tx"], self.feed(mine, state), extra),
             lambda: (mine, state["tx"]),
         )
         return restored(new, params), {**state, "tx": inner, "count": jnp.zeros_like(state["count"])}

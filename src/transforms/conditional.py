@@ -136,7 +136,7 @@ class restart(Wrapper):
 
     def step_tree(self, params, state, updates, at):
         inner = self.renewed(state["tx"], params, at)
-        params, inner = self.tx.step(params, inner, updates, **passed_on(self.tx, at))
+        params, inner = engine.step(self.tx.links, params, inner, updates, passed_on(self.tx, at))
         return params, {"tx": inner}
 
     def update_tree(self, updates, state, params, at):

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
+from ..core import engine
 from ..core.hyper import by_path, pick
 from ..core.link import Leafwise, transform
 from ..core.tree import Flat, dtype_of, flatten, is_trainable, slot_dtype
@@ -96,7 +97,8 @@ class partition(Wrapper):
             if group.frozen:
                 continue
             mine, extra = group.of(flat, flat.leaves), passed_on(group.tx, at, params)
-            new, entries[group.name] = group.tx.step(mine, state[group.name], group.of(flat, us), **extra)
+            us_of_group, links = group.of(flat, us), group.tx.links
+            new, entries[group.name] = engine.step(links, mine, state[group.name], us_of_group, extra)
             self._put(out, group, flat, new)
         return flat.build(out), entries
 

@@ -96,7 +96,7 @@ class Sometimes(Wrapper):
         state, runs = self.decide(updates, state, at)
         params, inner = cond(
             runs,
-            lambda: self.tx.step(params, state["tx"], self.feed(updates, state), **extra),
+            lambda: engine.step(self.tx.links, params, state["tx"], self.feed(updates, state), extra),
             lambda: self.idle_step(params, updates, state["tx"], at),
         )
         return params, {**state, "tx": inner}
