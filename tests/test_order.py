@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from chainax.core.order import ROLES, problems
+from registry import LINKS
 
 LINK_OF: dict[str, cx.Link] = {
     "loss_scale": cx.dynamic_loss_scale(4.0, growth_interval=1.0),
@@ -276,3 +277,40 @@ def test_every_remedy_helps(first: str) -> None:
                         warnings.simplefilter("ignore")
                         tx = remedied(tx, found[0]) if found else tx
                 assert not problems(tx.links)
+
+
+# What links declare for the rules
+
+
+def update_trail(tx: Any, gradients: list[np.ndarray]) -> list[np.ndarray]:
+    """The updates that a link makes of gradients, one after the other."""
+    p = jnp.asarray([[0.5, -1.0], [2.0, 0.1]], jnp.float32)
+    state, updates = tx.init(p), []
+    for k, g in enumerate(gradients):
+        u, state = tx.update(jnp.asarray(g, jnp.float32), state, p * (1 + 0.1 * k))
+        updates.append(np.asarray(u))
+    return updates
+
+
+LONE = [tx for tx in LINKS if len(tx.links) == 1 and not next(iter(tx.links.values())).inner]
+
+
+@pytest.mark.parametrize("tx", LONE, ids=repr)
+def test_flags_are_what_links_do(tx: Any) -> None:
+    """Whether a factor is passed on, whether the norm is always the same, whether infinite numbers come out finite."""
+    (link,) = tx.links.values()
+    if getattr(link, "judges", False) or link.role == "search" or isinstance(link, cx.freeze):
+        pytest.skip("it refuses or finds steps, or there are none")
+    rng = np.random.default_rng(0)
+    gradients = [0.01 * 1.5**k * rng.normal(size=(2, 2)) for k in range(8)]
+    with jax.disable_jit():
+        small, large = (update_trail(tx, [c * g for g in gradients]) for c in (1.0, 64.0))
+        bad = [np.where(np.eye(2) == 1, sign * np.inf, gradients[0]) for sign in (1, -1)]
+        spoilt = [update_trail(tx, [*gradients, g, gradients[0]])[8:] for g in bad]
+    norms = [np.linalg.norm(u) for u in (*small[1:], *large[1:])]
+    bounded = link.bounds_size and not link.fixes_norm  # what is beyond the bound comes out as the bound
+    if not bounded and link.role != "clip":
+        assert link.fixes_norm == bool(np.ptp(norms) < 1e-4 * max(norms))
+        undone = np.linalg.norm(large[-1]) < 8 * np.linalg.norm(small[-1])
+        assert (link.undoes_scale or link.role == "precondition") == bool(undone)
+    assert link.hides_infinite == any(np.isfinite(updates).all() for updates in spoilt)

@@ -107,6 +107,10 @@ class scale_by_adopt(Leafwise):
     )
     role = "precondition"
 
+    @property
+    def hides_infinite(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self.clip_value_fn is not None or self.power is not None
+
     def scalars(self, at):
         first = at.step == 1
         bound = jnp.where(first, 0.0, self.bound(at.step, first))

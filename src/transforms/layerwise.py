@@ -45,6 +45,7 @@ class scale_by_lars(Leafwise):
     eps: Hyper = hyper("ε", "added to the denominator", default=0.0)
 
     equation = "u ← (u + λθ)·η‖θ‖ / (‖u‖ + λ‖θ‖ + ε), or u + λθ if ‖θ‖ or the divisor is 0"
+    undoes_scale = True
     reads_params = True
 
     @property
