@@ -16,6 +16,7 @@ import numpy as np
 import optax
 import pytest
 from chainax.core.names import OTHER_NAMES
+from chainax.core.order import warn_of_ascent
 
 PARAMS = {"dense": {"kernel": jnp.ones((2, 3)), "bias": jnp.ones(3)}}
 TX = cx.chain(cx.clip_by_global_norm(1.0), cx.scale_by_adam(), cx.add_decayed_weights(0.1), cx.scale_by_lr(1e-3))
@@ -1090,14 +1091,19 @@ def test_names_of_other_libraries_are_known() -> None:
     assert len(seen) > 50
 
 
-def test_every_prebuilt_chain_explains_its_arguments() -> None:
-    """And has the signature that its source has, for `help` and editors."""
+def prebuilt() -> list[Callable[..., cx.chain]]:
+    """The functions that make an optimizer."""
     made = [
         item for item in vars(cx.chains).values() if inspect.isfunction(item) and item.__module__ == "chainax.chains"
     ]
     public = [f for f in made if not f.__name__.startswith("_")]
     assert len(public) > 50
-    for f in public:
+    return public
+
+
+def test_every_prebuilt_chain_explains_its_arguments() -> None:
+    """And has the signature that its source has, for `help` and editors."""
+    for f in prebuilt():
         with pytest.raises(TypeError, match=f"`{f.__name__}` has no argument 'nonsense'; its arguments are "):
             f(nonsense=1.0)
         assert "kwargs" not in inspect.signature(f).parameters
@@ -1138,6 +1144,50 @@ ORDERS: dict[str, tuple[Callable[[], Any], str]] = {
         lambda: cx.chain(cx.decay_after_step(0.1), cx.scale_by_lr(0.1)),
         "move 'decay_after_step' after 'scale_by_lr', or use add_decayed_weights",
     ),
+    "a loss scale behind a clip": (
+        lambda: cx.chain(cx.clip_by_global_norm(1.0), cx.dynamic_loss_scale(1024.0), cx.sgd(1.0)),
+        "move 'dynamic_loss_scale' to the front",
+    ),
+    "a loss scale that sees no overflow": (
+        lambda: cx.chain(cx.zero_nans(), cx.dynamic_loss_scale(), cx.sgd(1.0)),
+        "move 'dynamic_loss_scale' to the front",
+    ),
+    "a loss scale behind an optimizer": (
+        lambda: cx.chain(cx.adamw(1e-3), cx.dynamic_loss_scale()),
+        "move 'dynamic_loss_scale' to the front",
+    ),
+    "a clip behind the learning rate": (
+        lambda: cx.chain(cx.adam(1e-3), cx.clip_by_global_norm(1.0)),
+        "move 'clip_by_global_norm' before 'scale_by_lr'",
+    ),
+    "a norm behind the learning rate": (
+        lambda: cx.chain(cx.sgd(1e-3), cx.normalize_by_update_norm()),
+        "move 'normalize_by_update_norm' before 'scale_by_lr'",
+    ),
+    "a clip of signs": (
+        lambda: cx.chain(cx.scale_by_lion(), cx.clip_by_global_norm(1.0), cx.scale_by_lr(1e-4)),
+        "every update has the same norm behind 'scale_by_lion', so 'clip_by_global_norm' only multiplies it by a "
+        "number: move 'clip_by_global_norm' before 'scale_by_lion', or remove it",
+    ),
+    "a clip of signs, scaled": (
+        lambda: cx.chain(cx.scale_by_sign(), cx.scale(2.0), cx.clip_by_global_norm(1.0), cx.scale_by_lr(1e-4)),
+        "every update has the same norm behind 'scale_by_sign'",
+    ),
+    "an average of parameters that are still to move": (
+        lambda: cx.chain(cx.scale_by_adam(), cx.ema_params(0.999), cx.scale_by_lr(1e-3)),
+        "move 'scale_by_lr' before 'ema_params'",
+    ),
+    "no descent, under step": (
+        lambda: (tx := cx.chain(cx.trace(0.9), cx.add_decayed_weights(0.1))).step(PARAMS, tx.init(PARAMS), PARAMS),
+        "no link of trace → add_decayed_weights turns the update downhill, so `step` adds gradients and climbs: "
+        "append scale_by_lr(rate), or scale(-1.0) for a rate of 1",
+    ),
+    "no descent, under make_step": (
+        lambda: cx.make_step(tx := cx.chain(cx.trace(0.9), cx.scale(0.1)), donate=False)(
+            PARAMS, tx.init(PARAMS), PARAMS
+        ),
+        "no link of trace → scale turns the update downhill",
+    ),
     "a pattern that decides for nothing": (
         lambda: cx.adamw(1e-3, weight_decay=cx.by_path({"biass": 0.0}, default=0.1)).init(PARAMS),
         "`add_decayed_weights.weight_decay`: the pattern 'biass' decides for no parameter; "
@@ -1156,6 +1206,15 @@ def test_order_that_cannot_be_meant_warns(order: str) -> None:
     assert caught[0].filename == __file__
     first = make.__code__.co_firstlineno
     assert first <= caught[0].lineno <= max(line or 0 for *_, line in make.__code__.co_lines())
+
+
+def test_prebuilt_chains_do_not_warn() -> None:
+    """Their links stand in orders that are meant, and they descend."""
+    for f in prebuilt():
+        needed = [name for name, p in inspect.signature(f).parameters.items() if p.default is p.empty]
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            warn_of_ascent(f(**dict.fromkeys(needed, 1.0)).links)
 
 
 def test_building_blocks_do_not_warn() -> None:

@@ -302,7 +302,7 @@ def test_flags_are_what_links_do(tx: Any) -> None:
     if getattr(link, "judges", False) or link.role == "search" or isinstance(link, cx.freeze):
         pytest.skip("it refuses or finds steps, or there are none")
     rng = np.random.default_rng(0)
-    gradients = [0.01 * 1.5**k * rng.normal(size=(2, 2)) for k in range(8)]
+    gradients = [1.5**k * rng.normal(size=(2, 2)) for k in range(8)]
     with jax.disable_jit():
         small, large = (update_trail(tx, [c * g for g in gradients]) for c in (1.0, 64.0))
         bad = [np.where(np.eye(2) == 1, sign * np.inf, gradients[0]) for sign in (1, -1)]
@@ -311,6 +311,6 @@ def test_flags_are_what_links_do(tx: Any) -> None:
     bounded = link.bounds_size and not link.fixes_norm  # what is beyond the bound comes out as the bound
     if not bounded and link.role != "clip":
         assert link.fixes_norm == bool(np.ptp(norms) < 1e-4 * max(norms))
-        undone = np.linalg.norm(large[-1]) < 8 * np.linalg.norm(small[-1])
+        undone = np.linalg.norm(large[-1]) < 16 * np.linalg.norm(small[-1])
         assert (link.undoes_scale or link.role == "precondition") == bool(undone)
     assert link.hides_infinite == any(np.isfinite(updates).all() for updates in spoilt)

@@ -11,6 +11,7 @@ import re
 import shutil
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -58,8 +59,10 @@ def test_readme_runs_as_written() -> None:
     batch = jnp.ones((4, 3))
     scope: dict[str, Any] = {"params": params, "loss": loss, "train": train, "jnp": jnp, "batch": batch}
     scope.update(rates=(0.01, 0.1), decays=(0.0, 0.1))
-    for block in blocks:
-        exec(block, scope)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for block in blocks:
+            exec(block, scope)
     assert len(blocks) == 7
     tx, state, closed, given = (scope[name] for name in ("tx", "state", "train_step", "train_step_with"))
     assert state.step == 1

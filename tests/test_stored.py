@@ -17,6 +17,7 @@ from stored_chains import AFTER, FOLDER, RECIPES, params, run, wide
 VERSIONS = sorted(folder.name for folder in FOLDER.iterdir() if folder.name.isdigit())
 STORED = [(version, name) for version in VERSIONS for name in RECIPES if (FOLDER / version / f"{name}.npz").exists()]
 every = pytest.mark.parametrize(("version", "name"), STORED)
+pytestmark = pytest.mark.filterwarnings("ignore::chainax.ChainWarning")  # orders that were not warned of then
 
 
 def arrays(version: str, name: str) -> dict[str, np.ndarray]:

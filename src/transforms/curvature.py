@@ -37,6 +37,7 @@ class scale_by_sophia(Treewise):
     slots = ("mu", "nu")
     equation = "m ← β₁m + (1−β₁)u,  h ← β₂h + (1−β₂)ĥ every k steps,  u ← min(max(m / max(γh, ε), −1), 1)"
     role = "precondition"
+    bounds_size = True
     hides_infinite = True
     reads_params = True
     extra = ("hessian",)

@@ -55,6 +55,7 @@ class scale_by_smooth_lion(scale_by_lion):
     smooth_beta: Hyper = hyper("β", "slope at 0", default=1.0)
 
     equation = "c = β₁m + (1−β₁)u,  m ← β₂m + (1−β₂)u,  u ← tanh(βc)"
+    fixes_norm = False
 
     def direction(self, c):
         return jnp.tanh(self.smooth_beta * c)
@@ -65,6 +66,7 @@ class scale_by_refined_lion(scale_by_lion):
     """Lion whose sign is linear up to 1: Optax's ``mode="refined"``."""
 
     equation = "c = β₁m + (1−β₁)u,  m ← β₂m + (1−β₂)u,  u ← min(max(c, −1), 1)"
+    fixes_norm = False
 
     def direction(self, c):
         return jnp.clip(c, -1.0, 1.0)
