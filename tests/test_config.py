@@ -176,6 +176,13 @@ def test_warnings_are_short() -> None:
     assert len(str(caught[0].message)) < 1100
 
 
+def test_warnings_stay_warnings() -> None:
+    """Where they are errors, an odd order is not taken for a malformed configuration."""
+    config = cx.to_config(cx.adamw(0.1))
+    with pytest.raises(cx.ChainWarning, match="makes weights grow"):
+        cx.from_config({**config, "links": [*reversed(config["links"])]})
+
+
 HOSTILE = (
     *(
         None,

@@ -67,6 +67,8 @@ def from_config(config: Mapping[str, Any]) -> Any:
         )
     try:
         return _decode({k: v for k, v in config.items() if k != "chainax"}, "")
+    except Warning:  # of the order, where warnings are errors
+        raise
     except Exception as e:  # also of another kind: parts may be anything in the place of what to_config writes
         text = str(e) if isinstance(e, ValueError) else f"the configuration is malformed: {type(e).__name__}: {e}"
         raise ValueError(text if len(text) <= 500 else f"{text[:500]}...") from None
