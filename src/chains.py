@@ -15,7 +15,7 @@ from typing import Any
 from .core.chain import chain
 from .core.hyper import HyperLike, by_path
 from .core.schedule import Schedule, as_schedule
-from .core.value import explained
+from .core.value import Range, check_number, explained
 from .schedules import (
     bias_corrected_schedule,
     half_life_schedule,
@@ -639,9 +639,9 @@ def ademamix(
 
     Over ``warmup_steps`` the weight ``alpha`` rises from 0 and ``b3`` from ``b1``; then both are numbers or tables.
     """
-    if warmup_steps:
-        steps = max(1.0, warmup_steps)  # of which the first is counted as 1
-        alpha = _per_entry(lambda alpha: linear_schedule(alpha / steps, alpha, max(1.0, steps - 1)), alpha)
+    if warmup_steps := check_number("ademamix.warmup_steps", warmup_steps, STEPS):  # the first is counted as 1
+        length = max(1.0, warmup_steps - 1)
+        alpha = _per_entry(lambda alpha: linear_schedule(alpha / warmup_steps, alpha, length), alpha)
         b3 = _per_entry(lambda b3: half_life_schedule(b1, b3, warmup_steps, -1), b3)
     return chain(
         scale_by_ademamix(b1, b2, eps, b3, alpha, eps_root=eps_root), _decay(weight_decay), scale_by_lr(learning_rate)
@@ -1185,12 +1185,16 @@ def _decay(weight_decay: HyperLike | None) -> add_decayed_weights | None:
     return None if weight_decay is None else add_decayed_weights(weight_decay)
 
 
+STEPS = Range(low=0.0, steps=True)
+
+
 def _warmed_up(learning_rate: HyperLike, warmup_steps: float) -> HyperLike:
     """The rate times t/T in the first T steps; the first is counted as 1."""
+    warmup_steps = check_number("warmup_steps", warmup_steps, STEPS)
     if not warmup_steps:
         return learning_rate
-    steps = max(warmup_steps - 1, min(warmup_steps, 1.0))  # one at least, but no length that the schedule refuses
-    return as_schedule("learning_rate", learning_rate) * linear_schedule(1 / warmup_steps, 1.0, steps)
+    length = max(1.0, warmup_steps - 1)
+    return as_schedule("learning_rate", learning_rate) * linear_schedule(1 / warmup_steps, 1.0, length)
 
 
 def _per_entry(schedule: Callable[[Any], Schedule], x: Any) -> Any:

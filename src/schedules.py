@@ -160,16 +160,9 @@ class multiplicative_schedule(Schedule):
 
     init_value: Number = number("value at step 0")
     factor: Hyper = number("the factor of each step: a schedule, a function of the step or a number", check=to_schedule)
-    transition_steps: int = static("the last step with a factor of its own", most=10**6)
+    transition_steps: int = static("the last step with a factor of its own", least=0, most=10**6)
 
     phrase = "{init_value}, at each of {transition_steps} steps times: {factor}"
-
-    def check(self):
-        if type(self.transition_steps) is not int or self.transition_steps < 0:
-            raise ValueError(
-                "`multiplicative_schedule.transition_steps` must be a whole number from 0, "
-                f"got {code(self.transition_steps)}"
-            )
 
     def at(self, k):
         factors = value_at(self.factor, jnp.arange(1, self.transition_steps + 1, dtype=k.dtype))

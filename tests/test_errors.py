@@ -154,13 +154,34 @@ MISTAKES: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "swapped arguments of a schedule": (
         lambda: cx.cosine_decay_schedule(100, 1e-3),
         ValueError,
-        "`cosine_decay_schedule.decay_steps` counts steps and must be 0 or at least 1, got 0.001, which may be a share "
-        "of them; the arguments are cosine_decay_schedule(init_value, decay_steps, alpha, exponent)",
+        "`cosine_decay_schedule.decay_steps` must be a number of steps, 0 or at least 1, got 0.001: it is not a "
+        "fraction of the run; the arguments are cosine_decay_schedule(init_value, decay_steps, alpha, exponent)",
     ),
     "a share of the run": (
         lambda: cx.constant_schedule(1.0).then(0.1, at=0.5),
         ValueError,
-        "`join_schedules.boundaries[0]` counts steps and must be 0 or at least 1, got 0.5",
+        "`join_schedules.boundaries[0]` must be a number of steps, 0 or at least 1, got 0.5",
+    ),
+    "a warm-up of a share of the run": (
+        lambda: cx.ademamix(warmup_steps=0.5),
+        ValueError,
+        "`ademamix.warmup_steps` must be a number of steps, 0 or at least 1, got 0.5",
+    ),
+    "a raw key for a seed": (
+        lambda: cx.add_noise(0.1, seed=jax.random.PRNGKey(0)),
+        ValueError,
+        "`add_noise.seed` got uint32 numbers in pairs, such as the raw keys of jax.random.PRNGKey: give "
+        "jax.random.key(0)",
+    ),
+    "a schedule for the number of steps": (
+        lambda: cx.minimize(cx.lbfgs(), jnp.sum, jnp.ones(3), max_steps=cx.constant_schedule(3.0)),
+        ValueError,
+        "`minimize.max_steps` must be a whole number or an integer array, got constant_schedule(3)",
+    ),
+    "True for a number of pairs": (
+        lambda: cx.scale_by_lbfgs(memory_size=True),
+        ValueError,
+        "`scale_by_lbfgs.memory_size` must be a whole number from 1, got True",
     ),
     "a rate divided by nothing": (
         lambda: cx.sgd(cx.onecycle_schedule(100, 0.1, div_factor=0.0)),
@@ -175,7 +196,7 @@ MISTAKES: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "a negative warm-up": (
         lambda: cx.ademamix(warmup_steps=-5),
         ValueError,
-        "`half_life_schedule.transition_steps` must lie in [0, ∞), got -5",
+        "`ademamix.warmup_steps` must lie in [0, ∞), got -5",
     ),
     "nesterov without momentum": (
         lambda: cx.sgd(0.1, momentum=0.0, nesterov=True),
@@ -1179,14 +1200,14 @@ ORDERS: dict[str, tuple[Callable[[], Any], str]] = {
     ),
     "no descent, under step": (
         lambda: (tx := cx.chain(cx.trace(0.9), cx.add_decayed_weights(0.1))).step(PARAMS, tx.init(PARAMS), PARAMS),
-        "no link of trace → add_decayed_weights turns the update downhill, so `step` adds gradients and climbs: "
+        "no link of trace → add_decayed_weights flips the sign of the update, so `step` would climb: "
         "append scale_by_lr(rate), or scale(-1.0) for a rate of 1",
     ),
     "no descent, under make_step": (
         lambda: cx.make_step(tx := cx.chain(cx.trace(0.9), cx.scale(0.1)), donate=False)(
             PARAMS, tx.init(PARAMS), PARAMS
         ),
-        "no link of trace → scale turns the update downhill",
+        "no link of trace → scale flips the sign of the update",
     ),
     "a pattern that decides for nothing": (
         lambda: cx.adamw(1e-3, weight_decay=cx.by_path({"biass": 0.0}, default=0.1)).init(PARAMS),

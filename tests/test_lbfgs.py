@@ -167,7 +167,7 @@ def test_the_memory_lies_where_the_parameters_lie() -> None:
 
 def test_memory_size_must_be_positive() -> None:
     """A memory of nothing is a mistake."""
-    with pytest.raises(ValueError, match=r"`scale_by_lbfgs.memory_size` must be a positive integer, got 0"):
+    with pytest.raises(ValueError, match=r"`scale_by_lbfgs.memory_size` must be a whole number from 1, got 0"):
         cx.scale_by_lbfgs(0)
 
 

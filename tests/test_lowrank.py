@@ -173,7 +173,7 @@ def test_size_of_the_state() -> None:
     ("fields", "message"),
     (
         ({"tx": cx.adamw()}, "'add_decayed_weights' reads the parameters, which are not projected"),
-        ({"rank": 0}, "rank` must be a positive integer, got 0"),
+        ({"rank": 0}, "rank` must be a whole number from 1, got 0"),
         ({"update_proj_gap": 2.0}, r"update_proj_gap` must be a whole number, got 2\.0"),
         ({"side": "left"}, "side` must be one of 'shorter', 'longer', got 'left'"),
     ),

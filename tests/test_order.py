@@ -7,6 +7,7 @@ parameters, that the learning rate scales the step, that an average is one of th
 import itertools
 import math
 import re
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -277,6 +278,33 @@ def test_every_remedy_helps(first: str) -> None:
                         warnings.simplefilter("ignore")
                         tx = remedied(tx, found[0]) if found else tx
                 assert not problems(tx.links)
+
+
+def test_long_chains_are_checked_at_once() -> None:
+    """In time that grows as the chain does."""
+    tx, begun = cx.chain(**{f"link_{i}": cx.scale(1.0) for i in range(1000)}), time.process_time()
+    assert not problems(tx.links)
+    assert time.process_time() - begun < 1.0
+
+
+def test_what_no_rule_can_tell_is_silent() -> None:
+    """A clip of each coordinate behind a norm, a guard that gives up, a link of a role that nobody named."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        cx.chain(cx.normalize_by_update_norm(), cx.clip(0.7), cx.scale_by_lr(0.1))
+        cx.chain(cx.skip_nonfinite(2), cx.zero_nans(), cx.scale_by_lr(0.1))
+        tx = cx.chain(cx.clip(1.0), mine())
+        assert tx.step(jnp.ones(()), tx.init(jnp.ones(())), jnp.ones(()))[0] < 1
+
+
+@cx.transform
+class mine(cx.Leafwise):
+    """A descent whose author did not say what it is for."""
+
+    equation = "u ← −u/10"
+
+    def leaf(self, u, slot, p, scalars):
+        return -0.1 * u
 
 
 # What links declare for the rules

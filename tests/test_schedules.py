@@ -536,7 +536,7 @@ def test_a_share_is_no_number_of_steps(cls, field):
 
     order = ", ".join(f.name for f in dataclasses.fields(cls))
     for share in (1e-3, 0.1, np.float32(0.5), 1 - 1e-9, jnp.float32(0.5)):
-        words = rf"`{cls.__name__}.{field}.*` counts steps and must be .*at least 1, got 0\."
+        words = rf"`{cls.__name__}.{field}.*` must be a number of steps, .*at least 1, got 0\."
         with pytest.raises(ValueError, match=words) as caught:
             build(share)
         assert str(caught.value).endswith(f"; the arguments are {cls.__name__}({order})")
@@ -552,7 +552,7 @@ def test_fractional_warm_ups_stay():
         assert cx.ademamix(warmup_steps=steps) != cx.ademamix()
         assert cx.schedule_free_adamw(1e-3, warmup_steps=steps) != cx.schedule_free_adamw(1e-3)
     for build in (cx.ademamix, cx.schedule_free_adamw):
-        with pytest.raises(ValueError, match=r"counts steps and must be 0 or at least 1, got 0\.5"):
+        with pytest.raises(ValueError, match=r"must be a number of steps, 0 or at least 1, got 0\.5"):
             build(1e-3, warmup_steps=0.5)
 
 

@@ -445,9 +445,9 @@ def test_complex_leaves_are_pairs() -> None:
 @pytest.mark.parametrize(
     ("make", "error", "message"),
     (
-        (lambda: cx.int8(block=0), ValueError, "`int8.block` must be an even whole number, 2 or more, got 0"),
+        (lambda: cx.int8(block=0), ValueError, "`int8.block` must be a whole number from 2, got 0"),
         (lambda: cx.int4(block=3), ValueError, "`int4.block` must be an even whole number"),
-        (lambda: cx.int8(min_size=-1), ValueError, "`int8.min_size` must be a whole number, got -1"),
+        (lambda: cx.int8(min_size=-1), ValueError, "`int8.min_size` must be a whole number from 0, got -1"),
         (lambda: cx.store(cx.adam(1e-3), m=cx.int8()), ValueError, "no link has a slot 'm'.*; those of .* are mu, nu"),
         (lambda: cx.store(cx.sgd(0.1), trace="bfloat16"), ValueError, "no link has a slot 'trace'.* are none"),
         (lambda: cx.store(cx.adam(1e-3), mu="bfloat"), ValueError, "`storage.mu` must be .* .did you mean 'bfloat16'"),

@@ -28,7 +28,7 @@ MOST_TEXT = 200_000  # characters in all, of which regular expressions are the c
 LONGEST_NAME = 1_000
 LONGEST_CHAIN = 1_000  # links
 DEEPEST = 64
-MOST_WAYS = 10_000  # see `_ways`
+MOST_WAYS = 100_000  # see `_ways`
 
 
 def to_config(tx: Value) -> dict[str, Any]:
@@ -225,14 +225,14 @@ def _check_pattern(pattern: Any, at: str) -> None:
         raise ValueError(f"{brief(pattern)} is no regular expression{at}: {e}") from None
     if ways > MOST_WAYS:
         raise ValueError(
-            f"the pattern {brief(pattern)}{at} repeats what repeats or chooses, or does so too often, and might take "
-            "for ever: write a simpler one, or make the table in code, by by_path"
+            f"the pattern {brief(pattern)}{at} nests repetitions or alternatives, or has too many of them, and could "
+            "take very long to match: simplify it, or build the table in code with by_path"
         )
 
 
 def _ways(expression: Any, repeated: bool = False) -> int:
     """In how many ways a parsed expression can match, roughly, all of which are tried before it is given up."""
-    ways = 1
+    ways, most = 1, 10  # most: at how many places a repetition may end, which a letter before it leaves few of
     for operation, given in expression:
         kind, inner = str(operation), list(_expressions(given))
         repeats, chooses = kind.endswith("_REPEAT"), kind in ("BRANCH", "GROUPREF_EXISTS")
@@ -241,7 +241,8 @@ def _ways(expression: Any, repeated: bool = False) -> int:
         each = [_ways(x, repeated or repeats) for x in inner]
         ways *= sum(each) if chooses else math.prod(each)
         if repeats:
-            ways *= min(given[1] - given[0] + 1, 10)
+            ways *= min(given[1] - given[0] + 1, most)
+        most = 10 if kind == "LITERAL" else 100 if repeats else most
         ways = min(ways, MOST_WAYS + 1)
     return ways
 

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 
 from . import engine, order
 from .hyper import by_path, pick
+from .numerics import is_zero
 from .schedule import Schedule
 from .storage import storage
 from .tree import flatten, is_trainable
@@ -134,7 +135,7 @@ def _unmoved(whole: dict[str, Link], links: dict[str, Link], params: Any) -> Ite
         return
     for name, link in links.items():
         rate = getattr(link, "learning_rate", None) if link.role == "descend" else None
-        still = [is_trainable(p) and _is_zero(_entry(rate, path)) for path, p in flat.items()]
+        still = [is_trainable(p) and is_zero(_entry(rate, path)) for path, p in flat.items()]
         if any(still):
             others = flat.build([None if s else p for s, p in zip(still, flat.leaves)])
             if kept := _bytes(whole, params) - _bytes(whole, others):
@@ -148,27 +149,23 @@ def _unmoved(whole: dict[str, Link], links: dict[str, Link], params: Any) -> Ite
 
 def _frozen(outside: bool, name: str, rate: Any) -> str:
     """Code for ``tx`` with those parameters frozen whose ``rate``, that of its link ``name``, is 0."""
-    if not isinstance(rate, by_path) or all(_is_zero(x) for x in (*rate.entries, rate.default) if x is not None):
+    if not isinstance(rate, by_path) or all(is_zero(x) for x in (*rate.entries, rate.default) if x is not None):
         return "freeze()"
-    moving = {pattern: entry for pattern, entry in rate.table.items() if not _is_zero(entry)}
-    default = None if _is_zero(rate.default) else rate.default
+    moving = {pattern: entry for pattern, entry in rate.table.items() if not is_zero(entry)}
+    default = None if is_zero(rate.default) else rate.default
     tx = "tx"
     if outside and len(moving) < len(rate.patterns):  # or a pattern would be left that decides for nothing
         tx = f"tx.replace({name!r}, learning_rate={code(by_path(moving, default) if moving else default)})"
-    runs = [("|".join(run), zero) for zero, run in itertools.groupby(rate.patterns, lambda p: _is_zero(rate.table[p]))]
-    if rate.default is not None and runs[-1][1] == _is_zero(rate.default):
+    runs = [("|".join(run), zero) for zero, run in itertools.groupby(rate.patterns, lambda p: is_zero(rate.table[p]))]
+    if rate.default is not None and runs[-1][1] == is_zero(rate.default):
         runs.pop()
     shown = ", ".join(f"{pattern!r}: {'freeze()' if zero else tx}" for pattern, zero in runs)
-    rest = "" if rate.default is None else f", default={'freeze()' if _is_zero(rate.default) else tx}"
+    rest = "" if rate.default is None else f", default={'freeze()' if is_zero(rate.default) else tx}"
     return f"partition(by_path({{{shown}}}{rest}))"
 
 
 def _entry(x: Any, path: str) -> Any:
     return pick("learning_rate", x, path)[1] if isinstance(x, by_path) else x
-
-
-def _is_zero(x: Any) -> bool:
-    return isinstance(x, float) and x == 0
 
 
 def _without_tables(link: Link) -> Link:

@@ -154,14 +154,14 @@ def _walk(
         us = [n if m else u for m, n, u in zip(moves, flat.line_up("The result", new), us)]
     else:
         near = state._replace(links=fetched(state.links))
-        staged = any(isinstance(x, DynamicJaxprTracer) for x in inputs)
-        walk = Walk(flat, moves, ps, us, near, extra, links, params is not None, staged)
+        trace = next((x._trace for x in inputs if isinstance(x, DynamicJaxprTracer)), None)
+        walk = Walk(flat, moves, ps, us, near, extra, links, params is not None, trace)
         us, new = walk.through(params, apply=apply)
         state = new._replace(links=returned(new.links, state.links))
     return flat.build([u if m or not apply else p for m, u, p in zip(moves, us, ps)]), state
 
 
-@functools.lru_cache(maxsize=16)  # each holds what was compiled for these constants
+@functools.lru_cache(maxsize=64)  # each holds what was compiled for these constants; a partition may have as many
 def _compiled(frozen: Frozen, names: tuple[str, ...], apply: bool) -> Callable[..., tuple[Any, State]]:
     def walk(traced: list[Any], us: Any, state: State, ps: Any, extra: Any) -> tuple[Any, State]:
         return _walk(dict(zip(names, frozen.thaw(traced))), us, state, ps, extra, apply=apply)

@@ -132,6 +132,11 @@ def prng_seed(doc: str) -> Any:
 
 
 def _check_seed(where: str, x: Any, limits: Any) -> Any:
+    if is_array(x) and x.dtype == jnp.uint32 and x.shape[-1:] == (2,):
+        raise ValueError(
+            f"`{where}` got uint32 numbers in pairs, such as the raw keys of jax.random.PRNGKey: give "
+            "jax.random.key(0) or jax.random.wrap_key_data(raw), and two seeds as int32"
+        )
     if is_array(x) and (jnp.issubdtype(x.dtype, jnp.integer) or is_key(x)):
         return jnp.asarray(x)
     if isinstance(x, (int, np.integer)) and not isinstance(x, bool) and -(2**63) <= x < 2**63:

@@ -60,16 +60,22 @@ class Plan(NamedTuple):
     rounding: str = "nearest"
 
 
-def leaf_function(*, staged: bool) -> Callable[..., tuple[Any, Slots, Any]]:
+def leaf_function(trace: Any) -> Callable[..., tuple[Any, Slots, Any]]:
     """`through_links`, jitted: leaves of one plan and shape share a trace.
 
     JAX keeps traces as long as the function that they are of, and plans hold numbers such as the learning rate: those
-    of a sweep would pile up. So where a step is ``staged``, traced to be compiled as a whole, each walk has a function
-    of its own. Elsewhere the functions of the last few plans are kept, with what was compiled for them.
+    of a sweep would pile up. So a step that is traced to be compiled as a whole, in ``trace``, shares a function with
+    the other steps in it, which goes when it does. Elsewhere, for ``None``, the functions of the last few plans are
+    kept, with what was compiled for them.
     """
-    if staged:
-        return _new_leaf_function()
+    if trace is not None:
+        return _function_in(trace)
     return lambda plan, *args: _function_of(plan)(plan, *args)
+
+
+@functools.lru_cache(maxsize=4)  # a weak key would stay: the function holds its trace
+def _function_in(trace: Any) -> Callable[..., tuple[Any, Slots, Any]]:
+    return _new_leaf_function()
 
 
 def _new_leaf_function() -> Callable[..., tuple[Any, Slots, Any]]:

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from . import tree
 from .at import At
 from .hyper import by_path, hyper
-from .numerics import mul
+from .numerics import is_zero, mul
 from .order import ROLES
 from .storage import storage
 from .transformation import Transformation
@@ -32,8 +32,8 @@ class Link(Transformation):
     nonnegative: ClassVar[tuple[str, ...]] = ()
     """Slots, and other entries of the state, that hold no negative numbers. `int8` has finer codes for such slots."""
     absent: ClassVar[Mapping[str, str | None]] = {}
-    """What a slot, or another entry of the state, starts from where a stored state lacks it: a copy of another slot, or
-    for ``None`` its first value. Without the others a link's state is not loaded."""
+    """For states that were stored before a slot, or another entry, existed: the slot that it starts as a copy of, or
+    ``None`` to start it as `init` does. Any other missing slot makes the link start afresh."""
     equation: ClassVar[str] = ""
     """What the leaf function does to the update ``u`` of a parameter ``θ``, as a line of mathematics."""
     role: ClassVar[str] = "other"
@@ -42,17 +42,21 @@ class Link(Transformation):
     """Whether the link compares the size of the updates with a bound of its own."""
     hides_infinite: ClassVar[bool] = False
     """Whether infinite updates leave the link as finite ones."""
+    refuses_nonfinite: ClassVar[bool] = False
+    """Whether no step is taken where an update is infinite or NaN."""
     fixes_norm: ClassVar[bool] = False
     """Whether all updates leave the link with one norm, as a sign does."""
     undoes_scale: ClassVar[bool] = False
-    """Whether the link does not pass on a factor that the updates come with, as one that divides by their norm."""
+    """Whether a factor that all updates come with does not change the result, as where they are divided by their
+    norm."""
     reads_params: ClassVar[bool] = False
     """Whether the parameters must be passed to ``update``."""
     needs_all_updates: ClassVar[bool] = False
     """Whether the whole tree of updates must be known before the first leaf, as for a global norm."""
     treewise: ClassVar[bool] = False
     joins: ClassVar[bool] = False
-    """Whether parameters share slots. An entry of the state whose name begins with ``joined_`` then says which."""
+    """Whether several parameters share one slot array. An entry of the state named ``joined_<checksum>`` then
+    identifies them."""
     extra: ClassVar[tuple[str, ...]] = ()
     """Names of the extra arguments of ``update`` that the link reads, as ``at.extra[name]``."""
     knows_shards: ClassVar[bool] = False
@@ -98,7 +102,8 @@ class Leafwise(Link):
     """Whether the leaf function reads ``slot.grad``, the gradient as it came into the chain (or out of its
     `per_example` link)."""
     random: ClassVar[bool] = False
-    """Whether the leaf function reads ``slot.key``, a PRNG key of this step and leaf. Needs a static field ``seed``."""
+    """Whether the leaf function reads ``slot.key``, a PRNG key of this step and leaf. Needs a field
+    ``seed: Any = prng_seed(...)``."""
 
     def init_leaf(self, p: jax.Array) -> dict[str, jax.Array] | None:
         """The slots' first values for the parameter ``p``; ``None`` if it needs none.
@@ -190,7 +195,7 @@ def slot_like(p: jax.Array, fill: Any = 0.0) -> jax.Array:
     """
     dtype = tree.slot_dtype(p.dtype)
     zeros = jnp.zeros_like(p, dtype=dtype)
-    if isinstance(fill, float) and fill == 0:
+    if is_zero(fill):
         return zeros
     real = jnp.asarray(fill, tree.compute_dtype(p.dtype))
     return zeros + (jax.lax.complex(real, real) if jnp.issubdtype(dtype, jnp.complexfloating) else real)

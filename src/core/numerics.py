@@ -121,7 +121,7 @@ def remainder(count: jax.Array, period: Any, dtype: Any, start: Any = 0.0) -> ja
 
     Exact for whole numbers, where float32 holds only the even counts from 2²⁴ on.
     """
-    if isinstance(start, float) and start == 0:
+    if is_zero(start):
         return _remainder(count, period, dtype)
     whole = jnp.floor(jnp.asarray(start, dtype))
     passed = _remainder(lax.sub(count, whole.astype(np.int32)), period, dtype) - (start - whole)

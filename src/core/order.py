@@ -1,9 +1,10 @@
-"""What the order of a chain amounts to, and which orders cannot be meant."""
+"""What the order of a chain means, and which orders are almost certainly mistakes."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
+from .numerics import is_zero
 from .value import code, same
 from .warning import warn
 
@@ -44,14 +45,15 @@ def ending(name: str, link: Link) -> str | None:
     return next(filter(None, held), None)
 
 
-class Rule(NamedTuple):
-    """An order that is almost certainly a mistake: a link with one of some tags behind one with one of others."""
+class Rule:
+    """An order that is almost certainly a mistake: a link with one of some tags behind one with one of others.
 
-    later: str
-    earlier: str
-    words: str
-    """What is wrong, of ``{later}`` and ``{earlier}``."""
-    remedy: str = "move {later} before {earlier}"
+    ``words`` say what is wrong, of ``{later}`` and ``{earlier}``.
+    """
+
+    def __init__(self, later: str, earlier: str, words: str, remedy: str = "move {later} before {earlier}") -> None:
+        self.later, self.earlier = frozenset(later.split()), frozenset(earlier.split())
+        self.text = f"{words}: {remedy}"
 
 
 CHANGES = "clip decay penalty accumulate precondition undoing align scale noise descend search"
@@ -83,7 +85,7 @@ RULES = (
     ),
     Rule(
         "clean",
-        "nonfinite loss_scale",
+        "refusing loss_scale",
         "{later} never gets a NaN, since {earlier} refuses such steps",
         "remove one of them",
     ),
@@ -160,13 +162,17 @@ def problems(links: dict[str, Link]) -> list[str]:
             "keep one; for a rate times a schedule write scale_by_lr(rate * schedule)"
         )
     tags = [_tags(link, role) for link, role in zip(links.values(), roles)]
-    for i, name in enumerate(names):
+    first: dict[str, int] = {}  # where each tag stands first
+    for i, (name, link) in enumerate(links.items()):
         for rule in RULES:
-            before = [names[j] for j in range(i) if tags[j] & {*rule.earlier.split()}]
-            if before and tags[i] & {*rule.later.split()}:
-                found.append(f"{rule.words}: {rule.remedy}".format(later=repr(name), earlier=repr(before[0])))
+            before = rule.earlier & first.keys() if tags[i] & rule.later else ()
+            if before:
+                earlier = names[min(first[tag] for tag in before)]
+                found.append(rule.text.format(later=repr(name), earlier=repr(earlier)))
                 break
-        if "bounding" in tags[i] and (fixing := _fixing(names, tags, i)):
+        for tag in tags[i]:
+            first.setdefault(tag, i)
+        if "clip" in tags[i] and link.needs_all_updates and (fixing := _fixing(names, tags, i)):
             found.append(
                 f"every update has the same norm behind {fixing!r}, so {name!r} only multiplies it by a number: "
                 f"move {name!r} before {fixing!r}, or remove it"
@@ -182,6 +188,7 @@ def _tags(link: Link, role: str) -> set[str]:
         "fixing": link.fixes_norm,
         "norm": link.bounds_size and not link.hides_infinite,
         "nonfinite": role == "guard" and link.needs_all_updates,
+        "refusing": link.refuses_nonfinite,
         "undoing": link.undoes_scale,
     }
     return {role} | {tag for tag, holds in flags.items() if holds}
@@ -192,22 +199,21 @@ def _fixing(names: list[str], tags: list[set[str]], i: int) -> str | None:
     for j in reversed(range(i)):
         if "fixing" in tags[j]:
             return names[j]
-        if not tags[j] <= {"scale", "record", "guard", "nonfinite"}:
+        if not tags[j] <= {"scale", "record", "guard", "nonfinite", "refusing"}:
             return None
     return None
 
 
 def warn_of_ascent(links: dict[str, Link]) -> None:
-    """Warn of a chain whose steps are uphill: several links, and surely none that turns the update downhill."""
+    """Warn of a chain whose steps are uphill: several links, and surely none that flips the sign of the update."""
     roles = _roles(links)
     unknown = any(
-        (link.treewise and role == "other")
-        or (role == "scale" and not isinstance(getattr(link, "step_size", 1.0), float))
+        role == "other" or (role == "scale" and not isinstance(getattr(link, "step_size", 1.0), float))
         for link, role in zip(links.values(), roles)
     )
     if len(links) > 1 and not unknown and "descend" not in roles:
         warn(
-            f"no link of {' → '.join(links)} turns the update downhill, so `step` adds gradients and climbs: "
+            f"no link of {' → '.join(links)} flips the sign of the update, so `step` would climb: "
             "append scale_by_lr(rate), or scale(-1.0) for a rate of 1"
         )
 
@@ -225,7 +231,7 @@ def penalties(links: dict[str, Link]) -> list[str]:
 def _decays(link: Link) -> bool:
     """Whether a link of another role has a weight decay of its own."""
     given = getattr(link, "weight_decay", None)
-    return given is not None and not (isinstance(given, float) and given == 0)
+    return given is not None and not is_zero(given)
 
 
 def _roles(links: dict[str, Link]) -> list[str]:

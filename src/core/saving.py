@@ -91,9 +91,9 @@ def add_param_group(tx: Transformation, params: Any, state: State) -> State:  # 
     loaded = _load(tx, params, _named(state), trusted=True)
     if loaded.lost:
         raise PlainKeyError(
-            f"{', '.join(map(repr, loaded.lost))} cannot follow these parameters, since what it keeps of the whole "
-            "tree does not fit them: begin with tx.init(params), give the new parameters a chain of their own by "
-            "partition, or let the link begin anew by tx.adopt(params, state)"
+            f"what {', '.join(map(repr, loaded.lost))} keeps of the whole tree does not fit the new parameters: start "
+            "from tx.init(params), give the new parameters their own chain with partition, or let the link start "
+            "afresh with tx.adopt(params, state)"
         )
     return loaded.state
 
@@ -102,7 +102,9 @@ def _version(arrays: Mapping[str, Any]) -> int:
     version = np.asarray(arrays.get(VERSION_KEY, 0))
     if version.shape or version.dtype.kind not in "iu" or not 0 <= version <= VERSION:
         got = version.item() if not version.shape and version.dtype.kind in "iuf" else show(version)
-        raise ValueError(f"this chainax reads states of version {VERSION} and below; {VERSION_KEY!r} says {got}")
+        raise ValueError(
+            f"the state has version {got}, but this chainax reads versions up to {VERSION}: upgrade chainax"
+        )
     return int(version)
 
 
@@ -205,8 +207,8 @@ def _check_joined(parts: list[_Part], arrays: Iterable[str]) -> None:
             stored = [name for name in arrays if alike.fullmatch(name)]
             if stored and own not in stored:
                 raise PlainKeyError(
-                    f"{part.link_name!r} joins the slots of several parameters, and those that were stored are of "
-                    "others, from whom they cannot be parted: begin with tx.init(params)"
+                    f"{part.link_name!r} stores the slots of several parameters as one array, and the stored array "
+                    "belongs to a different set of parameters: start from tx.init(params)"
                 )
 
 
@@ -233,7 +235,7 @@ def _settle(part: _Part, news: Mapping[str, Any], loaded: dict[str, Any], report
         if [(news[n].shape, news[n].dtype) for n in names] == [(news[n].shape, news[n].dtype) for n in copies]:
             loaded |= {name: jnp.copy(loaded[like]) for name, like in zip(names, copies)}
         elif slot not in part.link.absent:
-            drop(jax.tree.leaves(part.slots), f"it goes with {slot!r}, which is not there")
+            drop(jax.tree.leaves(part.slots), f"it goes with {slot!r}, which could not be loaded")
     return part.path is None and len(loaded) < before
 
 
@@ -308,7 +310,8 @@ def _odd_numbers(given: Any, like: Any, least: float, *, endless: bool = False) 
             return f"numbers that {like.dtype} cannot hold"
     elif not (np.isfinite(stored) | (x == np.asarray(like)) | (endless & (x == math.inf))).all():
         return "numbers that are not finite"
-    return f"numbers below {least:g}" if least > -math.inf and np.any(stored < least) else ""
+    parts = (np.real(stored), np.imag(stored)) if np.iscomplexobj(stored) else (stored,)
+    return f"numbers below {least:g}" if least > -math.inf and any(np.any(x < least) for x in parts) else ""
 
 
 def _odd_codes(part: _Part, slot: str, loaded: Mapping[str, Any]) -> str:

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .numerics import Count, as_count, elapsed, minus, since
+from .numerics import Count, as_count, elapsed, is_zero, minus, since
 from .value import Number, Range, Value, check_number, code, each, is_array, number, same, shortest, static, value
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -298,7 +298,7 @@ class quotient(Schedule):
     divisor: Any = number("a schedule or a number, not 0", check=number_or_schedule)
 
     def check(self):
-        if isinstance(self.divisor, float) and self.divisor == 0:
+        if is_zero(self.divisor):
             raise ValueError("`quotient.divisor` must not be 0")
 
     @counted

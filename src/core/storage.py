@@ -64,19 +64,15 @@ class Blocks(Format):
     others in another.
     """
 
-    block: int = static("numbers that share a scale", default=256, most=2**20)
-    min_size: int = static("leaves of fewer numbers stay in float32", default=4096)
+    block: int = static("numbers that share a scale", default=256, least=2, most=2**20)
+    min_size: int = static("leaves of fewer numbers stay in float32", default=4096, least=0)
 
     per_code: ClassVar[int] = 1  # numbers in one element of the array of codes
     largest: ClassVar[float] = 1.0  # what the scale maps to
 
     def check(self) -> None:
-        if type(self.block) is not int or self.block < 2 or self.block % 2:
-            raise ValueError(
-                f"`{type(self).__name__}.block` must be an even whole number, 2 or more, got {code(self.block)}"
-            )
-        if type(self.min_size) is not int or self.min_size < 0:
-            raise ValueError(f"`{type(self).__name__}.min_size` must be a whole number, got {code(self.min_size)}")
+        if self.block % 2:
+            raise ValueError(f"`{type(self).__name__}.block` must be an even whole number, got {self.block}")
 
     def encode(self, x: jax.Array, signed: bool) -> jax.Array:
         """Codes for numbers of magnitude `largest` at most, in blocks along the last axis."""
@@ -129,8 +125,8 @@ class int8(Blocks):
     numbers get a map without them.
     """
 
-    block: int = static("numbers that share a scale", default=256, most=2**20)
-    min_size: int = static("leaves of fewer numbers stay in float32", default=4096)
+    block: int = static("numbers that share a scale", default=256, least=2, most=2**20)
+    min_size: int = static("leaves of fewer numbers stay in float32", default=4096, least=0)
 
     def encode(self, x, signed):
         return nearest(x, dynamic_map(signed, 7, 8))
@@ -147,8 +143,8 @@ class int4(Blocks):
     without a zero, since a second moment that is rounded to 0 makes the step infinite.
     """
 
-    block: int = static("numbers that share a scale", default=128, most=2**20)
-    min_size: int = static("leaves of fewer numbers stay in float32", default=4096)
+    block: int = static("numbers that share a scale", default=128, least=2, most=2**20)
+    min_size: int = static("leaves of fewer numbers stay in float32", default=4096, least=0)
 
     per_code = 2
 
@@ -168,8 +164,8 @@ class int4(Blocks):
 class float8(Blocks):
     """8-bit floats with 3 bits of mantissa, 2⁻⁹ to 448 (e4m3). Micikevicius et al. 2022, arXiv:2209.05433."""
 
-    block: int = static("numbers that share a scale", default=256, most=2**20)
-    min_size: int = static("leaves of fewer numbers stay in float32", default=4096)
+    block: int = static("numbers that share a scale", default=256, least=2, most=2**20)
+    min_size: int = static("leaves of fewer numbers stay in float32", default=4096, least=0)
 
     largest = float(jnp.finfo(jnp.float8_e4m3fn).max)
 
@@ -195,8 +191,8 @@ class companded8(Blocks):
     their square root, which is what a second moment is used for, in 256 steps without a zero.
     """
 
-    block: int = static("numbers that share a scale", default=256, most=2**20)
-    min_size: int = static("leaves of fewer numbers stay in float32", default=4096)
+    block: int = static("numbers that share a scale", default=256, least=2, most=2**20)
+    min_size: int = static("leaves of fewer numbers stay in float32", default=4096, least=0)
 
     def encode(self, x, signed):
         if not signed:

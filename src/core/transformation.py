@@ -62,7 +62,7 @@ class Transformation(Value):
         Jit it with ``donate_argnums=(0, 1)``, or call `make_step`: the argument order is the one in
         which JAX reuses the buffers of parameters and state. ``extra`` is what the links read besides, by
         name: ``value``, the loss, or ``grad_fn``. Errors: those of `update`. Warns (`ChainWarning`) of a chain
-        of several links of which none turns the update downhill.
+        of several links of which none flips the sign of the update.
 
         Sharded parameters keep their shardings, on a mesh with explicit or automatic axes. Under
         `jax.shard_map` each device has a part of them, which JAX's types show: norms of the whole tree are then

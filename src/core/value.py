@@ -86,12 +86,19 @@ def number(
     return dataclasses.field(default=default, metadata=metadata, kw_only=kw_only)
 
 
-def static(doc: str = "", *, default: Any = dataclasses.MISSING, one_of: tuple = (), most: int | None = None) -> Any:
+def static(
+    doc: str = "",
+    *,
+    default: Any = dataclasses.MISSING,
+    one_of: tuple = (),
+    least: int | None = None,
+    most: int | None = None,
+) -> Any:
     """A field that shapes the computation: part of the pytree's structure, hashed by ``jit``.
 
-    A whole number is of magnitude ``most`` at most.
+    With ``least`` it is a whole number from there, up to ``most``.
     """
-    return dataclasses.field(default=default, metadata={"doc": doc, "one_of": one_of, "most": most})
+    return dataclasses.field(default=default, metadata={"doc": doc, "one_of": one_of, "least": least, "most": most})
 
 
 def child(
@@ -135,8 +142,8 @@ class Value:
                 if given not in one_of:
                     raise ValueError(f"`{where}` must be one of {', '.join(map(repr, one_of))}, got {brief(given)}")
                 fill(self, **{field.name: one_of[one_of.index(given)]})  # True for 1
-            elif (most := field.metadata.get("most")) and isinstance(given, int) and abs(given) > most:
-                raise ValueError(f"`{where}` must be {most} at most, got {brief(given)}")
+            elif (least := field.metadata.get("least")) is not None:
+                fill(self, **{field.name: check_count(where, given, least, field.metadata["most"])})
         self.check()
 
     def check(self) -> None:
@@ -308,6 +315,15 @@ def _data(x: Any) -> np.ndarray:
     return np.asarray(jax.random.key_data(x) if is_key(x) else x)
 
 
+def check_count(where: str, x: Any, least: int, most: int | None) -> int:
+    """``x`` as a Python integer; raises unless it is a whole number within bounds."""
+    if not isinstance(x, (int, np.integer)) or isinstance(x, bool) or x < least:
+        raise ValueError(f"`{where}` must be a whole number from {least}, got {brief(x)}")
+    if most is not None and x > most:
+        raise ValueError(f"`{where}` must be {most} at most, got {brief(x)}")
+    return int(x)
+
+
 def check_number(where: str, x: Any, limits: Range) -> Any:
     """``x`` as it is stored; raises unless it is a number that ``limits`` admits."""
     if x is None and limits.optional:
@@ -321,7 +337,9 @@ def check_number(where: str, x: Any, limits: Range) -> Any:
             x = math.inf if x > 0 else -math.inf  # pyright: ignore[reportOperatorIssue]
         if limits.steps and 0 < x < 1:
             least = "0 or at least 1" if limits.low <= 0 else "at least 1"
-            raise ValueError(f"`{where}` counts steps and must be {least}, got {code(x)}, which may be a share of them")
+            raise ValueError(
+                f"`{where}` must be a number of steps, {least}, got {code(x)}: it is not a fraction of the run"
+            )
         if not limits.admits(x):
             raise ValueError(f"`{where}` must lie in {limits}, got {code(x)}")
         return x

@@ -132,7 +132,7 @@ class Walk:
         extra: dict[str, Any],
         links: Links,
         has_params: bool,
-        staged: bool,
+        trace: Any,
     ) -> None:
         self.flat, self.moves, self.ps, self.us, self.state, self.extra = flat, moves, ps, us, state, extra
         self.has_params = has_params
@@ -146,7 +146,8 @@ class Walk:
         self.rests = self._rests()
         self.verdicts: list[jax.Array] = []
         self.fresh: dict[tuple, Any] = {}
-        self.fused = leaf_function(staged=staged)
+        self.mixing: dict[tuple, str | None] = {}
+        self.fused = leaf_function(trace)
         self.entries = dict(state.links)
 
     def through(self, params: Any, *, apply: bool) -> tuple[list[Any], State]:
@@ -256,8 +257,12 @@ class Walk:
                 given["never"] = self.never
             plan = plan._replace(out=target, apply=last and apply)
             plan, given = self._with_rest(i, plan, given)
-            if (axes := shard_axes(us[i])) and (mixing := mixing_link(plan, traced, us[i], self.ps[i], mine, given)):
-                raise TypeError(unshardable(mixing, path, axes))
+            if axes := shard_axes(us[i]):
+                alike = plan, jnp.shape(us[i]), axes
+                if alike not in self.mixing:
+                    self.mixing[alike] = mixing_link(plan, traced, us[i], self.ps[i], mine, given)
+                if mixing := self.mixing[alike]:
+                    raise TypeError(unshardable(mixing, path, axes))
             out[i], mine, rest = self.fused(plan, traced, us[i], self.ps[i], mine, given)
             self.rests[i] = rest if plan.apply else self.rests[i]
             for name, of in mine.items():

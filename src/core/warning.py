@@ -12,7 +12,7 @@ PACKAGES = (str(Path(__file__).parent.parent), str(Path(jax.__file__).parent))
 
 
 class ChainWarning(UserWarning):
-    """A chain that cannot be meant, or a part of it that has no effect."""
+    """A chain whose order is almost certainly a mistake, or a setting that has no effect."""
 
 
 def warn(text: str) -> None:

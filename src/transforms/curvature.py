@@ -52,14 +52,16 @@ class scale_by_sophia(Treewise):
         g, m, h = map(space.read, (updates, state["mu"], state["nu"]))
 
         regular = at.phase(integer(self.update_interval, at.dtype), 1.0) < 1
-        due = space.each(at, lambda own: regular | (own.count == 1))  # one that joins late has no curvature yet
+        due = space.each(at, lambda own: regular if own is at else regular | (own.count == 1))
+        late = [d for d in due if d is not regular]  # for parameters that joined and have no curvature yet
 
         def estimated() -> Vector:
             estimate = space.read(given(params) if callable(given) else given)
-            return [jnp.where(d, averaged(a, b, self.b2), a) for d, a, b in zip(due, h, estimate)]
+            new = [averaged(a, b, self.b2) for a, b in zip(h, estimate)]
+            return [jnp.where(d, b, a) for d, a, b in zip(due, h, new)] if late else new
 
         m = [averaged(old, new, self.b1) for old, new in zip(m, g)]
-        h = jax.lax.cond(functools.reduce(jnp.logical_or, due, regular), estimated, lambda: h)
+        h = jax.lax.cond(functools.reduce(jnp.logical_or, late, regular), estimated, lambda: h)
         u = [jnp.clip(x / jnp.maximum(self.gamma * y, self.eps), -1, 1) for x, y in zip(m, h)]
         return space.write(u, updates), {"mu": space.write(m, state["mu"]), "nu": space.write(h, state["nu"])}
 

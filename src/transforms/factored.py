@@ -28,7 +28,7 @@ class scale_by_factored_rms(Leafwise):
 
     decay_rate: Hyper = hyper("c", "how fast the decay of the means nears 1", default=0.8)
     eps: Hyper = hyper("ε", "added to the squares", default=1e-30)
-    min_dim_size_to_factor: int = static("smallest size of an axis that is factored", default=128)
+    min_dim_size_to_factor: int = static("smallest size of an axis that is factored", default=128, least=1)
     factored: str = static("which axes are factored", default="largest", one_of=("largest", "last"))
     step_offset: Hyper = hyper("t₀", "steps that do not count in the decay", default=0.0)
     b2: OptionalHyper = hyper("β", "decay of the means", default=None, high=1.0, optional=True)
@@ -40,13 +40,6 @@ class scale_by_factored_rms(Leafwise):
         "β = 1 − max(t−t₀, 1)^(−c) if not given"
     )
     role = "precondition"
-
-    def check(self) -> None:
-        if type(self.min_dim_size_to_factor) is not int or self.min_dim_size_to_factor < 1:
-            raise ValueError(
-                "`scale_by_factored_rms.min_dim_size_to_factor` must be a positive integer, "
-                f"got {self.min_dim_size_to_factor!r}"
-            )
 
     def init_leaf(self, p):
         zeros = slot_like(p)

@@ -53,6 +53,10 @@ class skip_nonfinite(Guard):
     equation = "no step unless all of u is finite, or n were refused in a row"
     needs_all_updates = True
 
+    @property
+    def refuses_nonfinite(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self.max_consecutive is None
+
     def init_memory(self):
         return {**super().init_memory(), "consecutive": _counter()}
 
@@ -73,7 +77,7 @@ class skip_large_updates(Guard):
     max_norm: Hyper = hyper("c", "the largest norm of the whole tree")
 
     equation = "no step unless ‖u‖ ≤ c"
-    bounds_size = True
+    bounds_size = refuses_nonfinite = True
     needs_all_updates = True
 
     def accepts(self, at):

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from ..core.hyper import Hyper, hyper
 from ..core.link import Leafwise, transform
+from ..core.numerics import is_zero
 from .blocks import norm, ratio
 
 
@@ -50,7 +51,7 @@ class scale_by_lars(Leafwise):
 
     @property
     def role(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
-        return "precondition" if isinstance(self.weight_decay, float) and self.weight_decay == 0 else "decay"
+        return "precondition" if is_zero(self.weight_decay) else "decay"
 
     def leaf(self, u, slot, p, scalars):
         theta = norm(p)

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from ..core.link import Treewise, slot_like, transform
-from ..core.value import code, static
+from ..core.value import static
 from .vector import Space, Vector, add, dot
 
 
@@ -22,7 +22,7 @@ class scale_by_lbfgs(Treewise):
     ``None`` counts as 0. What is remembered of the parameters takes 2m + 2 arrays of their shape.
     """
 
-    memory_size: int = static("how many pairs are kept", default=10, most=10_000)
+    memory_size: int = static("how many pairs are kept", default=10, least=1, most=10_000)
     scale_init_precond: bool = static(
         "whether the recursion begins at the newest pair's scale, and not at I", default=True, one_of=(False, True)
     )
@@ -36,10 +36,6 @@ class scale_by_lbfgs(Treewise):
     def equation(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
         start = "(sᵀy/yᵀy)·I" if self.scale_init_precond else "I"
         return f"s = Δθ,  y = Δu,  H ← (I − ρsyᵀ)H(I − ρysᵀ) + ρssᵀ,  H₀ = {start},  u ← Hu"
-
-    def check(self) -> None:
-        if not isinstance(self.memory_size, int) or self.memory_size < 1:
-            raise ValueError(f"`scale_by_lbfgs.memory_size` must be a positive integer, got {code(self.memory_size)}")
 
     def init_tree(self, params):
         space, m = Space(params), self.memory_size
@@ -63,11 +59,7 @@ class scale_by_lbfgs(Treewise):
         )
         rho, gamma = state["rho"].astype(at.dtype), state["gamma"].astype(at.dtype)
         # A parameter that has joined now has not moved yet.
-        joins = space.each(at, lambda own: own is not at and own.count == 1)
-        old_x, old_g = (
-            [old if now is False else jnp.where(now, new, old) for now, new, old in zip(joins, news, olds)]
-            for news, olds in ((x, old_x), (g, old_g))
-        )
+        old_x, old_g = space.begun(at, old_x, x), space.begun(at, old_g, g)
 
         minus, tiny = -jnp.ones((), at.dtype), jnp.finfo(at.dtype).tiny
         s, y = add(x, minus, old_x), add(g, minus, old_g)

@@ -24,7 +24,7 @@ from ..core.link import Link, Treewise, transform
 from ..core.numerics import sqrt
 from ..core.state import State
 from ..core.tree import show
-from ..core.value import Range, code, static
+from ..core.value import Range, code, is_array, static
 from .vector import Space, Vector, add, conj, dot
 
 
@@ -294,6 +294,13 @@ def _check_function(value_fn: Any) -> None:
         raise TypeError(f"`value_fn` must be a function of the parameters, got {show(value_fn)}")
 
 
+def _limit(max_steps: Any) -> jax.Array | int:
+    limit = check_whole("minimize.max_steps", max_steps, Range(low=0.0))
+    if not (isinstance(limit, int) or is_array(limit)):
+        raise ValueError(f"`minimize.max_steps` must be a whole number or an integer array, got {code(max_steps)}")
+    return integer(limit)
+
+
 class Minimum(NamedTuple):
     """Where `minimize` has come to."""
 
@@ -326,7 +333,7 @@ def minimize(
     """
     _check_function(value_fn)
     check_roles("minimize(tx, value_fn, params)", tx=tx, params=params)
-    space, limit = Space(params), integer(check_whole("minimize.max_steps", max_steps, Range(low=0.0)))
+    space, limit = Space(params), _limit(max_steps)
 
     def f(movable: Any) -> jax.Array:
         return value_fn(space.whole(movable))

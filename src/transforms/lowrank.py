@@ -27,7 +27,7 @@ class scale_by_galore(Wrapper):
     """
 
     tx: Any = child("the chain that works on the projected gradients")
-    rank: int = static("how many directions are kept, where there are as many", default=128)
+    rank: int = static("how many directions are kept, where there are as many", default=128, least=1)
     update_proj_gap: Hyper = whole("k", "steps between two projectors", default=200)
     scale: Hyper = hyper("α", "factor of what is projected back", default=0.25)
     side: str = static("which side is projected", default="shorter", one_of=("shorter", "longer"))
@@ -50,8 +50,6 @@ class scale_by_galore(Wrapper):
                     f"`scale_by_galore.tx`: {name!r} reads the parameters, which are not projected: "
                     "put it behind scale_by_galore"
                 )
-        if type(self.rank) is not int or self.rank < 1:
-            raise ValueError(f"`scale_by_galore.rank` must be a positive integer, got {self.rank!r}")
 
     def init_tree(self, params):
         flat = flatten(params)

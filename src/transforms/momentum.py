@@ -6,7 +6,7 @@ import jax.numpy as jnp
 
 from ..core.hyper import Hyper, hyper
 from ..core.link import Leafwise, transform
-from ..core.numerics import add, averaged, mul
+from ..core.numerics import add, averaged, is_zero, mul
 from ..core.value import code, is_array, static
 
 
@@ -36,7 +36,7 @@ class trace(Leafwise):
             raise ValueError(f"`trace.nesterov` needs dampening = 0, got {code(self.dampening)}")
 
     def scalars(self, at):
-        if isinstance(self.dampening, float) and self.dampening == 0:
+        if is_zero(self.dampening):
             return 1.0
         return jnp.where(at.step == 1, 1.0, 1 - self.dampening)
 

@@ -74,7 +74,9 @@ class schedule_free(Wrapper):
         y, z, w = map(space.read, (params, state["z"], w))
         weight = self.weight(state["tx"].step, at.dtype)
         before = state["total"].astype(at.dtype)
-        since = self.since(state["since"], before, params, at)
+        everyone = Space(params)
+        since = everyone.read(state["since"])
+        since = everyone.keep(everyone.begun(at, since, [before] * len(since)))
         total = before + weight
         late = space.each(at, lambda own: own is not at)
         common = over(weight, total)
@@ -83,13 +85,6 @@ class schedule_free(Wrapper):
         u = [c * (b - a) + (1 - self.b1 * (1 - c)) * d for c, a, b, d in zip(shares, y, z, w)]
         z = [b + d for b, d in zip(z, w)]
         return space.write(u, updates), {"z": space.write(z, state["z"]), "total": total, "since": since}
-
-    def since(self, old: Any, total: Any, params: Any, at: Any) -> Any:
-        """The part of the total that lies before each parameter's first step: its mean begins there."""
-        space = Space(params)
-        joins = space.each(at, lambda own: own is not at and own.count == 1)
-        own = zip(joins, space.read(old))
-        return space.keep([x if now is False else jnp.where(now, total, x) for now, x in own])
 
     def weight(self, count: Any, dtype: Any) -> Any:
         """γ^p, for the rate at which the chain is about to move."""

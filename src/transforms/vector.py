@@ -48,6 +48,11 @@ class Space:
         steps = (at.of(path) for path in self.paths)
         return [common if own is at else f(own) for own in steps]
 
+    def begun(self, at: At, olds: Vector, news: Vector) -> Vector:
+        """``olds``, but ``news`` for parameters whose first step this is since they joined."""
+        joins = self.each(at, lambda own: own is not at and own.count == 1)
+        return [old if now is False else jnp.where(now, new, old) for now, old, new in zip(joins, olds, news)]
+
     def movable(self) -> Any:
         """The parameters, with ``None`` for leaves that no optimizer acts on."""
         return self.keep([p for p, t in zip(self.flat.leaves, self.trainable) if t])
