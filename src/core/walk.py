@@ -279,7 +279,7 @@ class Walk:
         self._enter(name, entry)
         new = self.flat.line_up(f"The updates that link {name!r} returned", updates)
         for path, moved, u, w in zip(self.flat.paths, self.moves, new, wide):
-            if moved and jnp.shape(u) != jnp.shape(w)[link.per_example :]:
+            if moved and (u is None or jnp.shape(u) != jnp.shape(w)[link.per_example :]):
                 raise TypeError(f"Link {name!r} turned the update of {path!r}, {show(w)}, into {show(u)}")
         return new
 
