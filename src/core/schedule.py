@@ -365,6 +365,45 @@ class join_schedules(Schedule):
         return self.schedules[0].describe() + "".join(later)
 
 
+@value
+class own_steps(Schedule):
+    """Count a schedule by each parameter's own steps: from where it joined the run, by `add_param_group`.
+
+    Elsewhere the schedule is as it is: for parameters that were there from the beginning, in links that treat the
+    whole tree at once, in `hyperparams`, and where it is called. A chain counts a parameter's own steps from the first
+    slot that it has for it, so one without slots counts the run's.
+
+    >>> import chainax as cx
+    >>> tx, one = cx.sgd(cx.own_steps(cx.linear_schedule(2.0, 1.0, 1)), momentum=0.0), jax.numpy.ones(())
+    >>> _, state = tx.update({"w": one}, tx.init({"w": one}))
+    >>> updates, _ = tx.update({"w": one, "b": one}, tx.add_param_group({"w": one, "b": one}, state))
+    >>> updates["w"].item(), updates["b"].item()
+    (-1.0, -2.0)
+    """
+
+    schedule: Any = number("the schedule", check=to_schedule)
+
+    phrase = "{schedule}, by each parameter's own steps"
+
+    @counted
+    def at(self, k):
+        return value_at(self.schedule, k)
+
+
+def has_own_steps(x: Any) -> bool:
+    """Whether a field depends on when the parameter has joined."""
+    return any(isinstance(s, own_steps) for s in jax.tree.leaves(x, is_leaf=_is_own))
+
+
+def after_own(x: Any, steps: Any) -> Any:
+    """A schedule with what its `own_steps` come to after ``steps`` steps in their place."""
+    return jax.tree.map(lambda s: s(steps) if _is_own(s) else s, x, is_leaf=_is_own)
+
+
+def _is_own(x: Any) -> bool:
+    return isinstance(x, own_steps)
+
+
 def raised(base: Any, exponent: jax.Array) -> jax.Array:
     """base^exponent. A Python ``base`` has its logarithm taken in double precision: float32 holds 1 − base badly."""
     if isinstance(base, float) and base > 0:
