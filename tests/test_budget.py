@@ -218,7 +218,7 @@ class Proxy:
     """An object that does not like to be asked for its class."""
 
     @property
-    def __class__(self) -> type:
+    def __class__(self) -> type:  # pyright: ignore[reportIncompatibleMethodOverride]
         """An error, as one of torch's objects has a warning."""
         raise FutureWarning("deprecated")
 

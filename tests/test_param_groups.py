@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import chainax as cx
 import chex
@@ -186,7 +187,9 @@ def test_means_of_a_group_that_joins_agree_with_torch(x64: None) -> None:
     """ASGD's mean, too, begins t₀ steps after a parameter has joined."""
     torch = pytest.importorskip("torch")
     tx = cx.asgd(0.05, lambd=0.5, t0=10.0)
-    p, state, leaves, opt = {}, tx.init({}), {}, None
+    p, state = {}, tx.init({})
+    leaves: dict[str, Any] = {}
+    opt: Any = None
     rng = np.random.default_rng(0)
     for k in range(60):
         if k in (0, 25):
@@ -203,7 +206,6 @@ def test_means_of_a_group_that_joins_agree_with_torch(x64: None) -> None:
         p, state = tx.step(p, state, jax.tree.map(jnp.asarray, g))
         for n, leaf in leaves.items():
             leaf.grad = torch.tensor(g[n])
-        assert opt is not None
         opt.step()
     means = cx.read_average(tx, p, state)
     for n, leaf in leaves.items():

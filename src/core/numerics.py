@@ -95,6 +95,11 @@ def _power_jvp(primals: tuple, tangents: tuple) -> tuple:
     return root, slope * dx + jnp.where(x == 0, 0.0, root * jnp.log(jnp.where(x == 0, 1.0, x))) * dn
 
 
+def clipped(x: jax.Array, bound: Any) -> jax.Array:
+    """``x`` within ±bound. At bound 0 its derivative by the bound is the sign of x, where ``jnp.clip`` has a tie."""
+    return jnp.where(jnp.abs(x) <= bound, x, jnp.sign(x) * bound)
+
+
 def one_minus_power(decay: Any, t: jax.Array) -> jax.Array:
     """1 − decayᵗ without the cancellation: in float32, ``1 - 0.999**1`` is off by 5e-5 of itself.
 

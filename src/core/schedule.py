@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from . import numerics
 from .numerics import Count, as_count, elapsed, minus, since
 from .value import Number, Range, Value, check_number, code, each, is_array, number, same, shortest, static, value
 
@@ -312,7 +313,7 @@ class quotient(Schedule):
 
 @value
 class power(Schedule):
-    """One schedule or number to the power of another. Where the base is 0, its derivatives are given as 0.
+    """One schedule or number to the power of another. Where the base is 0, infinite derivatives are given as 0.
 
     A learning-rate range test (Smith 2017, arXiv:1506.01186, section 3.3) over five decades:
 
@@ -408,11 +409,11 @@ def raised(base: Any, exponent: jax.Array) -> jax.Array:
     """base^exponent. A Python ``base`` has its logarithm taken in double precision: float32 holds 1 − base badly."""
     if isinstance(base, float) and base > 0:
         return jnp.exp(exponent * math.log(base))
-    # The inner `where` keeps the derivatives of 0^0 and 0^½ out of gradients.
-    some = jnp.asarray(base) != 0
-    safe = jnp.where(some, base, jnp.ones_like(exponent))
-    none = jnp.where(exponent == 0, 1.0, jnp.where(exponent > 0, 0.0, jnp.inf))
-    return jnp.where(some, safe**exponent, none)
+    # 0^½ and 0^−1 have infinite derivatives, which the `where`s keep out of gradients.
+    base = jnp.asarray(base, exponent.dtype)
+    steep = (base == 0) & (exponent < 1) & (exponent != 0)
+    limit = jnp.where(exponent > 0, 0.0, jnp.inf)
+    return jnp.where(steep, limit, numerics.power(jnp.where(steep, 1.0, base), exponent))
 
 
 def value_at(x: Any, k: Any) -> Any:

@@ -67,8 +67,10 @@ class scale_by_factored_rms(Leafwise):
     def scalars(self, at):
         if self.b2 is not None:
             return 1 - self.b2
-        t = at.step if is_zero(self.step_offset) else jnp.maximum(at.step - self.step_offset, 1)
-        return t**-self.decay_rate
+        if is_zero(self.step_offset):
+            return at.step**-self.decay_rate
+        t = at.step - self.step_offset
+        return jnp.where(t > 1, t, 1.0) ** -self.decay_rate  # at t = 1 the slope of a t₀ that grows, which is 0
 
     def leaf(self, u, slot, p, fresh):
         def mean(old: jax.Array, new: jax.Array) -> jax.Array:
