@@ -89,6 +89,7 @@ from .core.schedule import Schedule as Schedule
 from .core.schedule import constant_schedule as constant_schedule
 from .core.schedule import from_function as from_function
 from .core.schedule import join_schedules as join_schedules
+from .core.schedule import own_steps as own_steps
 from .core.schedule import power as power
 from .core.schedule import product as product
 from .core.schedule import quotient as quotient

@@ -14,7 +14,7 @@ from typing import Any
 
 from .core.chain import chain
 from .core.hyper import HyperLike, by_path
-from .core.schedule import Schedule, as_schedule
+from .core.schedule import Schedule, as_schedule, own_steps
 from .core.value import Range, check_number, explained
 from .schedules import (
     bias_corrected_schedule,
@@ -130,11 +130,11 @@ def adagrad(
 ) -> chain:
     """Adagrad. Duchi, Hazan & Singer 2011, JMLR 12. ``weight_decay`` is coupled (L2).
 
-    ``lr_decay`` divides the learning rate by 1 + (t−1)·lr_decay, as in PyTorch.
+    ``lr_decay`` divides the learning rate by 1 + (t−1)·lr_decay, as in PyTorch; t counts a parameter's own steps.
     """
     rate = learning_rate
     if lr_decay is not None:
-        rate = _per_entry(lambda rate: inverse_time_decay_schedule(1.0, lr_decay) * rate, learning_rate)
+        rate = _per_entry(lambda rate: own_steps(inverse_time_decay_schedule(1.0, lr_decay)) * rate, learning_rate)
     return chain(
         _decay(weight_decay),
         scale_by_adagrad(initial_accumulator_value, eps, eps_root),
@@ -349,7 +349,7 @@ def mxnet_adam(
         _decay(weight_decay),
         None if clip_gradient is None else clip(clip_gradient),
         scale_by_uncorrected_adam(b1, b2, eps),
-        scale_by_lr(_per_entry(lambda rate: bias_corrected_schedule(rate, b1, b2), learning_rate)),
+        scale_by_lr(_per_entry(lambda rate: own_steps(bias_corrected_schedule(1.0, b1, b2)) * rate, learning_rate)),
     )
 
 
@@ -365,7 +365,7 @@ def mxnet07_adam(
     clip_gradient: HyperLike | None = None,
 ) -> chain:
     """MXNet 0.7's Adam: as `mxnet_adam`, but θ ← θ − αₜλθ follows the step, with the bias-corrected αₜ."""
-    rate = bias_corrected_schedule(learning_rate, b1, b2)
+    rate = own_steps(bias_corrected_schedule(1.0, b1, b2)) * learning_rate
     decay = None if weight_decay is None else _per_entry(lambda decay: rate * decay, weight_decay)
     return chain(
         scale(rescale_grad),
@@ -641,8 +641,8 @@ def ademamix(
     """
     if warmup_steps := check_number("ademamix.warmup_steps", warmup_steps, STEPS):  # the first is counted as 1
         length = max(1.0, warmup_steps - 1)
-        alpha = _per_entry(lambda alpha: linear_schedule(alpha / warmup_steps, alpha, length), alpha)
-        b3 = _per_entry(lambda b3: half_life_schedule(b1, b3, warmup_steps, -1), b3)
+        alpha = _per_entry(lambda alpha: own_steps(linear_schedule(alpha / warmup_steps, alpha, length)), alpha)
+        b3 = _per_entry(lambda b3: own_steps(half_life_schedule(b1, b3, warmup_steps, -1)), b3)
     return chain(
         scale_by_ademamix(b1, b2, eps, b3, alpha, eps_root=eps_root), _decay(weight_decay), scale_by_lr(learning_rate)
     )
@@ -855,7 +855,7 @@ def adafactor(
         None if min_scale is None else scale_by_param_block_rms(min_scale),
         None if momentum is None else ema(momentum),
         _decay(weight_decay),
-        scale_by_lr(inverse_sqrt_schedule(1e-2, 1e4, 1e-2, 1.0) if learning_rate is None else learning_rate),
+        scale_by_lr(own_steps(inverse_sqrt_schedule(1e-2, 1e4, 1e-2, 1.0)) if learning_rate is None else learning_rate),
     )
 
 
@@ -913,14 +913,17 @@ def asgd(
 ) -> chain:
     """Averaged SGD, as in PyTorch. Polyak & Juditsky 1992. `read_average` reads the mean.
 
-    ``lambd`` is a weight decay that the rate knows of: α/(1 + λαk)^alpha after k steps, so that α must be a
-    number or a table. The mean is of the parameters from step ``t0`` + 2 on.
+    ``lambd`` is a weight decay that the rate knows of: α/(1 + λαk)^alpha after k steps of the parameter, so that α must
+    be a number or a table. The mean is of the parameters from step ``t0`` + 2 on.
     """
-    fading = _per_entry(lambda rate: rate * inverse_time_decay_schedule(1.0, lambd * rate) ** alpha, learning_rate)
+
+    def fading(rate: Any) -> Schedule:
+        return rate * own_steps(inverse_time_decay_schedule(1.0, lambd * rate)) ** alpha
+
     return chain(
         _decay(weight_decay),
         add_decayed_weights(lambd),
-        scale_by_lr(fading),
+        scale_by_lr(_per_entry(fading, learning_rate)),
         swa(t0 + 2),
     )
 

@@ -309,7 +309,8 @@ class warmup_cosine_decay_schedule(Schedule):
 class half_life_schedule(Schedule):
     """A decay β whose memory, −1/log β, grows along a straight line.
 
-    Pagliardini et al. 2024, arXiv:2409.03137, the scheduler of β₃ in section 3.
+    Pagliardini et al. 2024, arXiv:2409.03137, the scheduler of β₃ in section 3. By a β of 0 at either end, the
+    derivatives of what lies between are infinite, and given as 0.
 
     >>> import chainax as cx
     >>> [round(cx.half_life_schedule(0.9, 0.999, 100)(k).item(), 4) for k in (0, 50, 100)]
@@ -332,6 +333,7 @@ class half_life_schedule(Schedule):
         memory = line(_memory(self.init_value), _memory(self.end_value), k, length)
         # Where there is no memory β is 0, and the inner `where` keeps the derivatives finite.
         decay = jnp.where(memory > 0, jnp.exp(-1 / jnp.where(memory > 0, memory, 1.0)), 0.0)
+        decay = jnp.where(elapsed(k) > 0, decay, self.init_value)
         return jnp.where(minus(k, length) < 0, decay, self.end_value)
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import chainax as cx
 import chex
@@ -88,6 +89,7 @@ JOINING = {
     "adam": (CASES["adam"], {"b1": 0.8, "b2": 0.99, "eps": 1e-6, "weight_decay": 1e-2}),
     "amsgrad": (CASES["amsgrad"], {"b1": 0.8, "b2": 0.99, "eps": 1e-6, "weight_decay": 1e-2}),
     "nadam": (CASES["nadam"], {"b1": 0.8, "b2": 0.99, "eps": 1e-6, "weight_decay": 1e-2, "momentum_decay": 0.05}),
+    "adagrad": (CASES["adagrad"], {"lr_decay": 0.1, "eps": 1e-6, "weight_decay": 1e-2}),
 }
 FROZEN = {"None": lambda tree, k: {n: x if LATE.get(n, 0) <= k else None for n, x in tree.items()}}
 FROZEN["missing"] = lambda tree, k: {n: x for n, x in tree.items() if LATE.get(n, 0) <= k}
@@ -148,6 +150,87 @@ def test_a_group_that_joins_agrees_with_torch(case: Case, hyper: dict, frozen: C
     ours, state = grow(tx, params, grads, frozen)
     assert_agree(ours, theirs, 1e-9)
     assert {n.split("/", 1)[1]: int(k) for n, k in state.born.items()} == LATE
+
+
+OWN_RATES = {
+    "asgd": (
+        cx.asgd(0.05, lambd=0.5, alpha=0.7, t0=10.0, weight_decay=1e-2),
+        ("ASGD", {"lr": 0.05, "lambd": 0.5, "alpha": 0.7, "t0": 10.0, "weight_decay": 1e-2}),
+    ),
+    "asgd by path": (
+        cx.asgd(cx.by_path({"matrix|vector": 0.05, "absent": 0.7}, default=0.05), lambd=0.5),
+        ("ASGD", {"lr": 0.05, "lambd": 0.5}),
+    ),
+    "adafactor": (
+        cx.adafactor(
+            cx.own_steps(cx.inverse_sqrt_schedule(0.5, 4, 0.5, first_step=1)), min_dim_size_to_factor=1
+        ).replace("scale_by_factored_rms", factored="last"),
+        ("Adafactor", {"lr": 0.5, "eps": (1e-15, 1e-3)}),
+    ),
+}
+
+
+@pytest.mark.filterwarnings("ignore:.*decides for no parameter")
+@pytest.mark.parametrize(("tx", "theirs"), OWN_RATES.values(), ids=OWN_RATES)
+def test_a_rate_that_the_optimizer_makes_counts_from_where_a_group_joins(
+    tx: cx.chain, theirs: tuple, x64: None
+) -> None:
+    """Where PyTorch computes the rate of a parameter's own steps, so does the chain."""
+    params, grads = ({n: x for n, x in tree.items() if n != "empty"} for tree in problem(seed=0))
+    name, given = theirs
+    first = [n for n in params if n not in LATE]
+    expected = run_torch(name, [(first, {})], params, grads, joins=JOINS, **given)
+    assert_agree(grow(tx, params, grads, FROZEN["missing"])[0], expected, 1e-9)
+
+
+def test_means_of_a_group_that_joins_agree_with_torch(x64: None) -> None:
+    """ASGD's mean, too, begins t₀ steps after a parameter has joined."""
+    torch = pytest.importorskip("torch")
+    tx = cx.asgd(0.05, lambd=0.5, t0=10.0)
+    p, state = {}, tx.init({})
+    leaves: dict[str, Any] = {}
+    opt: Any = None
+    rng = np.random.default_rng(0)
+    for k in range(60):
+        if k in (0, 25):
+            name, start = "ab"[k > 0], rng.normal(size=3)
+            p = {**p, name: jnp.asarray(start)}
+            state = tx.add_param_group(p, state)
+            leaves[name] = torch.nn.Parameter(torch.tensor(start))
+            group = {"params": [leaves[name]]}
+            if opt is None:
+                opt = torch.optim.ASGD([group], lr=0.05, lambd=0.5, t0=10.0, foreach=False)
+            else:
+                opt.add_param_group(group)
+        g = {n: rng.normal(size=3) for n in p}
+        p, state = tx.step(p, state, jax.tree.map(jnp.asarray, g))
+        for n, leaf in leaves.items():
+            leaf.grad = torch.tensor(g[n])
+        opt.step()
+    means = cx.read_average(tx, p, state)
+    for n, leaf in leaves.items():
+        np.testing.assert_allclose(p[n], leaf.detach().numpy(), atol=1e-6)  # its rate is a float32 number
+        np.testing.assert_allclose(means[n], opt.state[leaf]["ax"].numpy(), atol=1e-6)
+        assert distance(means[n], p[n]) > 1e-3
+
+
+def test_own_steps() -> None:
+    """They nest in arithmetic and tables, count on for who was there, and end the pass before a norm."""
+    rate = 0.5 * cx.own_steps(cx.linear_schedule(2.0, 1.0, 2)) + cx.linear_schedule(0.0, 4.0, 4)
+    assert float(rate(3)) == 3.5
+    one = jnp.ones(())
+    for given, last in ((rate, 2.5), (cx.by_path({"a|b": rate}, default=1.0), 1.0)):
+        tx = cx.chain(cx.trace(0.0), cx.scale(given), cx.clip_by_global_norm(4.0), cx.scale_by_lr(1.0))
+        state = tx.init({"a": one, "c": one})
+        for _ in range(2):
+            _, state = tx.update({"a": one, "c": one}, state)
+        three = dict.fromkeys("abc", one)
+        updates, _ = tx.update(three, tx.add_param_group(three, state))
+        expected = np.array([2.5, 3.0, last])
+        expected *= -min(1, 4 / np.linalg.norm(expected))
+        np.testing.assert_allclose([updates[n] for n in "abc"], expected, rtol=1e-6)
+    with pytest.raises(ValueError, match=r"`own_steps\.schedule` must be a number"):
+        cx.own_steps("x")
 
 
 @pytest.mark.parametrize(("case", "hyper"), JOINING.values(), ids=JOINING)

@@ -29,7 +29,9 @@ def test_a_stored_state_has_a_version() -> None:
     arrays = TX.state_dict(after_one_step(TX))
     assert arrays["chainax"] == 1
     for later in (2, 1.5, "1", np.ones(2)):
-        with pytest.raises(ValueError, match="the state has version .*, but this chainax reads versions up to 1: upgrade chainax"):
+        with pytest.raises(
+            ValueError, match=r"the state has version .*, but this chainax reads versions up to 1: upgrade chainax"
+        ):
             TX.load_state_dict(P, {**arrays, "chainax": later})
     del arrays["chainax"]
     TX.load_state_dict(P, arrays)

@@ -58,6 +58,7 @@ SCHEDULES = (
     cx.linear_schedule(1.0, 0.1, 20) / (cx.cosine_decay_schedule(0.5, 50) + 0.5),
     cx.linear_schedule(1.0, 0.2, 20) ** 0.5,
     2.0 ** cx.linear_schedule(-3.0, 1.0, 20),
+    cx.own_steps(cx.cosine_decay_schedule(0.5, 30, 0.1)),
 )
 # From one step to the next a value may jump, so comparisons of two computations avoid no step.
 STEPS = np.arange(45)

@@ -50,14 +50,24 @@ def test_every_recipe_was_stored() -> None:
     assert all((FOLDER / VERSIONS[-1] / f"{name}.npz").exists() for name in RECIPES)
 
 
+def counting_the_run(tx: Any) -> Any:
+    """The chain as version 0 wrote it, with schedules of the run's steps in place of `own_steps`."""
+
+    def is_own(x: Any) -> bool:
+        return isinstance(x, cx.own_steps)
+
+    return jax.tree.map(lambda x: x.schedule if is_own(x) else x, tx, is_leaf=is_own)
+
+
 @every
 def test_configuration_loads(version: str, name: str) -> None:
-    """The chain that was written is the chain that is made today."""
+    """The chain that was written is the chain that is made today, but for what is counted by parameter since."""
     file = FOLDER / version / f"{name}.json"
     if name == "optax":
         assert not file.exists()  # made of closures
         return
-    assert cx.from_config(json.loads(file.read_text())) == chain_of(name)
+    tx = counting_the_run(chain_of(name)) if version == "0" else chain_of(name)
+    assert cx.from_config(json.loads(file.read_text())) == tx
 
 
 @every

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .schedule import Schedule, number_or_schedule
+from .schedule import Schedule, after_own, number_or_schedule
 from .tree import flatten, is_trainable
 from .value import (
     PlainKeyError,
@@ -313,12 +313,14 @@ def _of_tree(x: Any) -> str:
 BY_LEAF = "by_leaf(params, lambda path, p: 0.1 if p.ndim > 1 else 0.0)"
 
 
-def evaluate(where: str, x: Any, count: Any, dtype: Any) -> Any:
-    """The number that a hyperparameter comes to after ``count`` steps.
+def evaluate(where: str, x: Any, count: Any, dtype: Any, own: Any = None) -> Any:
+    """The number that a hyperparameter comes to after ``count`` steps, of which the parameter has taken ``own``.
 
     A Python number stays one, so that arithmetic on constants is done in double precision at trace
     time; anything traced gets ``dtype``.
     """
+    if isinstance(x, Schedule) and own is not None:
+        x = after_own(x, own)
     if isinstance(x, Schedule):
         x = x(count)
     if not is_array(x):

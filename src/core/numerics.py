@@ -95,6 +95,22 @@ def _power_jvp(primals: tuple, tangents: tuple) -> tuple:
     return root, slope * dx + jnp.where(x == 0, 0.0, root * jnp.log(jnp.where(x == 0, 1.0, x))) * dn
 
 
+def clipped(x: jax.Array, bound: Any) -> jax.Array:
+    """``x`` within ±bound. At bound 0 its derivative by the bound is the sign of x, where ``jnp.clip`` has a tie."""
+    return _clipped(x, jnp.asarray(bound, x.dtype))
+
+
+@jax.custom_jvp
+def _clipped(x: jax.Array, bound: jax.Array) -> jax.Array:
+    return jnp.clip(x, -bound, bound)
+
+
+@_clipped.defjvp
+def _clipped_jvp(primals: tuple, tangents: tuple) -> tuple:
+    (x, bound), (dx, d_bound) = primals, tangents
+    return _clipped(x, bound), jnp.where(jnp.abs(x) <= bound, dx, jnp.sign(x) * d_bound)
+
+
 def one_minus_power(decay: Any, t: jax.Array) -> jax.Array:
     """1 − decayᵗ without the cancellation: in float32, ``1 - 0.999**1`` is off by 5e-5 of itself.
 

@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from . import numerics
 from .numerics import Count, as_count, elapsed, is_zero, minus, since
 from .value import Number, Range, Value, check_number, code, each, is_array, number, same, shortest, static, value
 
@@ -312,7 +313,7 @@ class quotient(Schedule):
 
 @value
 class power(Schedule):
-    """One schedule or number to the power of another. Where the base is 0, its derivatives are given as 0.
+    """One schedule or number to the power of another. Where the base is 0, infinite derivatives are given as 0.
 
     A learning-rate range test (Smith 2017, arXiv:1506.01186, section 3.3) over five decades:
 
@@ -365,15 +366,54 @@ class join_schedules(Schedule):
         return self.schedules[0].describe() + "".join(later)
 
 
+@value
+class own_steps(Schedule):
+    """Count a schedule by each parameter's own steps: from where it joined the run, by `add_param_group`.
+
+    Elsewhere the schedule is as it is: for parameters that were there from the beginning, in links that treat the
+    whole tree at once, in `hyperparams`, and where it is called. A chain counts a parameter's own steps from the first
+    slot that it has for it, so one without slots counts the run's.
+
+    >>> import chainax as cx
+    >>> tx, one = cx.sgd(cx.own_steps(cx.linear_schedule(2.0, 1.0, 1)), momentum=0.0), jax.numpy.ones(())
+    >>> _, state = tx.update({"w": one}, tx.init({"w": one}))
+    >>> updates, _ = tx.update({"w": one, "b": one}, tx.add_param_group({"w": one, "b": one}, state))
+    >>> updates["w"].item(), updates["b"].item()
+    (-1.0, -2.0)
+    """
+
+    schedule: Any = number("the schedule", check=to_schedule)
+
+    phrase = "{schedule}, by each parameter's own steps"
+
+    @counted
+    def at(self, k):
+        return value_at(self.schedule, k)
+
+
+def has_own_steps(x: Any) -> bool:
+    """Whether a field depends on when the parameter has joined."""
+    return any(isinstance(s, own_steps) for s in jax.tree.leaves(x, is_leaf=_is_own))
+
+
+def after_own(x: Any, steps: Any) -> Any:
+    """A schedule with what its `own_steps` come to after ``steps`` steps in their place."""
+    return jax.tree.map(lambda s: s(steps) if _is_own(s) else s, x, is_leaf=_is_own)
+
+
+def _is_own(x: Any) -> bool:
+    return isinstance(x, own_steps)
+
+
 def raised(base: Any, exponent: jax.Array) -> jax.Array:
     """base^exponent. A Python ``base`` has its logarithm taken in double precision: float32 holds 1 − base badly."""
     if isinstance(base, float) and base > 0:
         return jnp.exp(exponent * math.log(base))
-    # The inner `where` keeps the derivatives of 0^0 and 0^½ out of gradients.
-    some = jnp.asarray(base) != 0
-    safe = jnp.where(some, base, jnp.ones_like(exponent))
-    none = jnp.where(exponent == 0, 1.0, jnp.where(exponent > 0, 0.0, jnp.inf))
-    return jnp.where(some, safe**exponent, none)
+    # 0^½ and 0^−1 have infinite derivatives, which the `where`s keep out of gradients.
+    base = jnp.asarray(base, exponent.dtype)
+    steep = (base == 0) & (exponent < 1) & (exponent != 0)
+    limit = jnp.where(exponent > 0, 0.0, jnp.inf)
+    return jnp.where(steep, limit, numerics.power(jnp.where(steep, 1.0, base), exponent))
 
 
 def value_at(x: Any, k: Any) -> Any:

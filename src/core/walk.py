@@ -22,6 +22,7 @@ from .checks import unshardable
 from .hyper import as_key, by_path, chosen, evaluate, pick
 from .leaf import NOTHING, Plan, freeze, key_of_leaf, leaf_function, mixing_link
 from .rounding import precise, turn
+from .schedule import has_own_steps
 from .state import State
 from .storage import cast, formats_of
 from .tree import (
@@ -61,7 +62,8 @@ def runs_of(links: Links) -> Iterator[Links]:
 
 
 def _is_uniform(link: Any) -> bool:
-    return link.scaling and not any(isinstance(getattr(link, field), by_path) for field in link._leaves)
+    fields = (getattr(link, field) for field in link._leaves) if link.scaling else ()
+    return link.scaling and not any(isinstance(x, by_path) or has_own_steps(x) for x in fields)
 
 
 class _Updates:
@@ -236,7 +238,7 @@ class Walk:
         for i, path in enumerate(self.flat.paths):
             if not self.moves[i]:
                 continue
-            dtype, late = self.dtypes[i], any(f"{name}/{path}" in self.state.born for name in run)
+            dtype, late = self.dtypes[i], path in self.joined
             like = self.ps[i] if self.ps[i] is not None else us[i]
             formats = formats_of(run.items(), path)
             key = (dtype, path if late else None, chosen(run.items(), path), formats)
@@ -284,7 +286,7 @@ class Walk:
         self._enter(name, entry)
         new = self.flat.line_up(f"The updates that link {name!r} returned", updates)
         for path, moved, u, w in zip(self.flat.paths, self.moves, new, wide):
-            if moved and jnp.shape(u) != jnp.shape(w)[link.per_example :]:
+            if moved and (u is None or jnp.shape(u) != jnp.shape(w)[link.per_example :]):
                 raise TypeError(f"Link {name!r} turned the update of {path!r}, {show(w)}, into {show(u)}")
         return new
 
@@ -321,7 +323,8 @@ class Walk:
             self.entries[name] = jax.tree.map(_like, entry, self.entries[name])
 
     def _group(self, run: Links, path: str, dtype: Any, updates: _Updates, formats: Any) -> tuple[Plan, list[Any]]:
-        links = [resolve(link, name, path, self.count, dtype) for name, link in run.items()]
+        own = self.count - self.joined[path] if path in self.joined else None
+        links = [resolve(link, name, path, self.count, dtype, own) for name, link in run.items()]
         scalars = []
         for name, link in zip(run, links):
             seen = updates if link.needs_all_updates else _Unseen(name)
@@ -333,6 +336,16 @@ class Walk:
         frozen, traced = freeze((links, scalars))
         lagged = tuple((name, slot) for name, link in run.items() for slot in link.lagged)
         return Plan(frozen, tuple(run), dtype, formats, lagged), traced
+
+    @functools.cached_property
+    def joined(self) -> dict[str, jax.Array]:
+        """The steps taken before each parameter that came late: when the first of its slots began."""
+        found: dict[str, jax.Array] = {}
+        for key, began in self.state.born.items():
+            path = key.partition("/")[2]
+            if path:
+                found[path] = jnp.minimum(found[path], began) if path in found else began
+        return found
 
     def _age(self, name: str, path: str) -> jax.Array:
         """t = 1, 2, ... since the slots of this link and leaf began."""
@@ -489,8 +502,8 @@ def init_leaf(link: Leafwise, name: str, path: str, p: Any, count: jax.Array) ->
     return slots
 
 
-def resolve(link: Link, name: str, path: str | None, count: Any, dtype: Any) -> Any:
-    """The link with numbers in place of schedules and tables by path."""
+def resolve(link: Link, name: str, path: str | None, count: Any, dtype: Any, own: Any = None) -> Any:
+    """The link with numbers in place of schedules and tables by path, for a parameter that has taken ``own`` steps."""
     numbers = {}
     for field in link._numbers:
         given = getattr(link, field)
@@ -498,7 +511,7 @@ def resolve(link: Link, name: str, path: str | None, count: Any, dtype: Any) -> 
             if path is None:
                 raise ValueError(f"`{name}.{field}` cannot be by_path: the link treats the whole tree at once")
             _, given = pick(f"{name}.{field}", given, path)
-        numbers[field] = evaluate(f"{name}.{field}", given, count, dtype)
+        numbers[field] = evaluate(f"{name}.{field}", given, count, dtype, own)
     return make(type(link), **{**vars(link), **numbers})
 
 

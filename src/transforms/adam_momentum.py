@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from ..core.hyper import Hyper, OptionalHyper, hyper
 from ..core.link import Leafwise, transform
-from ..core.numerics import averaged, one_minus_power, over_root, sqrt
+from ..core.numerics import averaged, clipped, one_minus_power, over_root, sqrt
 from .adam import scale_by_adam
 
 
@@ -114,7 +114,7 @@ class scale_by_adopt(Leafwise):
     def scalars(self, at):
         first = at.step == 1
         bound = jnp.where(first, 0.0, self.bound(at.step, first))
-        return bound, jnp.where(first, 0.0, self.b2), jnp.where(first, 1.0, 1 - self.b2)
+        return first, bound, jnp.where(first, 0.0, self.b2), jnp.where(first, 1.0, 1 - self.b2)
 
     def bound(self, t, first) -> Any:
         """The largest magnitude of a scaled gradient."""
@@ -125,8 +125,9 @@ class scale_by_adopt(Leafwise):
         return jnp.where(first, 1.0, t - 1) ** self.power  # 1 keeps the derivative of 0^p out
 
     def leaf(self, u, slot, p, scalars):
-        bound, keep, take = scalars
-        scaled = jnp.clip(u / jnp.maximum(sqrt(slot.nu), self.eps), -bound, bound)
+        first, bound, keep, take = scalars
+        # At the first step ν is 0, and with ε = 0 derivatives of the quotient that the bound makes 0 would be NaN.
+        scaled = clipped(u / jnp.where(first, 1.0, jnp.maximum(sqrt(slot.nu), self.eps)), bound)
         m = averaged(slot.mu, scaled, self.b1)
         return m, {"mu": m, "nu": keep * slot.nu + take * jnp.square(u)}
 

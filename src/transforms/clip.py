@@ -6,7 +6,7 @@ import jax.numpy as jnp
 
 from ..core.hyper import Hyper, hyper
 from ..core.link import Leafwise, Scaling, transform
-from ..core.numerics import sqrt
+from ..core.numerics import clipped, sqrt
 from ..core.value import static
 from .blocks import bounding
 
@@ -22,7 +22,7 @@ class clip(Leafwise):
     bounds_size = hides_infinite = True
 
     def leaf(self, u, slot, p, scalars):
-        return jnp.clip(u, -self.max_delta, self.max_delta)
+        return clipped(u, self.max_delta)
 
 
 @transform

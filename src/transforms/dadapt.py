@@ -15,9 +15,10 @@ import jax.numpy as jnp
 
 from ..core.hyper import Hyper, hyper
 from ..core.link import Treewise, transform
-from ..core.numerics import averaged, over_root, sqrt
+from ..core.numerics import averaged, sqrt
 from ..core.tree import global_norm
 from ..core.value import static
+from .blocks import ratio
 from .vector import Space, Vector, dot, total
 from .whole import Moving, copied, over, zeros
 
@@ -98,7 +99,7 @@ class scale_by_dadapt_adam(Treewise):
         space = Moving(updates, params, at.dtype)
         x, g, m, v, s = map(space.read, (params, updates, state["mu"], state["nu"], state["sum"]))
         d, r = (state[name].astype(at.dtype) for name in ("estimate", "inner"))
-        b3 = self.b2**0.5
+        b3 = self.b2**0.5 if isinstance(self.b2, float) else sqrt(self.b2)  # whose derivative at 0 is finite
         rates = space.each(at, lambda own: _rate(self, d, own))
         scaled = [rate * b for rate, b in zip(rates, g)]
         m = [averaged(a, b, self.b1) for a, b in zip(m, scaled)]
@@ -166,7 +167,8 @@ class scale_by_prodigy(Treewise):
         r = self.b3 * r + dot(scaled, [a - b for a, b in zip(x0, x)], at.dtype)
         added = [jnp.square(d) * b for b in g] if self.safeguard_warmup else scaled
         s = [self.b3 * a + b for a, b in zip(s, added)]
-        steps = (over_root(a, b, self.eps * d) + self.weight_decay * c for a, b, c in zip(m, v, x))
+        # 0 where d = 0: nothing moves then, nor where ε = 0 and there was no gradient yet.
+        steps = (ratio(a, sqrt(b) + self.eps * d) + self.weight_decay * c for a, b, c in zip(m, v, x))
         u = [rate * step for rate, step in zip(rates, steps)]
         d = jnp.maximum(d, over(self.estim_lr_coef * r, _absolute(s + space.still(state["sum"]), at.dtype)))
         return space.write(u, updates), {

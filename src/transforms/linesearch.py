@@ -123,7 +123,7 @@ class scale_by_backtracking_linesearch(LineSearch):
     def _first(self, last):
         """The length to begin with: with τ = ∞ the largest, also after one that was rounded to 0."""
         longest = jnp.asarray(self.max_learning_rate, last.dtype)
-        longer = jnp.minimum(self.increase_factor * last, longest)
+        longer = _at_most(self.increase_factor * last, longest)
         if isinstance(self.increase_factor, float):
             return longest if math.isinf(self.increase_factor) else longer
         return jnp.where(jnp.isinf(self.increase_factor), longest, longer)
@@ -224,7 +224,7 @@ class scale_by_zoom_linesearch(LineSearch):
         longest = jnp.isinf(high.alpha) & ~rises & (trial.alpha >= self.max_learning_rate)
         new_low = _choose(good, trial, low)
         new_high = _choose(good, _choose(rises, low, high), trial)
-        longer = jnp.minimum(self.increase_factor * trial.alpha, self.max_learning_rate)
+        longer = _at_most(self.increase_factor * trial.alpha, self.max_learning_rate)
         return Bracket(
             steps=search.steps + 1,
             done=good & (flat | longest),
@@ -237,6 +237,11 @@ class scale_by_zoom_linesearch(LineSearch):
 
 def _choose(first: jax.Array, a: Point, b: Point) -> Point:
     return Point(*(jnp.where(first, x, y) for x, y in zip(a, b)))
+
+
+def _at_most(alpha: Any, longest: Any) -> jax.Array:
+    """The smaller one; of two that are equal the second, also in derivatives: so where the longest length is 0."""
+    return jnp.where(alpha < longest, alpha, longest)
 
 
 def _between(a: Point, b: Point, before: jax.Array) -> jax.Array:
