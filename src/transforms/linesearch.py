@@ -59,8 +59,8 @@ class Ray:
         return jnp.asarray(self.value_fn(self.space.write(x, self.params)), self.dtype)
 
     def scaled(self, alpha: jax.Array, updates: Any) -> Any:
-        """αu."""
-        return self.space.write([alpha.astype(u.dtype) * u for u in self.u], updates)
+        """αu, and 0 for α = 0 whatever u is."""
+        return self.space.write([jnp.where(alpha == 0, 0.0, alpha.astype(u.dtype) * u) for u in self.u], updates)
 
     def kept(self, value: jax.Array, gradient: Vector) -> dict[str, Any]:
         """What `value_and_grad_from_state` reads."""
@@ -72,6 +72,7 @@ class LineSearch(Treewise):
 
     role = "search"
     knows_shards = True
+    hides_infinite = True
     reads_params = True
     extra = ("value", "grad", "value_fn")
     no_reverse_mode = "its loop has as many turns as the search needs, and JAX keeps no record of them"
