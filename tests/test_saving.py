@@ -27,9 +27,9 @@ def after_one_step(tx: Any, p: Any = P, g: Any = G) -> cx.State:
 def test_a_stored_state_has_a_version() -> None:
     """That of a later chainax is refused; without one it is the first."""
     arrays = TX.state_dict(after_one_step(TX))
-    assert arrays["chainax"] == 1
-    for later in (2, 1.5, "1", np.ones(2)):
-        with pytest.raises(ValueError, match="reads states of version 1 and below; 'chainax' says"):
+    assert arrays["chainax"] == 2
+    for later in (3, 1.5, "1", np.ones(2)):
+        with pytest.raises(ValueError, match="reads states of version 2 and below; 'chainax' says"):
             TX.load_state_dict(P, {**arrays, "chainax": later})
     del arrays["chainax"]
     TX.load_state_dict(P, arrays)

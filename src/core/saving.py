@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from .link import Link
     from .transformation import Transformation
 
-VERSION = 1
+VERSION = 2
 """The version of what `state_dict` writes. It rises when a link of the library keeps something that it did not keep."""
 
 VERSION_KEY = "chainax"
