@@ -259,6 +259,98 @@ def test_skip_loss_spikes_agrees_with_numpy(hyper: tuple) -> None:
     assert np.mean(taken[-20:]) > 0.5
 
 
+HUGE = (2e19, 3e38, 1e30)
+POISONS: dict[str, list[float]] = {
+    "one huge loss first": [2e19],
+    "one huge loss in the warm-up": [1.0, 1.1, 2e19, 0.9],
+    "huge and of both signs": [3e38, -3e38, 1e30, -2e19],
+    "negative": [-1e30, -1e30],
+    "squares that just fit": [9e18, -9e18, 1e18],
+    "zeros": [0.0] * 20,
+    "tiny": [1e-30] * 20,
+    "nothing finite": [np.nan, np.inf, -np.inf] * 5,
+    "all": [0.0, 3e38, np.nan, -np.inf, 0.0, 2e19, -3e38, np.inf, 1e-40],
+}
+
+
+@pytest.mark.parametrize("name", POISONS)
+@pytest.mark.parametrize("warmup", (1.0, 8.0))
+def test_no_loss_poisons_the_guard(name: str, warmup: float) -> None:
+    """A thousand good steps after it all are taken, and a spike after those is refused again."""
+    tx = cx.chain(cx.skip_loss_spikes(window=16.0, warmup=warmup), cx.scale_by_lr(1.0))
+    good = 1 + 0.1 * np.random.default_rng(0).normal(size=3000)
+    losses = jnp.asarray([*POISONS[name], *good, 100.0, 1.0], jnp.float32)
+
+    def step(carry: tuple, loss: jax.Array) -> tuple:
+        moved, state = tx.step(*carry, jnp.ones(()), value=loss)
+        return (moved, state), (moved, state.links["skip_loss_spikes"])
+
+    start = jnp.zeros(()), tx.init(jnp.zeros(()))
+    _, (path, memory) = quickly(lambda xs: jax.lax.scan(step, start, xs))(losses)
+    taken = np.diff(np.asarray(path), prepend=0.0) != 0
+    assert np.isfinite(memory["mean"]).all()
+    assert np.isfinite(memory["variance"]).all()
+    assert taken[-1002:-2].all()
+    np.testing.assert_array_equal(taken[-2:], [False, True])
+
+
+def test_a_huge_loss_in_the_warm_up_is_as_if_it_had_not_been() -> None:
+    """The warm-up begins anew behind it, and what is remembered is that of the losses since."""
+    losses = 1 + 0.1 * np.random.default_rng(0).normal(size=50).astype(np.float32)
+    tx = cx.skip_loss_spikes(warmup=4.0)
+
+    def memory(losses: Any) -> Any:
+        def step(state: Any, loss: Any) -> Any:
+            return tx.update(jnp.ones(()), state, value=loss)[1], None
+
+        return jax.lax.scan(step, tx.init(jnp.ones(())), losses)[0].links["skip_loss_spikes"]
+
+    clean = memory(losses)
+    for huge in HUGE:
+        spoilt = memory(np.concatenate([losses[:2] + 5, np.float32([huge]), losses]))
+        for name in ("mean", "variance", "seen"):
+            np.testing.assert_allclose(spoilt[name], clean[name], rtol=1e-5)
+
+
+GUARDS = {
+    "skip_nonfinite": cx.skip_nonfinite(),
+    "skip_nonfinite, at most 2": cx.skip_nonfinite(2),
+    "skip_large_updates": cx.skip_large_updates(10.0),
+    "skip_loss_spikes": cx.skip_loss_spikes(window=16.0, warmup=8.0),
+    "dynamic_loss_scale": cx.dynamic_loss_scale(growth_interval=8),
+    "reduce_on_plateau": cx.reduce_on_plateau(accumulation_size=3.0),
+}
+ODD = [0.0, 1.0, -1.0, 1e-30, 1e18, 2e19, -2e19, 3e38, -3e38, np.inf, -np.inf, np.nan]
+
+
+@pytest.mark.parametrize("name", GUARDS)
+def test_no_sequence_of_inputs_poisons_a_guard(name: str) -> None:
+    """Whatever gradients and losses came, at most 600 good steps later its state is finite and every step is taken."""
+    tx = cx.chain(GUARDS[name], cx.scale_by_lr(1.0))
+    scale = name == "dynamic_loss_scale"
+
+    def step(carry: tuple, given: Any) -> tuple:
+        g, loss = given
+        extra = {"value": loss} if GUARDS[name].extra else {}
+        p, state = tx.step(jnp.zeros(()), carry[1], g * (cx.loss_scale(carry[1]) if scale else 1.0), **extra)
+        return (p, state), p
+
+    def train(odd: Any) -> Any:
+        good = 1 + 0.1 * jnp.sin(jnp.arange(700.0))
+        grads, losses = jnp.concatenate([odd[0], jnp.ones(700)]), jnp.concatenate([odd[1], good])
+        (_, state), path = jax.lax.scan(step, (jnp.zeros(()), tx.init(jnp.zeros(()))), (grads, losses))
+        return state.links[next(iter(tx.links))], path[-100:]
+
+    rng = np.random.default_rng(0)
+    odd = np.stack([rng.choice(ODD, (2, 30)) for _ in range(300)])
+    odd[:100, :, :] = rng.choice([0.0, 2e19, np.nan, -3e38], (100, 2, 30))
+    memory, path = quickly(jax.vmap(train))(jnp.asarray(odd, jnp.float32))
+    first = GUARDS[name].init(jnp.zeros(())).links[next(iter(tx.links))]
+    for key, x in memory.items():
+        assert np.isfinite(x).all() or not np.isfinite(first[key]), key
+    assert (np.asarray(path) != 0).all()
+
+
 # The scale of the loss
 
 
@@ -267,7 +359,7 @@ OVERFLOWS[100:150] = False
 SCALERS = (
     {"init_scale": 2.0**16, "growth_factor": 2.0, "backoff_factor": 0.5, "growth_interval": 5},
     {"init_scale": 1000.0, "growth_factor": 1.5, "backoff_factor": 0.3, "growth_interval": 1},
-    {"init_scale": 2.0**-10, "growth_factor": 4.0, "backoff_factor": 0.5, "growth_interval": 12},
+    {"init_scale": 2.0**-10, "growth_factor": 4.0, "backoff_factor": 0.5, "growth_interval": 12, "min_scale": 2.0**-90},
 )
 
 
@@ -278,7 +370,7 @@ def test_dynamic_loss_scale_agrees_with_torch(scaler: dict[str, Any]) -> None:
     target = np.linspace(-1, 1, 5).astype(np.float32)
     p = torch.nn.Parameter(torch.zeros(5))
     opt = torch.optim.SGD([p], lr=0.1, momentum=0.9)
-    amp = torch.amp.GradScaler("cpu", **scaler)
+    amp = torch.amp.GradScaler("cpu", **{k: x for k, x in scaler.items() if k != "min_scale"})
     tx = cx.chain(cx.dynamic_loss_scale(**{k: float(x) for k, x in scaler.items()}), cx.sgd(0.1, momentum=0.9))
     ours = jnp.zeros(5)
     state = tx.init(ours)
@@ -314,6 +406,67 @@ def test_loss_scale_stops_short_of_infinity() -> None:
         _, state = tx.update(jnp.zeros(1), state)
         assert float(cx.loss_scale(state)) == amp.get_scale()
     assert cx.loss_scale(state) == 2.0**127
+
+
+@pytest.mark.parametrize("bad", (np.nan, np.inf))
+def test_loss_scale_survives_any_number_of_bad_steps(bad: float) -> None:
+    """After 200 of them PyTorch's is 0 and takes NaN; here the first good step is taken, and those with NaN refused."""
+    torch = pytest.importorskip("torch")
+    p = torch.nn.Parameter(torch.ones(2))
+    opt, amp = torch.optim.SGD([p], lr=0.1), torch.amp.GradScaler("cpu")
+    tx = cx.chain(cx.dynamic_loss_scale(), cx.sgd(0.1))
+    ours, state, step = jnp.ones(2), tx.init(jnp.ones(2)), cx.make_step(tx)
+    for _ in range(200):
+        amp.scale(p.sum() * bad).backward()
+        amp.step(opt)
+        amp.update()
+        opt.zero_grad()
+        ours, state = step(ours, state, jnp.full(2, bad) * cx.loss_scale(state))
+    assert amp.get_scale() == 0
+    assert cx.loss_scale(state) == 1
+    for _ in range(3):
+        moved, state = step(jnp.ones(2), state, jnp.ones(2) * cx.loss_scale(state))
+        np.testing.assert_allclose(moved, 0.9, rtol=1e-6)
+    still, state = step(jnp.ones(2), state, jnp.full(2, bad))
+    np.testing.assert_array_equal(still, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("first", "least", "last"), ((2.0**16, 4.0, 4.0), (0.25, 1.0, 0.25), (2.0**-120, 0.0, 2.0**-126), (1.0, 1.0, 1.0))
+)
+def test_loss_scale_has_a_floor(first: float, least: float, last: float) -> None:
+    """``min_scale``, or where the scale began if that is lower; float32's smallest normal number in any case."""
+    tx = cx.chain(cx.dynamic_loss_scale(first, min_scale=least, growth_interval=2), cx.sgd(0.1))
+    state = tx.init(jnp.ones(2))
+    for _ in range(20):
+        _, state = tx.update(jnp.full(2, jnp.nan), state)
+    assert cx.loss_scale(state) == last
+    for _ in range(2):
+        _, state = tx.update(jnp.ones(2) * last, state)
+    assert cx.loss_scale(state) == 2 * last
+
+
+def test_loss_scale_of_an_earlier_version_grows_out_of_0() -> None:
+    """A state that was saved with a scale of 0 goes on at the floor."""
+    tx, p = cx.chain(cx.dynamic_loss_scale(), cx.sgd(0.1)), jnp.ones(2)
+    stored = tx.state_dict(tx.init(p)) | {"dynamic_loss_scale/loss_scale": np.float32(0)}
+    state = tx.load_state_dict(p, stored)[0]
+    for g in (0.0, jnp.nan):
+        same, after = tx.step(p, state, jnp.full(2, g))
+        np.testing.assert_array_equal(same, p)
+        assert cx.loss_scale(after) == 1
+
+
+def test_loss_scale_judges_what_it_has_divided() -> None:
+    """A finite gradient that overflows when it is divided by the scale is refused, and so is 0/0."""
+    p = jnp.ones(2)
+    for scale, g in ((2.0**-10, 1e37), (2.0**-10, 1e35), (1.0, 3e38)):
+        tx = cx.chain(cx.dynamic_loss_scale(scale), cx.sgd(1e-37))
+        moved, state = jax.jit(tx.step)(p, tx.init(p), jnp.array([g, 1.0]))
+        overflows = g / scale > float(np.finfo(np.float32).max)
+        assert int(state.links["dynamic_loss_scale"]["skipped"]) == overflows
+        assert jnp.isfinite(moved).all()
+        assert (moved[0] == 1) == overflows
 
 
 def test_loss_scale_saves_small_gradients() -> None:

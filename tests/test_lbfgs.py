@@ -279,6 +279,77 @@ def test_minimize_stops(x64: None) -> None:
     np.testing.assert_array_equal(runs, steps)
 
 
+@pytest.mark.parametrize("tx", (cx.lbfgs(), cx.sgd(0.1), cx.chain(cx.skip_nonfinite(), cx.adam(0.1))), ids=repr)
+@pytest.mark.parametrize(
+    ("f", "start"),
+    (
+        (lambda x: jnp.sum(jnp.square(x)), [jnp.nan, 1.0]),  # one coordinate of the gradient is a number
+        (lambda x: jnp.sum(jnp.log(x)), [-1.0, 1.0]),  # the whole gradient is
+        (lambda x: jnp.sum(jnp.sqrt(x) + x), [-1.0, 1.0]),
+    ),
+)
+def test_minimize_ends_where_there_are_no_numbers(tx: Any, f: Any, start: list[float]) -> None:
+    """Without a step."""
+    found = cx.minimize(tx, f, jnp.array(start), max_steps=50)
+    assert found.state.step == 0
+    assert all(int(entry.get("skipped", 0)) == 0 for entry in found.state.links.values())
+
+
+@pytest.mark.parametrize(
+    "search",
+    (
+        cx.scale_by_zoom_linesearch(approx_dec_rtol=0.0),
+        cx.scale_by_backtracking_linesearch(2),
+    ),
+    ids=repr,
+)
+def test_minimize_ends_where_a_search_can_only_fail_again(search: Any) -> None:
+    """Where rounding hides every fall, the search fails, and ten thousand more would too: the state says so."""
+    tx = cx.lbfgs().replace("scale_by_zoom_linesearch", search)
+
+    def f(x: jax.Array) -> jax.Array:
+        exact = jnp.sum(jnp.array([1.0, 30.0]) * jnp.square(x))
+        return exact + jax.lax.stop_gradient(jnp.round(exact) - exact)
+
+    found = cx.minimize(tx, f, jnp.array([3.0, 1.0]), max_steps=10_000)
+    assert 1 < found.state.step < 100
+    assert found.state.links[tx.names[-1]]["failed"] > 0
+    assert jnp.abs(found.grad).max() > 0
+
+
+@pytest.mark.parametrize("before", (cx.scale_by_lr(0.1), cx.sgd(0.1, momentum=0.9), cx.lbfgs()), ids=repr)
+def test_minimize_ends_where_the_gradient_lies(before: Any) -> None:
+    """The search shrinks its first length from step to step, until no shorter one would move the parameters."""
+    tx = cx.chain(*(x for x in before.links.values() if x.role != "search"), cx.scale_by_backtracking_linesearch())
+
+    def f(x: jax.Array) -> jax.Array:
+        return jnp.sum(jax.lax.stop_gradient(2 * jnp.square(x)) - jnp.square(x))  # ‖x‖², with the slope −2x
+
+    found = cx.minimize(tx, f, jnp.array([1.0, 2.0]), max_steps=10_000)
+    assert 1 < found.state.step < 400
+    np.testing.assert_array_equal(found.params, [1.0, 2.0])
+    assert found.state.links["scale_by_backtracking_linesearch"]["failed"] == 2
+
+
+def test_minimize_goes_on_where_the_next_search_is_another(x64: None) -> None:
+    """Momentum points uphill now and then, and turns: a search that fails is no end while the state changes."""
+    tx = cx.chain(cx.trace(0.9), cx.scale_by_lr(0.03), cx.scale_by_backtracking_linesearch())
+
+    def f(x: jax.Array) -> jax.Array:
+        return jnp.sum(jnp.array([1.0, 30.0]) * jnp.square(x))
+
+    def step(carry: tuple, _: None) -> tuple:
+        value, grad = jax.value_and_grad(f)(carry[0])
+        carry = tx.step(*carry, grad, value=value, grad=grad, value_fn=f)
+        return carry, carry[1].links["scale_by_backtracking_linesearch"]["uphill"]
+
+    start = jnp.array([1.0, 0.3])
+    found = cx.minimize(tx, f, start, tolerance=1e-3, max_steps=1000)
+    assert jnp.abs(found.grad).max() <= 1e-3
+    uphill = jax.lax.scan(step, (start, tx.init(start)), None, int(found.state.step))[1]
+    assert 0 < uphill.sum() < uphill.size
+
+
 def test_minimize_ends_though_a_guard_refuses() -> None:
     """Every attempt counts, so that a step that is refused for ever ends the run too."""
     tx = cx.chain(cx.skip_large_updates(1.0), cx.sgd(0.1))

@@ -11,6 +11,7 @@ import numpy as np
 import optax
 import pytest
 import test_laws
+from chainax.transforms.linesearch import REPORT
 from registry import REGISTRY, tree
 from test_lbfgs import rosenbrock
 
@@ -144,6 +145,56 @@ def test_a_search_that_finds_nothing_stays(link: Any) -> None:
         assert updates == 0
         assert kept["learning_rate"] > 0
         assert (kept["value"] == f(jnp.array(1.0))) | jnp.isinf(f(jnp.array(1.0)))
+
+
+@pytest.mark.parametrize("link", (ZOOM, cx.scale_by_backtracking_linesearch()))
+@pytest.mark.parametrize(
+    ("f", "u", "failed", "uphill"),
+    (
+        (jnp.square, -1.0, 0, 0),
+        (jnp.square, -300.0, 0, 0),
+        (jnp.square, 1.0, 1, 1),
+        (jnp.square, -1e18, 1, 0),
+        (jnp.square, 0.0, 1, 0),
+        (jnp.square, jnp.nan, 1, 0),
+        (lambda x: x / 0.0, -1.0, 1, 0),
+    ),
+)
+def test_the_state_says_how_the_search_went(link: Any, f: Callable, u: float, failed: int, uphill: int) -> None:
+    """How often the function was evaluated, whether nothing lower was found, and whether the update pointed uphill."""
+    updates, kept = search(link, f, jnp.array(1.0), jnp.array(u))
+    assert (kept["failed"], kept["uphill"]) == (failed, uphill)
+    assert bool(updates == 0) == bool(failed)
+    assert kept["evaluations"] == evaluations(link, f, 1.0, u)
+    assert {kept[name].dtype for name in ("evaluations", "failed", "uphill")} == {jnp.dtype(jnp.int32)}
+
+
+def test_a_search_says_when_no_shorter_step_would_move() -> None:
+    """Along a gradient that lies: 1 while the lengths tried are steps, 2 when rounding makes them none."""
+
+    def f(x: jax.Array) -> jax.Array:
+        return jax.lax.stop_gradient(2 * jnp.square(x)) - jnp.square(x)  # x², with the slope −2x
+
+    assert search(BACKTRACKING, f, jnp.array(1.0), jnp.array(1.0))[1]["failed"] == 1
+    updates, kept = search(BACKTRACKING, f, jnp.array(1.0), jnp.array(1e-9))
+    assert kept["failed"] == 2
+    assert updates == 0
+
+
+@pytest.mark.parametrize("link", (ZOOM, BACKTRACKING))
+def test_states_of_earlier_versions_load(link: Any) -> None:
+    """What the state now says of the last search starts at 0."""
+    params = jnp.array([1.0, 2.0])
+    _, kept = search(link, lambda x: jnp.sum(jnp.square(x)), params, -params)
+    assert kept["evaluations"] > 0
+    tx = cx.chain(link)
+    name = tx.names[0]
+    state = tx.init(params)._replace(links={name: kept})
+    stored = {k: x for k, x in tx.state_dict(state).items() if k.split("/")[-1] not in REPORT}
+    loaded, report = tx.load_state_dict(params, {**stored, "chainax": np.int32(1)})
+    assert sorted(report.missing) == sorted(f"{name}/{key}" for key in REPORT)
+    np.testing.assert_array_equal(loaded.links[name]["learning_rate"], kept["learning_rate"])
+    assert [int(loaded.links[name][key]) for key in REPORT] == [0, 0, 0]
 
 
 @pytest.mark.parametrize("link", (ZOOM, BACKTRACKING.replace(decrease_factor=0.5)))

@@ -87,6 +87,51 @@ def test_agrees_with_torch_by_default() -> None:
     assert len(set(theirs)) > 1
 
 
+def by_magnitude(values: np.ndarray, mode: str, factor: float, patience: int, threshold: float, cooldown: int) -> list:
+    """The scale after each value, by a margin of τ·|best|."""
+    best, bad, rest, scale, scales = None, 0, 0, 1.0, []
+    for value in values.astype(float):
+        margin = 0.0 if best is None else threshold * abs(best)
+        gain = np.inf if best is None else (best - value if mode == "min" else value - best)
+        if np.isfinite(value) and gain > margin:
+            best, bad = value, 0
+        else:
+            bad += 1
+        if rest:
+            rest, bad = rest - 1, 0
+        if bad > patience:
+            scale, bad, rest = scale * factor, 0, cooldown
+        scales.append(scale)
+    return scales
+
+
+@pytest.mark.parametrize("mode", ("min", "max"))
+@pytest.mark.parametrize("shift", (-2.0, -10.0, 0.0, 10.0))
+def test_margin_is_a_fraction_of_the_magnitude(mode: str, shift: float) -> None:
+    """Also of negative values, and of those that change their sign, against NumPy."""
+    values = losses(0) + np.float32(shift)
+    values[[30, 70]] = np.inf, -np.inf
+    hyper = {"patience": 3.0, "threshold": 0.02, "cooldown": 2.0}
+    tx = cx.chain(cx.reduce_on_plateau(0.7, mode=mode, **hyper), cx.scale_by_lr(1.0))
+    theirs = by_magnitude(values, mode, 0.7, 3, 0.02, 2)
+    np.testing.assert_allclose(scales(tx, values), theirs, rtol=1e-4)
+    assert len(set(theirs)) > 5
+
+
+@pytest.mark.parametrize("mode", ("min", "max"))
+@pytest.mark.parametrize("value", (-1.0, 1.0, -1e-3, -1e6, 0.0))
+def test_a_value_that_never_changes_is_a_plateau(value: float, mode: str) -> None:
+    """Of any sign; PyTorch never reduces where a negative one stays in mode "min"."""
+    torch = pytest.importorskip("torch")
+    ours = scales(cx.chain(cx.reduce_on_plateau(mode=mode), cx.scale_by_lr(1.0)), np.full(30, value, np.float32))
+    np.testing.assert_allclose(ours, [1.0] * 11 + [0.1] * 11 + [0.01] * 8, rtol=1e-5)
+    opt = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(opt, mode)
+    for _ in range(30):
+        scheduler.step(value)
+    assert opt.param_groups[0]["lr"] == pytest.approx(1.0 if value < 0 else 0.01)
+
+
 @pytest.mark.parametrize("size", (1, 3))
 def test_agrees_with_optax(size: int, x64: None) -> None:
     """Behind Adam, with means over ``size`` values; Optax counts the last bad value, so its patience is 1 more."""

@@ -504,3 +504,38 @@ def test_stochastic_rounding_beside_8_bit_slots() -> None:
     moved = np.asarray(step(p, state, p)[0]["w"]) < 1
     np.testing.assert_allclose(moved.mean(axis=1), 0.3, atol=0.02)
     assert len(np.unique(moved, axis=0)) == len(moved)
+
+
+@pytest.mark.parametrize("signed", (True, False))
+@pytest.mark.parametrize("form", (*FORMATS.values(), "bfloat16", "float16"), ids=repr)
+def test_numbers_beyond_the_largest_are_stored_as_the_largest(form: Any, signed: bool) -> None:
+    """Finite, of the right sign, and no smaller than the rest; NaN stays NaN."""
+    form = chainax_storage.cast(form) if isinstance(form, str) else form
+    for size in (7e4, 1e30, 9e37, 1.7e38, 3.4e38, np.inf):
+        x = np.ones(256, np.float32)
+        x[3:6] = size, size, 0.5 * size
+        x[7] = -size if signed else 0.0
+        y = np.asarray(there_and_back(form, jnp.asarray(x), signed))
+        assert np.isfinite(y).all()
+        assert (y[3:5] == y.max()).all()
+        assert y[7] < -0.7 * y[3] if signed else (y >= 0).all()  # the dynamic map has no −1
+        least = 6e4 if getattr(form, "dtype", "") == "float16" else min(size, 8e37)
+        assert y[3] >= least
+    assert np.isnan(there_and_back(form, jnp.asarray(np.where(np.arange(256) == 3, np.nan, x)), signed)[3])
+
+
+@pytest.mark.parametrize("size", (1e3, 1e5, 1e15))
+@pytest.mark.parametrize("slots", ({"nu": "float16"}, {"mu": "float16"}, {"mu": "float16", "nu": "float16"}), ids=repr)
+def test_training_goes_on_beyond_float16(slots: dict[str, str], size: float) -> None:
+    """Where every gradient's square, or the gradient, lies beyond 65504, parameters move at each step, not to NaN."""
+    tx = cx.store(cx.adam(1e-3), **slots)
+    grads = size * (1 + 0.1 * np.random.default_rng(0).normal(size=(60, 5))).astype(np.float32)
+    start = jnp.ones(5)
+
+    def step(carry: Any, g: Any) -> Any:
+        carry = tx.step(*carry, g)
+        return carry, carry[0]
+
+    path = np.asarray(quickly(lambda gs: jax.lax.scan(step, (start, tx.init(start)), gs)[1])(jnp.asarray(grads)))
+    assert np.isfinite(path).all()
+    assert (np.diff(path, axis=0, prepend=1.0) < 0).all()

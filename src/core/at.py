@@ -14,6 +14,7 @@ class Updates(Protocol):
 
     def norm(self) -> jax.Array: ...
     def finite(self) -> jax.Array: ...
+    def scaled(self, factor: Any) -> Updates: ...
 
 
 class At:
@@ -63,6 +64,6 @@ class At:
         """The norm of the whole tree of updates as it stands before this link (`Leafwise.needs_all_updates`)."""
         return self._updates.norm().astype(self.dtype)
 
-    def all_finite(self) -> jax.Array:
-        """Whether no update of the whole tree is infinite or NaN (`Leafwise.needs_all_updates`)."""
-        return self._updates.finite()
+    def all_finite(self, factor: Any = 1.0) -> jax.Array:
+        """Whether no update of the whole tree, times ``factor``, is infinite or NaN (`Leafwise.needs_all_updates`)."""
+        return self._updates.scaled(factor).finite()

@@ -16,7 +16,7 @@ from jax.extend.core import ClosedJaxpr, Jaxpr
 from jax.tree_util import tree_flatten, tree_unflatten
 
 from .checks import check_result
-from .rounding import by_turns, precise, rounded
+from .rounding import by_turns, precise, rounded, saturated
 from .tree import compute_dtype, dtype_of, merge, shard_axes, split
 from .value import is_array
 
@@ -174,7 +174,7 @@ def _widened(x: Any, form: Any, shape: tuple[int, ...], dtype: Any) -> jax.Array
 def _narrowed(x: jax.Array, form: Any, old: Any, turn: jax.Array | None) -> Any:
     if not isinstance(old, dict):
         if turn is None or not form or form[1] or jnp.finfo(old.dtype).bits >= jnp.finfo(x.dtype).bits:
-            return merge(x, old.dtype)
+            return merge(saturated(x, old.dtype) if form else x, old.dtype)
         return by_turns(x, old.dtype, turn)  # to the nearest, 0.999ν would stay ν for ever in bfloat16
     return form[0].keep(x.astype(jnp.float32), form[1])
 

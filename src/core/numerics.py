@@ -63,6 +63,11 @@ def averaged(old: jax.Array, new: jax.Array, decay: Any) -> jax.Array:
     return add(mul(decay, old), mul(1 - decay, new))
 
 
+def capped(x: jax.Array) -> jax.Array:
+    """``x``, but the largest finite number where it is +∞: 0·x is then 0, and ∞ − x is ∞. NaN stays."""
+    return lax.min(x, np.asarray(jnp.finfo(x.dtype).max, x.dtype))
+
+
 def is_zero(x: Any) -> bool:
     """Whether ``x`` is the Python number 0, for which an operation can be left out."""
     return isinstance(x, float) and x == 0

@@ -72,6 +72,14 @@ def nearest(x: jax.Array, dtype: Any) -> jax.Array:
     return jnp.where(jnp.abs(x) < tiny, jnp.round(x * (1 / unit)) * unit, y)
 
 
+def saturated(x: jax.Array, dtype: Any) -> jax.Array:
+    """``x`` with magnitudes beyond the largest of the narrower ``dtype`` cut to it, infinite ones too. NaN stays."""
+    if jnp.finfo(dtype).bits >= jnp.finfo(x.dtype).bits:
+        return x
+    largest = np.asarray(jnp.finfo(dtype).max, x.dtype)
+    return lax.clamp(-largest, x, largest)
+
+
 def stochastic(x: jax.Array, dtype: Any, key: jax.Array) -> jax.Array:
     """One of the two neighbours of ``x`` in ``dtype``, such that the mean is ``x``; what ``dtype`` holds stays."""
     return dithered(x, dtype, False, jax.random.bits(key, x.shape, jnp.uint32))
@@ -83,7 +91,7 @@ def turn(step: jax.Array) -> jax.Array:
 
 
 def by_turns(x: jax.Array, dtype: Any, bits: jax.Array) -> jax.Array:
-    """``x``, not negative, in ``dtype``: right on average over the steps that ``bits`` come from, and never made 0."""
+    """``x``, not negative, in ``dtype``: right on average over the steps that ``bits`` come from, never made 0 or ∞."""
     return dithered(x, dtype, True, bits)
 
 
@@ -91,8 +99,8 @@ def by_turns(x: jax.Array, dtype: Any, bits: jax.Array) -> jax.Array:
 def dithered(x: jax.Array, dtype: Any, positive: bool, bits: jax.Array) -> jax.Array:
     """``x`` in ``dtype``: away from 0 if its share of the gap exceeds ``bits``, a fraction of 2³², else towards 0.
 
-    What is ``positive`` stays so. In whole numbers up to the last conversion: XLA's TPU compiler makes another kernel
-    of choices between floats.
+    What is ``positive`` stays so, and is stored as the largest number beyond it. In whole numbers up to the last
+    conversion: XLA's TPU compiler makes another kernel of choices between floats.
     """
     x, info = x.astype(jnp.float32), jnp.finfo(dtype)
     dropped = jnp.finfo(jnp.float32).nmant - info.nmant  # bits of the mantissa
@@ -102,6 +110,7 @@ def dithered(x: jax.Array, dtype: Any, positive: bool, bits: jax.Array) -> jax.A
     # What is left of 1 above the threshold carries over into the bits that stay.
     carry = mask - lax.shift_right_logical(bits, np.uint32(32 - dropped))
     moved = (whole + jnp.where(magnitude < largest, carry, np.uint32(0))) & ~mask
+    moved = jnp.where(magnitude > largest, largest, moved) if positive else moved
     moved = jnp.where(magnitude > infinity, whole, moved)  # NaN
     if info.nexp == jnp.finfo(jnp.float32).nexp:
         least = jnp.minimum(magnitude, one) * _bits(info.smallest_subnormal) if positive else np.uint32(0)

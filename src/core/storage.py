@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .hyper import DTYPES, by_path, pick
+from .rounding import saturated
 from .tree import show
 from .value import Value, code, did_you_mean, fill, register, static, value
 
@@ -41,13 +42,14 @@ class cast(Format):
 
     Numbers are rounded to the nearest; but those of slots that hold no negative ones up or down by turns,
     so that they are right on average over the steps: a mean square that is multiplied by 0.999 would
-    otherwise stay where it is, since the product rounds back. It is never rounded to 0.
+    otherwise stay where it is, since the product rounds back. It is never rounded to 0. What lies beyond the largest
+    number of the dtype, 65504 in float16, is stored as that number.
     """
 
     dtype: str = static("its name", one_of=DTYPES)
 
     def keep(self, x, signed):
-        return x.astype(self.dtype)
+        return saturated(x, self.dtype).astype(self.dtype)
 
     def widen(self, kept, shape, signed):
         return kept.astype(jnp.float32)
@@ -59,9 +61,9 @@ class cast(Format):
 class Blocks(Format):
     """Codes with a float32 scale, the largest magnitude, for each block of neighbours in row-major order.
 
-    The last block is padded with zeros where the block does not divide the leaf. The codes are the
-    same on any sharding of the leaf. They bear the format's name, since the numbers of one format mean
-    others in another.
+    The last block is padded with zeros where the block does not divide the leaf. Magnitudes beyond 2¹²⁶ are stored as
+    2¹²⁶, so that the scale and its reciprocal are normal numbers. The codes are the same on any sharding of the leaf.
+    They bear the format's name, since the numbers of one format mean others in another.
     """
 
     block: int = static("numbers that share a scale", default=256, least=2, most=2**20)
@@ -83,7 +85,7 @@ class Blocks(Format):
         raise NotImplementedError
 
     def keep(self, x, signed):
-        rows = self._rows(x)
+        rows = self._rows(jnp.clip(x, -(2.0**126), 2.0**126))
         scale = jnp.maximum(jnp.max(jnp.abs(rows), -1), 1e-12)
         if self.largest != 1:  # not a constant, of which XLA would take a rounded reciprocal
             scale = scale / jnp.where(jnp.isnan(scale), scale, self.largest)

@@ -120,6 +120,9 @@ class _Unseen:
 
     finite = norm
 
+    def scaled(self, factor: Any) -> _Unseen:
+        return self
+
 
 class Walk:
     """One walk over the tree: who the leaves are, and the scalars that groups of them share."""

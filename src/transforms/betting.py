@@ -119,10 +119,11 @@ class mechanize(Wrapper):
         """The change of SΔ for the chain's updates, and the next state but for the chain's."""
         space = Moving(updates, params, at.dtype)
         x, g, delta, u = map(space.read, (params, updates, state["delta"], u))
-        decay = self.weight_decay * at.global_norm() / (global_norm(x) + self.eps)
+        most = jnp.finfo(at.dtype).max ** 0.48  # what is bet on stays finite, and its square, whatever the gradient
+        decay = self.weight_decay * jnp.minimum(at.global_norm(), most) / (global_norm(x) + self.eps)
         S = jnp.sum(state["scale"].astype(at.dtype))
-        h = dot(delta, [a + decay * S * b for a, b in zip(g, x)], at.dtype)
-        bets = self.settled(h, state, at.dtype)
+        h = dot(delta, [jnp.clip(a, -most, most) + decay * S * b for a, b in zip(g, x)], at.dtype)
+        bets = self.settled(jnp.clip(h, -most, most), state, at.dtype)
         S_next = jnp.sum(bets["scale"])
         moved = [a + b for a, b in zip(delta, u)]
         u = [S_next * a - S * b for a, b in zip(moved, delta)]

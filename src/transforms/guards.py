@@ -91,7 +91,9 @@ class skip_loss_spikes(Guard):
     ``update`` and ``step`` must be given it as ``value``. Mean and variance are those of all losses up to
     the n-th, and from there on exponential ones with the decay 1 − 1/n. A refused loss counts as the
     highest that would have been taken: so a spike does not widen the bound much, and a loss that stays
-    higher is taken in the end. One that is not finite is always refused, and does not count.
+    higher is taken in the end. One that is not finite is always refused, and does not count. From one whose distance
+    to the mean has no finite square, 10¹⁹ in float32, the statistics begin anew; and a spread whose square is 0 there,
+    as of losses that were all 0, sets no bound.
     """
 
     sigmas: Hyper = hyper("k", "how many standard deviations above the mean are too many", default=6.0)
@@ -121,7 +123,13 @@ class skip_loss_spikes(Guard):
         t = memory.seen + 1
         a = jnp.maximum(1 / t, 1 / self.window)
         d = jnp.where(counts, jnp.minimum(_loss(at), self.bound(at)), memory.mean) - memory.mean
-        new = {"seen": t, "mean": memory.mean + a * d, "variance": (1 - a) * (memory.variance + a * jnp.square(d))}
+        far = counts & ~(jnp.abs(d) < 0.5 * jnp.sqrt(jnp.finfo(at.dtype).max))  # also where d itself overflows
+        d = jnp.where(far, 0.0, d)
+        new = {
+            "seen": jnp.where(far, 1.0, t),
+            "mean": jnp.where(far, _loss(at), memory.mean + a * d),
+            "variance": jnp.where(far, 0.0, (1 - a) * (memory.variance + a * jnp.square(d))),
+        }
         kept = {name: jnp.where(counts, x, getattr(memory, name)) for name, x in new.items()}
         return {**super().remember(at), **kept}
 
@@ -129,7 +137,8 @@ class skip_loss_spikes(Guard):
         """The highest loss that is taken."""
         memory = memories(at)
         rise = jnp.maximum(self.sigmas * sqrt(memory.variance), self.tolerance * jnp.abs(memory.mean))
-        return jnp.where(memory.seen < self.warmup, jnp.inf, memory.mean + rise)
+        unbounded = (memory.seen < self.warmup) | (rise < jnp.sqrt(jnp.finfo(at.dtype).tiny))
+        return jnp.where(unbounded, jnp.inf, memory.mean + rise)
 
 
 @transform
@@ -138,15 +147,21 @@ class dynamic_loss_scale(Guard):
 
     Micikevicius et al. 2018, arXiv:1710.03740, section 3.2, by the rule of PyTorch's GradScaler. Take the
     gradient of ``loss * loss_scale(state)``, with the loss in float32. Only `sharpness_aware` comes before it;
-    its ``grad_fn`` then returns gradients of the scaled loss too.
+    its ``grad_fn`` then returns gradients of the scaled loss too. Departs from PyTorch, whose scale ends at 0 after
+    143 bad steps, where nothing is refused any more: here it falls to ``min_scale`` at most, or stays where it is if
+    it began below; and a step whose gradients overflow only when they are divided is refused too.
     """
 
     init_scale: Number = number("the first scale", default=2.0**16, symbol="s₀", low=0.0)
     growth_factor: Hyper = hyper("γ", "what the scale grows by", default=2.0, low=1.0)
     backoff_factor: Hyper = hyper("β", "what is left of it after an overflow", default=0.5, high=1.0)
     growth_interval: Hyper = hyper("n", "finite steps in a row before it grows", default=2000.0, low=1.0)
+    min_scale: Hyper = hyper("s_min", "how far it may fall", default=1.0)
 
-    equation = "u ← u/s, no step unless all of u is finite,  s from s₀: ← γs after n steps in a row, ← βs after none"
+    equation = (
+        "u ← u/s, no step unless all of that is finite,  s from s₀: ← γs after n steps in a row, "
+        "← max(βs, min(s, s_min)) after none"
+    )
     role = "loss_scale"
     needs_all_updates = True
 
@@ -162,7 +177,7 @@ class dynamic_loss_scale(Guard):
         return 1 / memories(at).loss_scale
 
     def accepts(self, at):
-        return at.all_finite()
+        return at.all_finite(self.factor(at))
 
     def remember(self, at):
         memory = memories(at)
@@ -171,7 +186,12 @@ class dynamic_loss_scale(Guard):
         # Not beyond what float32, in which the loss is scaled, can hold.
         grown = (memory.loss_scale * self.growth_factor).astype(jnp.float32)
         better = jnp.where(full & jnp.isfinite(grown), grown.astype(at.dtype), memory.loss_scale)
-        scale = jnp.where(self.accepts(at), better, memory.loss_scale * self.backoff_factor)
+        # A state of earlier versions may hold a scale of 0, which takes no step and would never grow.
+        tiny = float(jnp.finfo(jnp.float32).tiny)
+        least = jnp.maximum(jnp.asarray(self.min_scale, at.dtype), tiny)
+        least = jnp.where(memory.loss_scale < tiny, least, jnp.minimum(memory.loss_scale, least))
+        worse = jnp.maximum(memory.loss_scale * self.backoff_factor, least)
+        scale = jnp.where(self.accepts(at), better, worse)
         row = jnp.where(self.accepts(at) & ~full, row, 0.0)
         return {**super().remember(at), "loss_scale": scale, "growth_tracker": row}
 

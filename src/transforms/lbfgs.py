@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from ..core.link import Treewise, slot_like, transform
+from ..core.tree import max_abs
 from ..core.value import static
 from .vector import Space, Vector, add, dot
 
@@ -17,8 +18,8 @@ from .vector import Space, Vector, add, dot
 class scale_by_lbfgs(Treewise):
     """Multiply by an inverse Hessian made of the last m steps. Nocedal & Wright 2006, Algorithm 7.4.
 
-    A pair whose sᵀy is not positive is not kept, so that H stays positive definite without a line
-    search. Before the first pair H₀ is I/max(1, ‖u‖), which the book leaves open. A gradient that is
+    A pair whose sᵀy is not positive, or whose yᵀy overflows, is not kept, so that H stays positive definite without
+    a line search. Before the first pair H₀ is I/max(1, ‖u‖), which the book leaves open. A gradient that is
     ``None`` counts as 0. What is remembered of the parameters takes 2m + 2 arrays of their shape.
     """
 
@@ -65,6 +66,7 @@ class scale_by_lbfgs(Treewise):
         s, y = add(x, minus, old_x), add(g, minus, old_g)
         sy, yy = dot(s, y, at.dtype), dot(y, y, at.dtype)
         good = (state["row"] >= 0) & (jnp.minimum(sy, yy) > tiny)  # and 1/sᵀy is finite
+        good &= jnp.isfinite(sy) & jnp.isfinite(yy)
         row = jnp.maximum(state["row"], 0).astype(jnp.int32)
         S, Y = [_written(M, row, v, good) for M, v in zip(S, s)], [_written(M, row, v, good) for M, v in zip(Y, y)]
         rho = _written(rho, row, 1 / jnp.where(good, sy, 1.0), good)
@@ -73,7 +75,12 @@ class scale_by_lbfgs(Treewise):
 
         first = 1 / jnp.maximum(at.global_norm(), 1.0)
         scale = jnp.where(gamma > 0, gamma, first) if self.scale_init_precond else jnp.ones((), at.dtype)
-        u = _two_loops(g, S, Y, rho, (row - 1 - jnp.arange(m, dtype=row.dtype)) % m, scale)
+        # H is linear: products with a gradient that is nearly infinite would overflow, though Hu does not.
+        largest = max_abs(g).astype(at.dtype)
+        size = jnp.where(largest > jnp.finfo(at.dtype).max ** 0.5, largest, 1.0)
+        rows = (row - 1 - jnp.arange(m, dtype=row.dtype)) % m
+        u = _two_loops([x / size.astype(x.dtype) for x in g], S, Y, rho, rows, scale)
+        u = [size.astype(x.dtype) * x for x in u]
         state = {
             "s": space.keep(S),
             "y": space.keep(Y),

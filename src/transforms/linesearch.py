@@ -3,16 +3,19 @@
 ``update`` and ``step`` must be given ``value`` and ``grad``, the function's value and gradient at the
 parameters as ``jax.value_and_grad`` returns them, and ``value_fn``, the function itself, of the
 parameters alone. It is called on parameters widened to float32 or better. Where the update does not
-point downhill, or nothing lower is found, it becomes 0. Forward-mode derivatives pass through a
-search; reverse-mode ones, and so hypergradients, do not.
+point downhill, or nothing lower is found, it becomes 0, and the state says so: of the last search,
+``state.links[name]`` holds ``evaluations``, how many lengths were evaluated, ``failed``, 1 if no lower
+point was found, and 2 if also no shorter step would move the parameters, and ``uphill``, 1 if the update
+that came pointed uphill. Forward-mode derivatives pass through a search; reverse-mode ones, and so
+hypergradients, do not.
 """
 
 from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -22,10 +25,12 @@ from ..core.checks import check_entries, check_roles
 from ..core.hyper import Hyper, check_whole, hyper, integer, whole
 from ..core.link import Link, Treewise, transform
 from ..core.numerics import sqrt
+from ..core.schedule import Schedule
 from ..core.state import State
 from ..core.tree import show
 from ..core.value import Range, code, is_array, static
-from .vector import Space, Vector, add, conj, dot
+from .vector import Space, Vector, add, conj, dot, total
+from .wrappers import all_links
 
 
 class Point(NamedTuple):
@@ -55,16 +60,25 @@ class Ray:
         value, gradient = jax.value_and_grad(self._value_at)(add(self.x, alpha, self.u))
         return Point(alpha, value, dot(self.u, gradient, self.dtype)), gradient
 
+    def moves(self, alpha: jax.Array) -> jax.Array:
+        """Whether θ + αu, rounded, is another point than θ."""
+        moved = add(self.x, alpha, self.u)
+        return total([(new != x).astype(self.dtype) for new, x in zip(moved, self.x)], self.dtype) > 0
+
     def _value_at(self, x: Vector) -> jax.Array:
         return jnp.asarray(self.value_fn(self.space.write(x, self.params)), self.dtype)
 
     def scaled(self, alpha: jax.Array, updates: Any) -> Any:
-        """αu."""
-        return self.space.write([alpha.astype(u.dtype) * u for u in self.u], updates)
+        """αu, and 0 for α = 0 whatever u is."""
+        return self.space.write([jnp.where(alpha == 0, 0.0, alpha.astype(u.dtype) * u) for u in self.u], updates)
 
     def kept(self, value: jax.Array, gradient: Vector) -> dict[str, Any]:
         """What `value_and_grad_from_state` reads."""
         return {"value": value, "grad": conj(self.space.write(gradient, self.space.movable()))}
+
+
+REPORT = ("evaluations", "failed", "uphill")
+"""What the state holds of the last search, as whole numbers."""
 
 
 class LineSearch(Treewise):
@@ -72,9 +86,16 @@ class LineSearch(Treewise):
 
     role = "search"
     knows_shards = True
+    hides_infinite = True
     reads_params = True
     extra = ("value", "grad", "value_fn")
+    nonnegative = REPORT
+    absent: ClassVar[Mapping[str, str | None]] = dict.fromkeys(REPORT)
     no_reverse_mode = "its loop has as many turns as the search needs, and JAX keeps no record of them"
+
+    @staticmethod
+    def _report(evaluations: Any = 0, failed: Any = 0, uphill: Any = 0) -> dict[str, Any]:
+        return {name: jnp.asarray(x, jnp.int32) for name, x in zip(REPORT, (evaluations, failed, uphill))}
 
     @staticmethod
     def _nothing_kept(space: Space) -> dict[str, Any]:
@@ -105,20 +126,23 @@ class scale_by_backtracking_linesearch(LineSearch):
     def init_tree(self, params):
         space = Space(params)
         kept = self._nothing_kept(space) if self.store_grad else {}
-        return {"learning_rate": jnp.asarray(self.max_learning_rate, space.dtype), **kept}
+        return {"learning_rate": jnp.asarray(self.max_learning_rate, space.dtype), **kept, **self._report()}
 
     def update_tree(self, updates, state, params, at):
         ray = Ray(updates, params, at.extra, at.dtype)
         alpha = self._first(state["learning_rate"].astype(at.dtype))
         begin = jnp.ones((), jnp.int32), alpha, ray.value(alpha)
         too_long, shorten = functools.partial(self._too_long, ray), functools.partial(self._shorten, ray)
-        _, alpha, value = jax.lax.while_loop(too_long, shorten, begin)
-        found = jnp.where(self._falls(ray, alpha, value), alpha, 0.0)
+        steps, alpha, value = jax.lax.while_loop(too_long, shorten, begin)
+        moves = ray.moves(alpha)
+        found = jnp.where(self._falls(ray, alpha, value) & moves, alpha, 0.0)
         kept = {}
         if self.store_grad:
             point, gradient = ray.point(found)
             kept = ray.kept(point.value, gradient)
-        return ray.scaled(found, updates), {"learning_rate": alpha, **kept}
+        failed = jnp.where(found > 0, 0, jnp.where(ray.downhill & ~moves, 2, 1))
+        report = self._report(steps, failed, ray.start.slope > 0)
+        return ray.scaled(found, updates), {"learning_rate": alpha, **kept, **report}
 
     def _first(self, last):
         """The length to begin with: with τ = ∞ the largest, also after one that was rounded to 0."""
@@ -194,7 +218,7 @@ class scale_by_zoom_linesearch(LineSearch):
 
     def init_tree(self, params):
         space = Space(params)
-        return {"learning_rate": jnp.ones((), space.dtype), **self._nothing_kept(space)}
+        return {"learning_rate": jnp.ones((), space.dtype), **self._nothing_kept(space), **self._report()}
 
     def update_tree(self, updates, state, params, at):
         ray = Ray(updates, params, at.extra, at.dtype)
@@ -205,7 +229,8 @@ class scale_by_zoom_linesearch(LineSearch):
         end = jax.lax.while_loop(self._unfinished, functools.partial(self._try, ray), begin)
         alpha = end.low.alpha
         last = jnp.where(alpha > 0, alpha, last)
-        return ray.scaled(alpha, updates), {"learning_rate": last, **ray.kept(end.low.value, end.gradient)}
+        report = self._report(end.steps, alpha == 0, ray.start.slope > 0)
+        return ray.scaled(alpha, updates), {"learning_rate": last, **ray.kept(end.low.value, end.gradient), **report}
 
     def _unfinished(self, search):
         return ~search.done & (search.steps < integer(self.max_linesearch_steps))
@@ -325,10 +350,11 @@ def minimize(
 ) -> Minimum:
     """Follow a chain down a function until no coordinate of the gradient exceeds ``tolerance``.
 
-    At most ``max_steps`` steps are tried, those that a guard refuses among them, and a gradient of NaN ends
-    the run: whether it has arrived, ``grad`` says. The whole run is one ``lax.while_loop``, to be compiled
-    with what is round it. Links get the extra arguments ``value``, ``grad``, ``value_fn`` and ``grad_fn``
-    if they read them.
+    At most ``max_steps`` steps are tried, those that a guard refuses among them. The run ends early where it
+    cannot go on: at a value or gradient of NaN, and where a line search fails and the next would be the same,
+    since nothing has changed. Whether it has arrived, ``grad`` says, and why a search failed, ``state``. The
+    whole run is one ``lax.while_loop``, to be compiled with what is round it. Links get the extra arguments
+    ``value``, ``grad``, ``value_fn`` and ``grad_fn`` if they read them.
 
     >>> import chainax as cx
     >>> rosenbrock = lambda x: (1 - x[0]) ** 2 + 100 * (x[1] - x[0] ** 2) ** 2
@@ -346,11 +372,17 @@ def minimize(
     start = jax.tree.map(jnp.asarray, space.movable())
     state = tx.init(start)
     first = Minimum(start, *value_and_grad_from_state(tx, f, start, state), state)
-    _, end = jax.lax.while_loop(
-        lambda turn: (turn[0] < limit) & _exceeds(turn[1].grad, tolerance),
-        lambda turn: (turn[0] + 1, _descend(tx, f, turn[1])),
-        (jnp.zeros((), jnp.int32), first),
-    )
+
+    def goes_on(turn: tuple) -> jax.Array:
+        tried, at, stuck = turn
+        return (tried < limit) & _exceeds(at.grad, tolerance) & ~_is_nan((at.value, at.grad)) & ~stuck
+
+    def descend(turn: tuple) -> tuple:
+        tried, at, _ = turn
+        new = _descend(tx, f, at)
+        return tried + 1, new, _is_stuck(tx, at, new)
+
+    _, end, _ = jax.lax.while_loop(goes_on, descend, (jnp.zeros((), jnp.int32), first, jnp.array(False)))
     return end._replace(params=space.whole(end.params))
 
 
@@ -360,6 +392,36 @@ def _descend(tx: chain | Link, f: Callable[[Any], jax.Array], at: Minimum) -> Mi
     extra = {name: x for name, x in known.items() if name in read}
     params, state = tx.step(at.params, at.state, conj(at.grad), **extra)
     return Minimum(params, *value_and_grad_from_state(tx, f, params, state), state)
+
+
+def _is_stuck(tx: chain | Link, before: Minimum, after: Minimum) -> jax.Array:
+    """Whether a search has failed, and whatever the next step depends on is as it was before this one.
+
+    The searches' own state may change if they had no shorter step to try.
+    """
+    searches = [name for name, link in tx.links.items() if isinstance(link, LineSearch)]
+    scheduled = any(isinstance(x, Schedule) for x in jax.tree.leaves(tx, is_leaf=lambda x: isinstance(x, Schedule)))
+    if not searches or scheduled or any(getattr(link, "random", False) for _, link in all_links(tx)):
+        return jnp.array(False)
+    failed = jnp.stack([after.state.links[name]["failed"] for name in searches])
+
+    def unchanged() -> jax.Array:
+        own = [_same(before.state.links[name], after.state.links[name]) for name in searches]
+        rest = ((at.params, {n: x for n, x in at.state.links.items() if n not in searches}) for at in (before, after))
+        return _same(*rest) & jnp.all((failed == 2) | jnp.stack(own))
+
+    return jax.lax.cond(jnp.all(failed > 0), unchanged, lambda: jnp.array(False))
+
+
+def _same(a: Any, b: Any) -> jax.Array:
+    """Whether all numbers of two trees are equal, NaN to NaN."""
+    pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b))
+    same = [jnp.all((x == y) | ((x != x) & (y != y))) for x, y in pairs]
+    return functools.reduce(jnp.logical_and, same, jnp.array(True))
+
+
+def _is_nan(tree: Any) -> jax.Array:
+    return functools.reduce(jnp.logical_or, [jnp.any(jnp.isnan(x)) for x in jax.tree.leaves(tree)])
 
 
 def _exceeds(gradient: Any, tolerance: float) -> jax.Array:

@@ -74,7 +74,8 @@ class scale_by_momo(Treewise):
         bound = self.bound(model / (q * rho), state, at.dtype)
         tau = jnp.minimum(self.learning_rate / rho, over(jnp.maximum(model - q * rho * bound, 0.0), norm))
         if self.adapt_lower_bound:
-            more["bound"] = jnp.maximum((mean - slope + inner - 0.5 * tau * norm) / rho, self.lower_bound)
+            fall = jnp.where(tau > 0, 0.5 * tau * norm, 0.0)  # also where ‖d‖² overflows
+            more["bound"] = jnp.maximum((mean - slope + inner - fall) / rho, self.lower_bound)
         decay = self.learning_rate * self.weight_decay
         u = [(tau * a + decay * c) / q for a, c in zip(scaled, x)]
         return space.write(u, updates), {"mu": space.write(d, state["mu"]), "value": mean, "slope": slope, **more}

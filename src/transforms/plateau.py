@@ -17,7 +17,9 @@ class reduce_on_plateau(Scaling):
 
     ``update`` and ``step`` must be given ``value``. The link takes the mean of ``accumulation_size`` values for one,
     such as all of an epoch, and judges it at once: the last step of an epoch already has the new scale.
-    The state holds it as ``scale``. PyTorch's ``eps`` is 0 here. In Optax ``patience`` is 1 more.
+    The state holds it as ``scale``. PyTorch's ``eps`` is 0 here. In Optax ``patience`` is 1 more. The margin is a
+    fraction of the best value's magnitude, where PyTorch and Optax take best·(1 ∓ τ): there a negative value that never
+    changes is better than itself, and nothing is ever reduced. A value that is not finite is never better.
     """
 
     reduction_factor: Hyper = hyper("γ", "what the scale is multiplied by", default=0.1, high=1.0)
@@ -34,7 +36,7 @@ class reduce_on_plateau(Scaling):
 
     @property
     def equation(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
-        near = "τ" if self.threshold_mode == "abs" else "τ·best"
+        near = "τ" if self.threshold_mode == "abs" else "τ·|best|"
         better = f"mean of n values < best − {near}" if self.mode == "min" else f"mean of n values > best + {near}"
         return (
             f"u ← su,  s ← max(γs, s_min) when {better} has failed more than P times in a row; then C are passed over"
@@ -70,5 +72,6 @@ class reduce_on_plateau(Scaling):
     def is_better(self, value: jax.Array, best: jax.Array) -> jax.Array:
         """Whether a value improves on the best by the threshold."""
         sign = 1.0 if self.mode == "min" else -1.0
-        margin = self.threshold * (jnp.where(jnp.isfinite(best), best, 0.0) if self.threshold_mode == "rel" else 1.0)
-        return sign * value < sign * best - margin
+        known = jnp.where(jnp.isfinite(best), jnp.abs(best), 0.0)
+        margin = self.threshold * (known if self.threshold_mode == "rel" else 1.0)
+        return jnp.isfinite(value) & (sign * value < sign * best - margin)

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 
 from ..core.hyper import Hyper, hyper
 from ..core.link import Leafwise, slot_like, transform
-from ..core.numerics import averaged, over_root, sqrt
+from ..core.numerics import averaged, capped, over_root, sqrt
 
 
 @transform
@@ -105,7 +105,8 @@ class scale_by_stddev(Leafwise):
 
     def ratio(self, u, s, a):
         """The update over the standard deviation."""
-        variance = jnp.maximum(s - jnp.square(a), 0.0)
+        # a² as a finite number: where both squares overflow, the variance is infinite, and not ∞ − ∞.
+        variance = jnp.maximum(s - capped(jnp.square(a)), 0.0)
         return over_root(u, variance, self.eps, self.eps_root)
 
 
@@ -143,6 +144,6 @@ class scale_by_adadelta(Leafwise):
         square = jnp.square(u)
         s = averaged(slot.nu, square, self.rho)
         past, now = slot.delta + self.eps, s + self.eps
-        # Δ² without the roots, which XLA would store to share them.
-        a = averaged(slot.delta, past / now * square, self.rho)
+        # Δ² without the roots, which XLA would store to share them. Where u² overflows, Δ is 0, and not 0·∞.
+        a = averaged(slot.delta, past / now * capped(square), self.rho)
         return sqrt(past) / sqrt(now) * u, {"nu": s, "delta": a}
