@@ -208,6 +208,31 @@ def test_outside_of_jit_a_step_is_one_dispatch() -> None:
     assert (after.misses, after.hits) == (before.misses + 1, before.hits + 2)
 
 
+def test_a_chain_for_each_of_many_layers_is_compiled_once() -> None:
+    """Outside of jit too."""
+    p = {f"layer_{i}": jnp.ones(2) for i in range(24)}
+    tx = cx.partition(cx.by_path({f"layer_{i}$": cx.sgd(0.1 * 0.9**i) for i in range(24)}))
+    state = tx.init(p)
+    p, state = tx.step(p, state, p)
+    before = engine._compiled.cache_info().misses
+    tx.step(p, state, p)
+    assert engine._compiled.cache_info().misses == before
+
+
+def test_unrolled_steps_share_a_trace() -> None:
+    """Of every leaf function there is one in a jaxpr, however many steps it takes."""
+    tx, p = cx.adamw(0.1), {"a": jnp.ones(3), "b": jnp.ones(3)}
+
+    def train(p: Any, state: Any) -> Any:
+        for _ in range(5):
+            p, state = tx.step(p, state, p)
+        return p
+
+    eqns = jax.make_jaxpr(train)(p, tx.init(p)).jaxpr.eqns
+    leaves = [eqn.params["jaxpr"] for eqn in eqns if eqn.params.get("name") == "fused"]
+    assert (len(leaves), len({id(jaxpr) for jaxpr in leaves})) == (10, 1)
+
+
 def live_traces() -> int:
     """How many jaxprs are held, by anyone."""
     gc.collect()
@@ -244,7 +269,7 @@ def call(tx: Any, params: Any) -> None:
 
 @pytest.mark.parametrize(
     ("use", "wrap", "warm"),
-    ((stage, cx.chain, 1), (call, cx.chain, 20), (call, lambda tx: cx.accumulate(tx, 1), 70)),
+    ((stage, cx.chain, 10), (call, cx.chain, 70), (call, lambda tx: cx.accumulate(tx, 1), 70)),
     ids=("jitted", "outside of jit", "outside of jit, in a wrapper"),
 )
 def test_traces_of_dropped_steps_are_freed(use: Callable, wrap: Callable, warm: int) -> None:

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from chainax.core import walk
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 from registry import quickly
@@ -92,6 +93,16 @@ def test_norms_of_shards_are_those_of_the_whole(tx: Any) -> None:
     for _ in range(2):
         want, state = tx.step(want, state, g, **given(tx, g))
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=2e-5, atol=1e-6), got, want)
+
+
+def test_links_are_looked_at_once_for_leaves_of_one_shape(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether they mix a leaf's numbers: it takes two traces."""
+    looked = []
+    monkeypatch.setattr(walk, "mixing_link", lambda *args: looked.append(args))
+    where, tx = NamedSharding(mesh(), P("d")), cx.adamw(0.1)
+    p = {f"w{i}": jax.device_put(jnp.ones((8, 2)), where) for i in range(5)}
+    jax.shard_map(lambda p: tx.step(p, tx.init(p), p)[0], mesh=mesh(), in_specs=P("d"), out_specs=P("d"))(p)
+    assert len(looked) == 1
 
 
 def lone() -> jax.Array:

@@ -101,6 +101,14 @@ def test_what_no_step_has_stored_is_refused(what: str) -> None:
     assert finite(tx.step(P, state, G))
 
 
+def test_each_part_of_a_complex_mean_square_is_looked_at() -> None:
+    """Complex numbers are ordered by their real parts."""
+    p = {"c": jnp.ones(2, jnp.complex64)}
+    arrays = {**TX.state_dict(TX.init(p)), "scale_by_adam/nu/c": np.full(2, 1 - 5j, np.complex64)}
+    with pytest.raises(KeyError, match=r"scale_by_adam/nu/c \(numbers below 0"):
+        TX.load_state_dict(p, arrays)
+
+
 def test_an_infinite_mean_square_is_no_reason_to_lose_a_run() -> None:
     """It comes of a gradient over 1.8e19, and stops its coordinate alone."""
     arrays = TX.state_dict(after_one_step(TX, P, {**G, "a": jnp.full(4, 1e30)}))
