@@ -1179,7 +1179,7 @@ def schedule_free_adamw(
     base = chain(
         scale_by_debiased_rms(b2, eps) if square else scale_by_rms(b2, eps),
         _decay(weight_decay),
-        scale_by_lr(rate if square else bias_corrected_schedule(rate, 0.0, b2)),
+        scale_by_lr(rate if square else own_steps(bias_corrected_schedule(1.0, 0.0, b2)) * rate),
     )
     return chain(schedule_free(base, b1, weight_lr_power))
 

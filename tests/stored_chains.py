@@ -32,6 +32,8 @@ class Recipe(NamedTuple):
     tx: Callable[[], Any]
     dtype: Any = jnp.float32
     joins: Callable[[Any], Any] | None = None
+    first: Callable[[], Any] | None = None
+    """The chain as version 0 wrote it, where it is made otherwise today."""
 
 
 def blocks(form: Callable[..., Any]) -> Any:
@@ -81,7 +83,15 @@ RECIPES = {
     "nested": Recipe(lambda: cx.chain(cx.restart(cx.conditionally_mask(cx.adam(1e-2), cx.step_schedule(1.0, 2)), 4.0))),
     "pack": Recipe(lambda: cx.pack(cx.adamw(1e-2))),
     "flatten": Recipe(lambda: cx.flatten(cx.adamw(1e-2))),
-    "schedule_free": Recipe(lambda: cx.schedule_free_adamw(1e-2, warmup_steps=2.0)),
+    "schedule_free": Recipe(
+        lambda: cx.schedule_free_adamw(1e-2, warmup_steps=2.0),
+        first=lambda: cx.schedule_free(
+            cx.chain(
+                cx.scale_by_rms(0.999),
+                cx.scale_by_lr(cx.bias_corrected_schedule(1e-2 * cx.linear_schedule(0.5, 1.0, 1.0), 0.0)),
+            )
+        ),
+    ),
     "mechanize": Recipe(lambda: cx.chain(cx.mechanize(cx.adamw(1.0), s_init=0.1))),
     "prodigy": Recipe(lambda: cx.prodigy(estim_lr0=0.1, debias=True)),
     "dog": Recipe(lambda: cx.dog(r_eps=0.1)),

@@ -225,6 +225,15 @@ def test_averages_count_steps_not_micro_batches() -> None:
     assert (params.item(), cx.read_average(tx, params, state).item()) == (-2.0, -1.5)
 
 
+def test_an_average_outlives_the_state() -> None:
+    """Which the next step may reuse."""
+    tx, p = cx.chain(cx.sgd(0.1), cx.ema_params(0.9)), {"w": jnp.ones(3)}
+    state = tx.init(p)
+    average = cx.read_average(tx, p, state)
+    _, state = cx.make_step(tx)(p, state, {"w": jnp.ones(3)})
+    np.testing.assert_array_equal(average["w"], np.ones(3))
+
+
 def test_one_of_several_is_read_by_its_name() -> None:
     """That of its link."""
     tx, params = cx.chain(cx.sgd(1.0), cx.ema_params(0.0), slow=cx.swa(0)), jnp.ones(2)

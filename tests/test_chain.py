@@ -76,6 +76,14 @@ EDITS: dict[str, tuple[Any, str]] = {
 }
 
 
+def test_diff_tells_apart_what_prints_alike() -> None:
+    """Keys and stacks print without their numbers, and functions without what they do."""
+    ours, theirs = (cx.chain(cx.add_noise(0.1, seed=jax.random.key(seed))) for seed in (0, 1))
+    assert ours.diff(theirs) == "add_noise.seed: key<fry>[] → another key<fry>[]"
+    ours, theirs = (cx.chain(cx.scale(jnp.array([x, 0.1]))) for x in (0.1, 0.2))
+    assert ours.diff(theirs) == "scale.step_size: float32[2] → another float32[2]"
+
+
 @pytest.mark.parametrize("edit", EDITS)
 def test_edit_and_diff(edit: str) -> None:
     """Each edit gives a new chain, which `diff` describes; the old one is as it was, and the new one steps."""

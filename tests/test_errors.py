@@ -686,6 +686,36 @@ MISTAKES: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
         RuntimeError,
         "`init(params)` got a deleted array at 'dense/bias' of params",
     ),
+    "donated parameters that are moved": (
+        lambda: donated(lambda p, s: cx.apply_updates(p, PARAMS)),
+        RuntimeError,
+        "`apply_updates(params, updates)` got a deleted array at 'dense/bias' of params",
+    ),
+    "a donated state that is adopted": (
+        lambda: donated(lambda p, s: TX.adopt(PARAMS, s)),
+        RuntimeError,
+        "`adopt(params, state)` got a deleted array at 'step' of state",
+    ),
+    "a donated state and a new parameter": (
+        lambda: donated(lambda p, s: TX.add_param_group(PARAMS, s)),
+        RuntimeError,
+        "`add_param_group(params, state)` got a deleted array at 'step' of state",
+    ),
+    "a donated state that holds an average": (
+        lambda: donated(lambda p, s: cx.read_average(TX, PARAMS, s)),
+        RuntimeError,
+        "`read_average(tx, params, state)` got a deleted array at 'step' of state",
+    ),
+    "a donated state that holds a mean": (
+        lambda: donated(lambda p, s: cx.schedule_free_eval_params(TX, PARAMS, s)),
+        RuntimeError,
+        "`schedule_free_eval_params(tx, params, state)` got a deleted array at 'step' of state",
+    ),
+    "a donated state that looks ahead": (
+        lambda: donated(lambda p, s: TX.lookahead(PARAMS, s)),
+        RuntimeError,
+        "`lookahead(params, state)` got a deleted array at 'step' of state",
+    ),
     "a donated state that is saved": (
         lambda: donated(lambda p, s: TX.state_dict(s)),
         RuntimeError,
@@ -1197,6 +1227,34 @@ ORDERS: dict[str, tuple[Callable[[], Any], str]] = {
     "an average of parameters that are still to move": (
         lambda: cx.chain(cx.scale_by_adam(), cx.ema_params(0.999), cx.scale_by_lr(1e-3)),
         "move 'scale_by_lr' before 'ema_params'",
+    ),
+    "a loss scale in a wrapper, behind a clip": (
+        lambda: cx.chain(cx.clip(1.0), cx.restart(cx.chain(cx.dynamic_loss_scale(1024.0), cx.sgd(1.0)), 9)),
+        "'dynamic_loss_scale' in 'restart' divides by the scale of the loss, but 'clip' before it",
+    ),
+    "a clip in a wrapper, behind signs": (
+        lambda: cx.chain(cx.scale_by_sign(), cx.flatten(cx.chain(cx.clip_by_global_norm(1.0), cx.sgd(1.0)))),
+        "every update has the same norm behind 'scale_by_sign', so 'clip_by_global_norm' in 'flatten' only",
+    ),
+    "a guard in a group, behind a clip": (
+        lambda: cx.chain(
+            cx.clip(1.0), cx.partition(cx.by_path({"bias": cx.sgd(0.1)}, default=cx.chain(cx.skip_nonfinite(), TX)))
+        ),
+        "'skip_nonfinite' in 'partition' looks for infinite updates behind 'clip'",
+    ),
+    "two loss scales": (
+        lambda: cx.chain(cx.dynamic_loss_scale(), cx.dynamic_loss_scale(), cx.sgd(1.0)),
+        "'dynamic_loss_scale_2' divides by the scale of the loss again, as 'dynamic_loss_scale' before it has done",
+    ),
+    "no descent in a wrapper, under step": (
+        lambda: (tx := cx.restart(cx.chain(cx.clip(1.0), cx.trace(0.9)), 9)).step(PARAMS, tx.init(PARAMS), PARAMS),
+        "no link of restart(clip → trace) flips the sign of the update",
+    ),
+    "no descent in a group, under step": (
+        lambda: (tx := cx.partition(cx.by_path({"bias": cx.trace(0.9)}, default=cx.sgd(0.1)))).step(
+            PARAMS, tx.init(PARAMS), PARAMS
+        ),
+        "no link of partition(trace) flips the sign of the update",
     ),
     "no descent, under step": (
         lambda: (tx := cx.chain(cx.trace(0.9), cx.add_decayed_weights(0.1))).step(PARAMS, tx.init(PARAMS), PARAMS),

@@ -21,7 +21,12 @@ G = {"a": jnp.linspace(-1.0, 1.0, 4), "b": jnp.ones(4)}
 
 def after_one_step(tx: Any, p: Any = P, g: Any = G) -> cx.State:
     """The state."""
-    return tx.step(p, tx.init(p), g)[1]
+    return tx.step(p, tx.init(p), g, **given(tx))[1]
+
+
+def given(tx: Any) -> dict[str, Any]:
+    """The loss, if the chain reads it."""
+    return {"value": jnp.ones(())} if any("value" in link.extra for link in tx.links.values()) else {}
 
 
 def test_a_stored_state_has_a_version() -> None:
@@ -62,6 +67,9 @@ def test_an_adopted_state_owns_its_memory() -> None:
 
 
 STORED = cx.store(TX, nu=cx.float8(block=4, min_size=0))
+CODED = cx.store(TX, mu=cx.int8(block=4, min_size=0))
+GUARDED = cx.chain(cx.dynamic_loss_scale(4.0), cx.skip_nonfinite(), TX)
+PLATEAU = cx.chain(cx.reduce_on_plateau(), TX)
 STRUCTURED = np.zeros(4, [("x", np.float32)])
 ODD = {
     "a step of NaN": (TX, "step", np.nan),
@@ -80,6 +88,13 @@ ODD = {
     "a negative mean square": (TX, "scale_by_adam/nu/a", np.array([1.0, 1.0, -1.0, 1.0])),
     "NaN": (TX, "scale_by_adam/nu/a", np.full(4, np.nan)),
     "a negative scale": (STORED, "scale_by_adam/nu/a/scale", np.array([-1.0])),
+    "a negative scale of means": (CODED, "scale_by_adam/mu/a/scale", np.array([-1.0])),
+    "a negative scale of the loss": (GUARDED, "dynamic_loss_scale/loss_scale", -5.0),
+    "a negative count of good steps": (GUARDED, "dynamic_loss_scale/growth_tracker", -5),
+    "a negative count of refusals": (GUARDED, "skip_nonfinite/consecutive", -5),
+    "a negative scale of the rate": (PLATEAU, "reduce_on_plateau/scale", -5.0),
+    "a negative count of micro-batches": (cx.accumulate(TX, 3), "accumulate/count", -5),
+    "a negative estimate": (cx.prodigy(), "scale_by_prodigy/estimate", -5.0),
     "an infinite scale": (STORED, "scale_by_adam/nu/a/scale", np.array([np.inf])),
     "a code of NaN": (STORED, "scale_by_adam/nu/a/float8", np.array([127, 0, 0, 0])),
     "a code beyond 8 bits": (STORED, "scale_by_adam/nu/a/float8", np.array([300, 0, 0, 0])),
@@ -98,7 +113,7 @@ def test_what_no_step_has_stored_is_refused(what: str) -> None:
         tx.load_state_dict(P, arrays)
     state, report = tx.load_state_dict(P, arrays, strict=False)
     assert any(found.startswith(f"{name} (") for found in report.mismatched)
-    assert finite(tx.step(P, state, G))
+    assert finite(tx.step(P, state, G, **given(tx)))
 
 
 def test_each_part_of_a_complex_mean_square_is_looked_at() -> None:
@@ -253,6 +268,20 @@ def test_the_mean_of_a_late_parameter_begins_when_it_joins(warmup: int) -> None:
     ours, theirs = cx.schedule_free_eval_params(tx, p, state), cx.schedule_free_eval_params(alone, lone, fresh)
     np.testing.assert_allclose(ours["new"], theirs["new"], rtol=1e-4)
     np.testing.assert_allclose(ours["new"], -0.55, rtol=1e-4)  # the mean of −0.1, −0.2, ..., −1
+
+
+@pytest.mark.parametrize("warmup", (0, 5))
+def test_the_rate_of_a_late_parameter_is_corrected_for_its_own_start(warmup: int) -> None:
+    """Schedule-free AdamW, whose bias correction stands in the rate, and so in the weights of the mean."""
+    tx, alone = cx.schedule_free_adamw(0.1, warmup_steps=warmup), cx.schedule_free_adamw(0.1)
+    p, state, g, follow = late(tx, 20)
+    lone, fresh = {"new": jnp.zeros(3)}, alone.init({"new": jnp.zeros(3)})
+    for _ in range(10):
+        p, state = follow(p, state, g)
+        lone, fresh = alone.step(lone, fresh, {"new": jnp.ones(3)})
+    np.testing.assert_allclose(p["new"], lone["new"], rtol=1e-5)
+    ours, theirs = cx.schedule_free_eval_params(tx, p, state), cx.schedule_free_eval_params(alone, lone, fresh)
+    np.testing.assert_allclose(ours["new"], theirs["new"], rtol=1e-5)
 
 
 @pytest.mark.parametrize("make", (cx.prodigy, cx.dadapt_adamw))

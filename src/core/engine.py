@@ -86,6 +86,7 @@ def apply_updates(params: Any, updates: Any) -> Any:
     Leaves that are not floating-point or complex, and those whose update is ``None``, stay as they
     are. Errors: ``TypeError`` where trees or shapes differ, with the path.
     """
+    check_buffers("apply_updates(params, updates)", params=params, updates=updates)
     flat = flatten(params)
     check_pair(updates, params)
     leaves = flat.line_up("The updates", updates)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, NamedTuple
 
 from .numerics import is_zero
 from .value import code, same
@@ -58,6 +59,8 @@ class Rule:
 
 CHANGES = "clip decay penalty accumulate precondition undoing align scale noise descend search"
 """Tags of links that change the size or the direction of an update."""
+KEEPS_NORM = frozenset(("scale", "record", "guard", "nonfinite", "refusing"))
+"""Tags of links behind which updates of one norm still have one."""
 NONLINEAR = "clip decay penalty accumulate precondition undoing noise clean decay_after project average"
 """Tags of links to which twice the gradient is not just twice the update."""
 
@@ -67,6 +70,12 @@ RULES = (
         f"{NONLINEAR} align search bounding",
         "{later} divides by the scale of the loss, but {earlier} before it gets gradients that are still scaled",
         "move {later} to the front",
+    ),
+    Rule(
+        "loss_scale",
+        "loss_scale",
+        "{later} divides by the scale of the loss again, as {earlier} before it has done",
+        "remove one of them",
     ),
     Rule(
         "gradient",
@@ -150,6 +159,14 @@ RULES = (
 """What a link may not stand behind. ``tests/test_order.py`` shows that these orders break a promise, and no others."""
 
 
+class Part(NamedTuple):
+    """A link as the rules see it. One that holds a chain counts as the links in it, which were compared when made."""
+
+    name: str
+    tags: frozenset[str]
+    needs_all_updates: bool
+
+
 def problems(links: dict[str, Link]) -> list[str]:
     """What is almost certainly a mistake in this order, each with its remedy."""
     names, roles = list(links), _roles(links)
@@ -161,26 +178,42 @@ def problems(links: dict[str, Link]) -> list[str]:
             f"{' and '.join(map(repr, descents))} each flip the sign, so the chain {outcome}: "
             "keep one; for a rate times a schedule write scale_by_lr(rate * schedule)"
         )
-    tags = [_tags(link, role) for link, role in zip(links.values(), roles)]
-    first: dict[str, int] = {}  # where each tag stands first
-    for i, (name, link) in enumerate(links.items()):
-        for rule in RULES:
-            before = rule.earlier & first.keys() if tags[i] & rule.later else ()
-            if before:
-                earlier = names[min(first[tag] for tag in before)]
-                found.append(rule.text.format(later=repr(name), earlier=repr(earlier)))
-                break
-        for tag in tags[i]:
-            first.setdefault(tag, i)
-        if "clip" in tags[i] and link.needs_all_updates and (fixing := _fixing(names, tags, i)):
-            found.append(
-                f"every update has the same norm behind {fixing!r}, so {name!r} only multiplies it by a number: "
-                f"move {name!r} before {fixing!r}, or remove it"
-            )
+    first: dict[str, tuple[int, str]] = {}  # where each tag stands first
+    fixing = None  # the link behind which all updates have one norm
+    for i, (name, parts) in enumerate(_parts(links)):
+        broken = (
+            (rule, part, rule.earlier & first.keys()) for part in parts for rule in RULES if part.tags & rule.later
+        )
+        if of := next((at for at in broken if at[2]), None):
+            rule, part, before = of
+            earlier = min(first[tag] for tag in before)[1]
+            found.append(rule.text.format(later=part.name, earlier=earlier))
+        for part in parts:
+            for tag in part.tags:
+                first.setdefault(tag, (i, part.name))
+            if fixing and "clip" in part.tags and part.needs_all_updates:
+                found.append(
+                    f"every update has the same norm behind {fixing}, so {part.name} only multiplies it by a number: "
+                    f"move {part.name} before {fixing}, or remove it"
+                )
+        if any("fixing" in part.tags for part in parts):
+            fixing = repr(name)
+        elif not all(part.tags <= KEEPS_NORM for part in parts):
+            fixing = None
     return found
 
 
-def _tags(link: Link, role: str) -> set[str]:
+def _parts(links: dict[str, Link]) -> Iterator[tuple[str, list[Part]]]:
+    """What each link consists of, by its name."""
+    for (name, link), role in zip(links.items(), _roles(links)):
+        if not link.inner:
+            yield name, [Part(repr(name), _tags(link, role), link.needs_all_updates)]
+            continue
+        inside = [part for tx in link.inner.values() for _, parts in _parts(tx.links) for part in parts]
+        yield name, [part._replace(name=f"{part.name} in {name!r}") for part in inside]
+
+
+def _tags(link: Link, role: str) -> frozenset[str]:
     """What the rules know of a link."""
     flags = {
         "bounding": link.bounds_size,
@@ -191,31 +224,35 @@ def _tags(link: Link, role: str) -> set[str]:
         "refusing": link.refuses_nonfinite,
         "undoing": link.undoes_scale,
     }
-    return {role} | {tag for tag, holds in flags.items() if holds}
-
-
-def _fixing(names: list[str], tags: list[set[str]], i: int) -> str | None:
-    """The link before the ``i``-th behind which all updates have one norm."""
-    for j in reversed(range(i)):
-        if "fixing" in tags[j]:
-            return names[j]
-        if not tags[j] <= {"scale", "record", "guard", "nonfinite", "refusing"}:
-            return None
-    return None
+    return frozenset({role} | {tag for tag, holds in flags.items() if holds})
 
 
 def warn_of_ascent(links: dict[str, Link]) -> None:
     """Warn of a chain whose steps are uphill: several links, and surely none that flips the sign of the update."""
-    roles = _roles(links)
-    unknown = any(
-        role == "other" or (role == "scale" and not isinstance(getattr(link, "step_size", 1.0), float))
-        for link, role in zip(links.values(), roles)
-    )
-    if len(links) > 1 and not unknown and "descend" not in roles:
+    climbing = _climbing(links)
+    if climbing is not None and sum(len(parts) for _, parts in _parts(links)) > 1:
         warn(
-            f"no link of {' → '.join(links)} flips the sign of the update, so `step` would climb: "
+            f"no link of {climbing} flips the sign of the update, so `step` would climb: "
             "append scale_by_lr(rate), or scale(-1.0) for a rate of 1"
         )
+
+
+def _climbing(links: dict[str, Link]) -> str | None:
+    """The names of links that surely leave the update uphill. Of a link with chains, all must turn it downhill."""
+    names = []
+    for (name, link), role in zip(links.items(), _roles(links)):
+        if link.inner:
+            inside = [_climbing(tx.links) for tx in link.inner.values()]
+            if not any(x is not None for x in inside):
+                return None
+            names.append(f"{name}({next(x for x in inside if x is not None)})")
+        elif role in ("descend", "other") or (
+            role == "scale" and not isinstance(getattr(link, "step_size", 1.0), float)
+        ):
+            return None
+        else:
+            names.append(name)
+    return " → ".join(names)
 
 
 def penalties(links: dict[str, Link]) -> list[str]:
@@ -293,7 +330,8 @@ def differences(ours: dict[str, Link], theirs: dict[str, Link]) -> list[str]:
         for field in (*a._static, *a._leaves):
             x, y = getattr(a, field), getattr(b, field)
             if not same(x, y):
-                lines.append(f"{name}.{field}: {code(x)} → {code(y)}")
+                before, after = code(x), code(y)
+                lines.append(f"{name}.{field}: {before} → {'another ' if before == after else ''}{after}")
     return lines or ["no difference"]
 
 

@@ -322,6 +322,8 @@ def _odd_codes(part: _Part, slot: str, loaded: Mapping[str, Any]) -> str:
         return ""
     form, signed = formats.of(slot, part.path), slot not in part.link.nonnegative
     kept = {key: loaded[name] for key, name in codes.items()}
+    if np.any(np.asarray(kept.get("scale", 0.0)) < 0):
+        return "scales below 0"
     if form is None or any(isinstance(x, Tracer) for x in kept.values()):
         return ""
     like = np.zeros(part.shape, np.float32)

@@ -92,6 +92,7 @@ class Transformation(Value):
         ``grads = grad(loss)(tx.lookahead(params, state))`` (Nesterov 1983; Sutskever et al. 2013).
         """
         check_roles("lookahead(params, state)", params=params, state=state)
+        check_buffers("lookahead(params, state)", params=params, state=state)
         return engine.lookahead(self.links, params, state, extra)
 
     def describe(self, params: Any = None) -> str:
@@ -156,6 +157,7 @@ class Transformation(Value):
         Bias corrections and first-step rules of fresh slots count from here; schedules count on.
         """
         check_params("adopt(params, state)", self.links, params, state=state)
+        check_buffers("adopt(params, state)", state=state)
         return saving.adopt(self, params, state)
 
     def add_param_group(self, params: Any, state: State) -> State:
@@ -165,6 +167,7 @@ class Transformation(Value):
         which begin at this step, as those of a parameter group added to a PyTorch optimizer.
         """
         check_params("add_param_group(params, state)", self.links, params, state=state)
+        check_buffers("add_param_group(params, state)", state=state)
         return saving.add_param_group(self, params, state)
 
     def axes(self) -> Any:

@@ -50,6 +50,7 @@ class accumulate(Sometimes):
     every: Any = child("micro-batches to a step: a whole number, or a schedule of the steps taken")
 
     slots = ("sum",)
+    nonnegative = ("count", "weight", "skipped")
     equation = "ū = mean of u over the micro-batches,  u ← tx(ū) at the last of them, else 0"
 
     def check(self) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from ..core.checks import check_entries, check_roles
+from ..core.checks import check_buffers, check_entries, check_roles
 from ..core.hyper import Hyper, hyper
 from ..core.link import Leafwise, transform
 from ..core.state import State
@@ -125,7 +125,9 @@ def read_average(tx: Transformation, params: Any, state: State, name: str | None
     >>> params.item(), cx.read_average(tx, params, state).item()
     (6.0, 5.0)
     """
-    check_roles("read_average(tx, params, state)", tx=tx, params=params, state=state)
+    call = "read_average(tx, params, state)"
+    check_roles(call, tx=tx, params=params, state=state)
+    check_buffers(call, params=params, state=state)
     check_entries(tx.links, state, params)
     found = search(tx, params, state, _average)
     if not found:
@@ -151,6 +153,9 @@ def _read(link: Any, params: Any, average: Any) -> Any:
         return merge(wide, slot_dtype(dtype_of(p)))
 
     leaves = zip(flat.paths, flat.leaves, slots)
-    return flat.build(
-        [widen(path, p, x).astype(dtype_of(p)) if is_trainable(p) and x is not None else None for path, p, x in leaves]
+    return flat.build(  # of copies, since the next step may reuse the state's memory
+        [
+            jnp.array(widen(path, p, x), dtype_of(p)) if is_trainable(p) and x is not None else None
+            for path, p, x in leaves
+        ]
     )

@@ -39,6 +39,7 @@ class scale_by_dadapt_sgd(Treewise):
     )
     knows_shards = True
     slots = ("start", "sum")
+    nonnegative = ("estimate", "norm")
     role = "accumulate"
     undoes_scale = True
     reads_params = True
@@ -79,7 +80,7 @@ class scale_by_dadapt_adam(Treewise):
 
     knows_shards = True
     slots = ("mu", "nu", "sum")
-    nonnegative = ("nu",)
+    nonnegative = ("nu", "estimate")
     role = "precondition"
     reads_params = True
 
@@ -140,7 +141,7 @@ class scale_by_prodigy(Treewise):
 
     knows_shards = True
     slots = ("mu", "nu", "start", "sum")
-    nonnegative = ("nu",)
+    nonnegative = ("nu", "estimate")
     role = "precondition"
     reads_params = True
 

@@ -32,6 +32,7 @@ class scale_by_dog(Treewise):
 
     knows_shards = True
     slots = ("start",)
+    nonnegative = ("distance", "total")
     role = "scale"
     undoes_scale = True
     reads_params = True

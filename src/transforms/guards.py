@@ -26,6 +26,7 @@ def _counter() -> jax.Array:
 class Guard(Scaling):
     """A link that leaves updates alone. It counts as a scaling by 1, so that a clip behind it shares its norm."""
 
+    nonnegative = ("skipped",)
     judges = True
     role = "guard"
 
@@ -50,6 +51,7 @@ class skip_nonfinite(Guard):
         "n", "refusals in a row; None for no limit", default=None, low=0.0, optional=True
     )
 
+    nonnegative = ("skipped", "consecutive")
     equation = "no step unless all of u is finite, or n were refused in a row"
     needs_all_updates = True
 
@@ -105,7 +107,7 @@ class skip_loss_spikes(Guard):
         "no step unless l ≤ c = m + max(kσ, τ|m|) or t ≤ w,  d = min(l, c) − m,  a = max(1/t, 1/n),  "
         "m ← m + ad,  σ² ← (1−a)(σ² + ad²)"
     )
-    nonnegative = ("variance",)
+    nonnegative = ("skipped", "seen", "variance")
     extra = ("value",)
 
     def init_memory(self):
@@ -162,6 +164,7 @@ class dynamic_loss_scale(Guard):
         "u ← u/s, no step unless all of that is finite,  s from s₀: ← γs after n steps in a row, "
         "← max(βs, min(s, s_min)) after none"
     )
+    nonnegative = ("skipped", "loss_scale", "growth_tracker")
     role = "loss_scale"
     needs_all_updates = True
 

@@ -31,6 +31,7 @@ class reduce_on_plateau(Scaling):
     mode: str = static("what is better", default="min", one_of=("min", "max"))
     threshold_mode: str = static("whether τ is a fraction of the best", default="rel", one_of=("rel", "abs"))
 
+    nonnegative = ("scale", "bad", "cooldown", "count")
     role = "scale"
     extra = ("value",)
 

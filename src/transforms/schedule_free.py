@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 import jax.numpy as jnp
 
-from ..core.checks import check_entries, check_roles
+from ..core.checks import check_buffers, check_entries, check_roles
 from ..core.hyper import by_path, evaluate
 from ..core.link import Link, transform
 from ..core.state import State
@@ -37,8 +37,8 @@ class schedule_free(Wrapper):
     weight_lr_power: Number = number("power of the rate that weighs a step", symbol="p", default=2.0, low=0.0)
 
     passes_updates = False
-    slots = ("z", "since")  # z, and Σγ^p before the parameter joined
-    absent: ClassVar = {"since": None}
+    slots = ("z", "own_total")  # z, and Σγ^p of a parameter that joined late
+    absent: ClassVar = {"own_total": None}
     moves_params = False
     reads_params = True  # pyright: ignore[reportAssignmentType, reportIncompatibleMethodOverride]
     equation = "z ← z + tx(u),  c = γ^p/Σγ^p,  x ← (1−c)x + cz,  θ ← (1−β)z + βx"
@@ -61,8 +61,9 @@ class schedule_free(Wrapper):
 
     def init_tree(self, params):
         space = Space(params)
-        since = space.keep([jnp.zeros((), space.dtype) for _ in space.paths])
-        return {"tx": begin(self.tx, params), "z": copied(params), "total": jnp.zeros((), space.dtype), "since": since}
+        zero = jnp.zeros((), space.dtype)
+        own = space.keep([jnp.copy(zero) for _ in space.paths])
+        return {"tx": begin(self.tx, params), "z": copied(params), "total": zero, "own_total": own}
 
     def update_tree(self, updates, state, params, at):
         w, inner = self.tx.update(updates, state["tx"], params, **passed_on(self.tx, at))
@@ -72,25 +73,24 @@ class schedule_free(Wrapper):
         """What y moves by for the chain's updates of z, and the next state but for the chain's."""
         space = Moving(updates, params, at.dtype)
         y, z, w = map(space.read, (params, state["z"], w))
+        late = space.each(at, lambda own: None if own is at else own.count - 1)
         weight = self.weight(state["tx"].step, at.dtype)
-        before = state["total"].astype(at.dtype)
-        everyone = Space(params)
-        since = everyone.read(state["since"])
-        since = everyone.keep(everyone.begun(at, since, [before] * len(since)))
-        total = before + weight
-        late = space.each(at, lambda own: own is not at)
+        total = state["total"].astype(at.dtype) + weight
+        weights = [weight if own is None else self.weight(state["tx"].step, at.dtype, own) for own in late]
+        totals = [old if own is None else old + w for own, old, w in zip(late, space.read(state["own_total"]), weights)]
         common = over(weight, total)
-        shares = [over(weight, total - x) if joined else common for joined, x in zip(late, space.read(since))]
+        shares = [common if own is None else over(w, t) for own, w, t in zip(late, weights, totals)]
         # What y moves by, with x put in as (y − (1−β)z)/β: nothing is divided by β.
         u = [c * (b - a) + (1 - self.b1 * (1 - c)) * d for c, a, b, d in zip(shares, y, z, w)]
         z = [b + d for b, d in zip(z, w)]
-        return space.write(u, updates), {"z": space.write(z, state["z"]), "total": total, "since": since}
+        new = {"z": space.write(z, state["z"]), "total": total, "own_total": space.write(totals, state["own_total"])}
+        return space.write(u, updates), new
 
-    def weight(self, count: Any, dtype: Any) -> Any:
-        """γ^p, for the rate at which the chain is about to move."""
+    def weight(self, count: Any, dtype: Any, own: Any = None) -> Any:
+        """γ^p, for the rate at which the chain is about to move a parameter after ``own`` steps."""
         rate = jnp.ones((), dtype)
         for name, link in self._rates.items():
-            rate = rate * evaluate(f"schedule_free.tx.{name}.learning_rate", link.learning_rate, count, dtype)
+            rate = rate * evaluate(f"schedule_free.tx.{name}.learning_rate", link.learning_rate, count, dtype, own)
         moves = rate > 0
         return jnp.where(moves, jnp.where(moves, rate, 1.0) ** self.weight_lr_power, 0.0)
 
@@ -111,7 +111,9 @@ def schedule_free_eval_params(tx: Transformation, params: Any, state: State, nam
     >>> params.item(), cx.schedule_free_eval_params(tx, params, state).item()
     (0.125, 0.25)
     """
-    check_roles("schedule_free_eval_params(tx, params, state)", tx=tx, params=params, state=state)
+    call = "schedule_free_eval_params(tx, params, state)"
+    check_roles(call, tx=tx, params=params, state=state)
+    check_buffers(call, params=params, state=state)
     check_entries(tx.links, state, params)
     found = search(tx, params, state, _mean)
     if not found:

@@ -112,6 +112,8 @@ class counted_clip_by_global_norm(clip_by_global_norm):
     Other clips can stand between two `record`s, whose norms then differ where they cut.
     """
 
+    nonnegative = ("seen", "clipped")
+
     def init_memory(self):
         return {name: jnp.zeros((), jnp.int32) for name in ("seen", "clipped")}
 
