@@ -35,7 +35,7 @@ class chain(Transformation):
     (``scale_by_adam``, a second one ``scale_by_adam_2``) unless given by keyword.
 
     Errors: ``TypeError`` for what is no link, ``ValueError`` for a name taken twice. Warns
-    (`ChainWarning`) of an order that cannot be meant, such as weight decay after the sign flip.
+    (`ChainWarning`) of an order that is almost certainly a mistake, such as weight decay after the sign flip.
 
     >>> import chainax as cx
     >>> tx = cx.chain(cx.scale_by_adam(), cx.add_decayed_weights(0.1), cx.scale_by_lr(1e-3))

@@ -29,8 +29,8 @@ class State(NamedTuple):
     """How many updates were made; an int32 scalar."""
     links: dict[str, Any]
     born: dict[str, jax.Array]
-    """The step at which a link joined the chain, by ``link/``, and at which its slots for a parameter that joined later
-    than it began, by ``link/path``. What began with the run is not named."""
+    """The step at which late arrivals began: ``link/`` for a link inserted in mid-run, ``link/path`` for a parameter
+    added later. Empty if everything began with the run."""
 
     def __repr__(self) -> str:
         return _shown(self)
