@@ -129,7 +129,7 @@ LINKS = (
     cx.counted_clip_by_global_norm(1.0),
     cx.debiased_ema(0.9),
     cx.decay_to_init(0.1),
-    cx.dynamic_loss_scale(2.0, growth_interval=2),
+    cx.dynamic_loss_scale(2.0, growth_interval=2, min_scale=0.25),
     cx.decay_after_step(0.01),
     cx.ema(0.9),
     cx.ema_params(0.9),

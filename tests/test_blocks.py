@@ -80,6 +80,7 @@ OPTAX: dict[str, tuple[Any, Any, Ranges]] = {
 }
 
 
+@pytest.mark.filterwarnings("ignore:'keep_params_nonnegative' bounds")  # the step is scaled after it here
 @pytest.mark.parametrize("name", OPTAX)
 def test_agrees_with_optax(name: str, x64: None) -> None:
     """Every hyperparameter means what it means in Optax, for leaves of zero to five axes."""

@@ -199,7 +199,7 @@ def test_joined_slots_are_given_to_no_other_parameters(wrap: Any) -> None:
         lambda: tx.adopt({**params, "ab": jnp.ones(3)}, state),
         lambda: tx.add_param_group({**params, "ab": jnp.ones(3)}, state),
     ):
-        with pytest.raises(KeyError, match=f"'{wrap.__name__}' joins the slots of several parameters, and those that"):
+        with pytest.raises(KeyError, match=f"'{wrap.__name__}' stores the slots of several parameters as one array"):
             follow()
 
 

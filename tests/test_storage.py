@@ -336,7 +336,7 @@ def test_codes_are_of_one_format() -> None:
     moved, report = finer.adopt(p, state)
     chex.assert_trees_all_equal(moved.links, finer.init(p).links)
     assert any("the other arrays of its slot do not fit" in n for n in report.mismatched)
-    assert moved.born == {"scale_by_adam/w": 1}
+    assert moved.born == {"scale_by_adam/": 1}
 
 
 def test_links_that_mix_numbers_are_not_taken_apart() -> None:

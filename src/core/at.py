@@ -23,8 +23,11 @@ class At:
     ``step`` counts t = 1, 2, ..., the steps since the link's slots for these leaves began, as a
     floating-point scalar of the ``dtype`` that the leaves are computed in; ``count`` is the same number in
     int32, which float32 cannot hold from 2²⁴ on. ``extra`` holds the extra arguments of ``update``, and
-    ``memory`` the scalars that the link remembered at the last step.
+    ``memory`` the scalars that the link remembered at the last step. In `Leafwise.remember`, ``accepted`` is what
+    `Leafwise.accepts` has returned.
     """
+
+    accepted: Any = None
 
     def __init__(
         self,

@@ -86,18 +86,12 @@ class _Updates:
         return whole if self._unscaled else whole * jnp.abs(self.factor)
 
     def finite(self) -> jax.Array:
-        if "finite" not in self._cache:
+        known = self._cache if self._unscaled else self._own
+        if "finite" not in known:
             # Squares of finite numbers may overflow, which is rare enough to look again then.
-            self.norm()
-            self._cache["finite"] = cond(
-                jnp.isfinite(self._cache["norm"]), lambda: jnp.array(True), lambda: all_finite(self.leaves)
-            )
-        if self._unscaled:
-            return self._cache["finite"]
-        if "finite" not in self._own:
-            fits = cond(jnp.isfinite(self.norm()), lambda: jnp.array(True), self._largest_fits)
-            self._own["finite"] = self._cache["finite"] & fits
-        return self._own["finite"]
+            look = (lambda: all_finite(self.leaves)) if self._unscaled else self._largest_fits
+            known["finite"] = cond(jnp.isfinite(self.norm()), lambda: jnp.array(True), look)
+        return known["finite"]
 
     def _largest_fits(self) -> jax.Array:
         largest = max_abs(self.leaves)
@@ -370,7 +364,8 @@ class Walk:
             at = At(self.number, dtype, seen, self.extra, memory)
             with jax.named_scope(name):
                 if link.judges:
-                    self.verdicts.append(link.accepts(at))
+                    at.accepted = link.accepts(at)
+                    self.verdicts.append(at.accepted)
                 if memory:
                     self.entries[name] = {**self.entries[name], **jax.tree.map(_like, link.remember(at), memory)}
                 if link.scaling:

@@ -37,7 +37,7 @@ class Guard(Scaling):
         return 1.0
 
     def remember(self, at):
-        return {"skipped": at.memory["skipped"] + jnp.where(self.accepts(at), 0, 1)}
+        return {"skipped": at.memory["skipped"] + jnp.where(at.accepted, 0, 1)}
 
 
 @transform
@@ -194,8 +194,8 @@ class dynamic_loss_scale(Guard):
         least = jnp.maximum(jnp.asarray(self.min_scale, at.dtype), tiny)
         least = jnp.where(memory.loss_scale < tiny, least, jnp.minimum(memory.loss_scale, least))
         worse = jnp.maximum(memory.loss_scale * self.backoff_factor, least)
-        scale = jnp.where(self.accepts(at), better, worse)
-        row = jnp.where(self.accepts(at) & ~full, row, 0.0)
+        scale = jnp.where(at.accepted, better, worse)
+        row = jnp.where(at.accepted & ~full, row, 0.0)
         return {**super().remember(at), "loss_scale": scale, "growth_tracker": row}
 
 
