@@ -142,8 +142,9 @@ CORNERS = {
     "prodigy scale_by_prodigy.estim_lr0": "the step is 0/0",
     "schedule_free_sgd schedule_free.tx.scale_by_lr.learning_rate.factors[0]": NO_RATE,
     "schedule_free_sgd schedule_free.tx.scale_by_lr.learning_rate.factors[1].init_value": NO_RATE,
-    "schedule_free_adamw schedule_free.tx.scale_by_lr.learning_rate.learning_rate.factors[0]": NO_RATE,
-    "schedule_free_adamw schedule_free.tx.scale_by_lr.learning_rate.learning_rate.factors[1].init_value": NO_RATE,
+    "schedule_free_adamw schedule_free.tx.scale_by_lr.learning_rate.factors[0].schedule.learning_rate.value": NO_RATE,
+    "schedule_free_adamw schedule_free.tx.scale_by_lr.learning_rate.factors[1]": NO_RATE,
+    "schedule_free_adamw schedule_free.tx.scale_by_lr.learning_rate.factors[2].init_value": NO_RATE,
 }
 """What has no derivative at 0, and why. Everything is finite there nevertheless."""
 
