@@ -280,6 +280,17 @@ def test_every_remedy_helps(first: str) -> None:
                 assert not problems(tx.links)
 
 
+def test_a_second_loss_scale_breaks_what_both_promise() -> None:
+    """The gradient is scaled once, and divided twice."""
+    scale, sgd = cx.dynamic_loss_scale(4.0), cx.sgd(0.1)
+    with pytest.warns(cx.ChainWarning, match="divides by the scale of the loss again"):
+        tx = cx.chain(scale, scale, sgd)
+    p, g = jnp.asarray(START, jnp.float32), jnp.asarray(SLOPE, jnp.float32)
+    once, twice = (t.update(4 * g, t.init(p), p)[0] for t in (cx.chain(scale, sgd), tx))
+    np.testing.assert_allclose(once, -0.1 * g, rtol=1e-6)
+    np.testing.assert_allclose(twice, -0.1 * g / 4, rtol=1e-6)
+
+
 def test_long_chains_are_checked_at_once() -> None:
     """In time that grows as the chain does."""
     tx, begun = cx.chain(**{f"link_{i}": cx.scale(1.0) for i in range(1000)}), time.process_time()
@@ -292,6 +303,14 @@ def test_what_no_rule_can_tell_is_silent() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         cx.chain(cx.normalize_by_update_norm(), cx.clip(0.7), cx.scale_by_lr(0.1))
+        clip, sgd = cx.clip_by_global_norm(1.0), cx.sgd(0.1)
+        cx.chain(cx.restart(cx.chain(cx.scale_by_sign(), cx.trace(0.9)), 9), clip, sgd)
+        cx.chain(cx.scale_by_sign(), cx.restart(cx.chain(cx.trace(0.9), clip, sgd), 9))
+        cx.chain(cx.partition(cx.by_path({"a": cx.scale_by_sign()}, default=cx.trace(0.9))), clip, sgd)
+        guarded = cx.chain(cx.skip_nonfinite(), sgd)
+        cx.chain(cx.partition(cx.by_path({"a": guarded}, default=sgd)), cx.zero_nans())
+        cx.chain(cx.partition(cx.by_path({"a": cx.clip(1.0)}, default=cx.chain())), guarded)
+        cx.chain(cx.scale_by_sign(), cx.accumulate(cx.chain(clip, sgd), 4))  # a mean of signs is not a sign
         cx.chain(cx.skip_nonfinite(2), cx.zero_nans(), cx.scale_by_lr(0.1))
         tx = cx.chain(cx.clip(1.0), mine())
         assert tx.step(jnp.ones(()), tx.init(jnp.ones(())), jnp.ones(()))[0] < 1

@@ -46,6 +46,8 @@ class Link(Transformation):
     """Whether no step is taken where an update is infinite or NaN."""
     fixes_norm: ClassVar[bool] = False
     """Whether all updates leave the link with one norm, as a sign does."""
+    inner_updates_differ: ClassVar[bool] = False
+    """Whether the chains that the link holds get other updates than it does: a mean, a projection or some of them."""
     undoes_scale: ClassVar[bool] = False
     """Whether a factor that all updates come with does not change the result, as where they are divided by their
     norm."""

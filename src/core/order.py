@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from .numerics import is_zero
 from .value import code, same
@@ -61,6 +61,8 @@ CHANGES = "clip decay penalty accumulate precondition undoing align scale noise 
 """Tags of links that change the size or the direction of an update."""
 KEEPS_NORM = frozenset(("scale", "record", "guard", "nonfinite", "refusing"))
 """Tags of links behind which updates of one norm still have one."""
+PROMISES = frozenset(("finite", "refusing"))
+"""Tags of what holds for all updates behind a link: not behind one that holds it for some of them, or some steps."""
 NONLINEAR = "clip decay penalty accumulate precondition undoing noise clean decay_after project average"
 """Tags of links to which twice the gradient is not just twice the update."""
 
@@ -159,14 +161,6 @@ RULES = (
 """What a link may not stand behind. ``tests/test_order.py`` shows that these orders break a promise, and no others."""
 
 
-class Part(NamedTuple):
-    """A link as the rules see it. One that holds a chain counts as the links in it, which were compared when made."""
-
-    name: str
-    tags: frozenset[str]
-    needs_all_updates: bool
-
-
 def problems(links: dict[str, Link]) -> list[str]:
     """What is almost certainly a mistake in this order, each with its remedy."""
     names, roles = list(links), _roles(links)
@@ -179,38 +173,52 @@ def problems(links: dict[str, Link]) -> list[str]:
             "keep one; for a rate times a schedule write scale_by_lr(rate * schedule)"
         )
     first: dict[str, tuple[int, str]] = {}  # where each tag stands first
-    fixing = None  # the link behind which all updates have one norm
-    for i, (name, parts) in enumerate(_parts(links)):
+    for i, parts in enumerate(_parts(links)):
         broken = (
-            (rule, part, rule.earlier & first.keys()) for part in parts for rule in RULES if part.tags & rule.later
+            rule.text.format(later=part, earlier=min(first[tag] for tag in before)[1])
+            for part, tags in parts
+            for rule in RULES
+            if tags & rule.later and (before := rule.earlier & first.keys())
         )
-        if of := next((at for at in broken if at[2]), None):
-            rule, part, before = of
-            earlier = min(first[tag] for tag in before)[1]
-            found.append(rule.text.format(later=part.name, earlier=earlier))
-        for part in parts:
-            for tag in part.tags:
-                first.setdefault(tag, (i, part.name))
-            if fixing and "clip" in part.tags and part.needs_all_updates:
-                found.append(
-                    f"every update has the same norm behind {fixing}, so {part.name} only multiplies it by a number: "
-                    f"move {part.name} before {fixing}, or remove it"
-                )
-        if any("fixing" in part.tags for part in parts):
-            fixing = repr(name)
-        elif not all(part.tags <= KEEPS_NORM for part in parts):
-            fixing = None
+        found += [*broken][:1]
+        for part, tags in parts:
+            for tag in tags:
+                first.setdefault(tag, (i, part))
+    found += [
+        f"every update has the same norm behind {fixing}, so {clip} only multiplies it by a number: "
+        f"move {clip} before {fixing}, or remove it"
+        for clip, fixing in _idle_clips(links)
+    ]
     return found
 
 
-def _parts(links: dict[str, Link]) -> Iterator[tuple[str, list[Part]]]:
-    """What each link consists of, by its name."""
+def _parts(links: dict[str, Link]) -> Iterator[list[tuple[str, frozenset[str]]]]:
+    """Each link as the rules see it: its name and tags, or those of the links in the chains that it holds."""
     for (name, link), role in zip(links.items(), _roles(links)):
-        if not link.inner:
-            yield name, [Part(repr(name), _tags(link, role), link.needs_all_updates)]
+        if link.inner:
+            inside = (part for tx in link.inner.values() for parts in _parts(tx.links) for part in parts)
+            yield [(f"{part} in {name!r}", tags - PROMISES) for part, tags in inside]
+        else:
+            yield [(repr(name), _tags(link, role))]
+
+
+def _idle_clips(links: dict[str, Link], fixing: str | None = None) -> Iterator[tuple[str, str]]:
+    """The clips by the norm of the whole tree, each with the link before it behind which all updates have one norm.
+
+    That may be ``fixing``, before the links. Those behind another link within the same chain were found when it was
+    made, and what comes out of a link that holds a chain is not known.
+    """
+    for (name, link), role in zip(links.items(), _roles(links)):
+        if link.inner:
+            chains = [] if link.inner_updates_differ or fixing is None else link.inner.values()
+            for tx in chains:
+                yield from ((f"{clip} in {name!r}", at) for clip, at in _idle_clips(tx.links, fixing) if at == fixing)
+            fixing = None
             continue
-        inside = [part for tx in link.inner.values() for _, parts in _parts(tx.links) for part in parts]
-        yield name, [part._replace(name=f"{part.name} in {name!r}") for part in inside]
+        if fixing and role == "clip" and link.needs_all_updates:
+            yield repr(name), fixing
+        tags = _tags(link, role)
+        fixing = repr(name) if "fixing" in tags else fixing if tags <= KEEPS_NORM else None
 
 
 def _tags(link: Link, role: str) -> frozenset[str]:
@@ -230,7 +238,7 @@ def _tags(link: Link, role: str) -> frozenset[str]:
 def warn_of_ascent(links: dict[str, Link]) -> None:
     """Warn of a chain whose steps are uphill: several links, and surely none that flips the sign of the update."""
     climbing = _climbing(links)
-    if climbing is not None and sum(len(parts) for _, parts in _parts(links)) > 1:
+    if climbing is not None and sum(map(len, _parts(links))) > 1:
         warn(
             f"no link of {climbing} flips the sign of the update, so `step` would climb: "
             "append scale_by_lr(rate), or scale(-1.0) for a rate of 1"

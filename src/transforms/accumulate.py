@@ -51,6 +51,7 @@ class accumulate(Sometimes):
 
     slots = ("sum",)
     nonnegative = ("count", "weight", "skipped")
+    inner_updates_differ = True
     equation = "ū = mean of u over the micro-batches,  u ← tx(ū) at the last of them, else 0"
 
     def check(self) -> None:

@@ -33,6 +33,7 @@ class scale_by_galore(Wrapper):
     side: str = static("which side is projected", default="shorter", one_of=("shorter", "longer"))
 
     passes_updates = False
+    inner_updates_differ = True
     slots = ("projector",)
     knows_shards = False  # a shard has singular vectors of its own
     moves_params = False

@@ -62,6 +62,7 @@ class partition(Wrapper):
 
     table: Any = child("by_path({pattern: chain}, default=chain)")
 
+    inner_updates_differ = True
     equation = "u ← tx(u), by the parameter's path"
 
     def check(self) -> None:
