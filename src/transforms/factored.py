@@ -75,8 +75,9 @@ class scale_by_factored_rms(Leafwise):
             return u / sqrt(v), {"nu_row": slot.nu_row, "nu_col": slot.nu_col, "nu": v}
         row, col = axes
         # Their sums shall be finite: mean(R) = ∞ would make every row NaN.
-        squares = jnp.minimum(squares, jnp.finfo(u.dtype).max / max(1, u.size))
-        R, C = mean(slot.nu_row, squares.mean(col)), mean(slot.nu_col, squares.mean(row))
+        most = jnp.finfo(u.dtype).max / max(1, u.size)
+        R = mean(slot.nu_row, jnp.minimum(squares.mean(col), most))
+        C = mean(slot.nu_col, jnp.minimum(squares.mean(row), most))
         rows = jnp.expand_dims(R, col)
         # The roots apart: ε², and a small row over a very large mean, would underflow under one.
         size = sqrt(rows) / sqrt(rows.mean(row, keepdims=True)) * sqrt(jnp.expand_dims(C, row))

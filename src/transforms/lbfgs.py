@@ -9,7 +9,6 @@ import jax
 import jax.numpy as jnp
 
 from ..core.link import Treewise, slot_like, transform
-from ..core.tree import max_abs
 from ..core.value import static
 from .vector import Space, Vector, add, dot
 
@@ -75,12 +74,10 @@ class scale_by_lbfgs(Treewise):
 
         first = 1 / jnp.maximum(at.global_norm(), 1.0)
         scale = jnp.where(gamma > 0, gamma, first) if self.scale_init_precond else jnp.ones((), at.dtype)
-        # H is linear: products with a gradient that is nearly infinite would overflow, though Hu does not.
-        largest = max_abs(g).astype(at.dtype)
-        size = jnp.where(largest > jnp.finfo(at.dtype).max ** 0.5, largest, 1.0)
-        rows = (row - 1 - jnp.arange(m, dtype=row.dtype)) % m
-        u = _two_loops([x / size.astype(x.dtype) for x in g], S, Y, rho, rows, scale)
-        u = [size.astype(x.dtype) * x for x in u]
+        # Sums of products with a gradient that is nearly infinite would overflow, though Hu does not.
+        huge = jnp.finfo(at.dtype).max ** 0.5
+        unit = jnp.where(at.global_norm() < huge, 1.0, huge).astype(at.dtype)
+        u = _two_loops(g, S, Y, rho, (row - 1 - jnp.arange(m, dtype=row.dtype)) % m, scale, unit)
         state = {
             "s": space.keep(S),
             "y": space.keep(Y),
@@ -98,19 +95,30 @@ def _written(memory: jax.Array, row: jax.Array, x: jax.Array, good: jax.Array) -
     return memory.at[row].set(jnp.where(good, x, memory[row]))
 
 
-def _two_loops(q: Vector, S: Vector, Y: Vector, rho: jax.Array, rows: jax.Array, gamma: jax.Array) -> Vector:
-    """Algorithm 7.4: Hq, from the pairs in these rows, the newest first. Rows never written have ρ = 0."""
-    q, a = jax.lax.scan(functools.partial(_towards_the_past, S, Y, rho), q, rows)
-    r = [gamma.astype(x.dtype) * x for x in q]
-    return jax.lax.scan(functools.partial(_towards_the_present, S, Y, rho), r, (rows, a), reverse=True)[0]
+def _two_loops(q: Vector, S: Vector, Y: Vector, rho: jax.Array, rows: jax.Array, gamma: Any, unit: Any) -> Vector:
+    """Algorithm 7.4: Hq, from the pairs in these rows, the newest first. Rows never written have ρ = 0.
+
+    What is multiplied by q is counted in this ``unit``.
+    """
+    past, present = (functools.partial(f, S, Y, rho, unit) for f in (_towards_the_past, _towards_the_present))
+    q, a = jax.lax.scan(past, q, rows)
+    return jax.lax.scan(present, _scaled(q, gamma), (rows, a), reverse=True)[0]
 
 
-def _towards_the_past(S: Vector, Y: Vector, rho: jax.Array, q: Vector, i: jax.Array) -> tuple[Vector, jax.Array]:
-    a = rho[i] * dot([s[i] for s in S], q, rho.dtype)
-    return add(q, -a, [y[i] for y in Y]), a
+def _towards_the_past(
+    S: Vector, Y: Vector, rho: jax.Array, unit: jax.Array, q: Vector, i: jax.Array
+) -> tuple[Vector, jax.Array]:
+    a = rho[i] * dot([s[i] for s in S], _scaled(q, 1 / unit), rho.dtype)
+    return add(q, -a, _scaled([y[i] for y in Y], unit)), a
 
 
-def _towards_the_present(S: Vector, Y: Vector, rho: jax.Array, r: Vector, row: Any) -> tuple[Vector, None]:
+def _towards_the_present(
+    S: Vector, Y: Vector, rho: jax.Array, unit: jax.Array, r: Vector, row: Any
+) -> tuple[Vector, None]:
     i, a = row
-    b = rho[i] * dot([y[i] for y in Y], r, rho.dtype)
-    return add(r, a - b, [s[i] for s in S]), None
+    b = rho[i] * dot([y[i] for y in Y], _scaled(r, 1 / unit), rho.dtype)
+    return add(r, a - b, _scaled([s[i] for s in S], unit)), None
+
+
+def _scaled(vector: Vector, factor: jax.Array) -> Vector:
+    return [factor.astype(x.dtype) * x for x in vector]
