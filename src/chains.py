@@ -75,6 +75,9 @@ from .transforms.scale import scale, scale_by_lr
 from .transforms.schedule_free import schedule_free
 from .transforms.sign import scale_by_lion, scale_by_rprop, scale_by_sign
 
+STEPS = Range(low=0.0, steps=True)
+"""What a number of warm-up steps may be."""
+
 
 @explained
 def sgd(
@@ -1152,7 +1155,7 @@ def schedule_free_sgd(
 
     Evaluate at `schedule_free_eval_params`.
     """
-    base = chain(_decay(weight_decay), scale_by_lr(_warmed_up(learning_rate, warmup_steps)))
+    base = chain(_decay(weight_decay), scale_by_lr(_warmed_up("schedule_free_sgd", learning_rate, warmup_steps)))
     return chain(schedule_free(base, b1, weight_lr_power))
 
 
@@ -1175,7 +1178,7 @@ def schedule_free_adamw(
     """
     if debias not in ("rate", "square"):
         raise ValueError(f"`schedule_free_adamw.debias` must be 'rate' or 'square', got {debias!r}")
-    rate, square = _warmed_up(learning_rate, warmup_steps), debias == "square"
+    rate, square = _warmed_up("schedule_free_adamw", learning_rate, warmup_steps), debias == "square"
     base = chain(
         scale_by_debiased_rms(b2, eps) if square else scale_by_rms(b2, eps),
         _decay(weight_decay),
@@ -1188,12 +1191,9 @@ def _decay(weight_decay: HyperLike | None) -> add_decayed_weights | None:
     return None if weight_decay is None else add_decayed_weights(weight_decay)
 
 
-STEPS = Range(low=0.0, steps=True)
-
-
-def _warmed_up(learning_rate: HyperLike, warmup_steps: float) -> HyperLike:
-    """The rate times t/T in the first T steps; the first is counted as 1."""
-    warmup_steps = check_number("warmup_steps", warmup_steps, STEPS)
+def _warmed_up(name: str, learning_rate: HyperLike, warmup_steps: float) -> HyperLike:
+    """The rate times t/T in the first T steps; the first is counted as 1. Errors speak of the chain ``name``."""
+    warmup_steps = check_number(f"{name}.warmup_steps", warmup_steps, STEPS)
     if not warmup_steps:
         return learning_rate
     length = max(1.0, warmup_steps - 1)

@@ -102,6 +102,13 @@ def check_arguments(
     check_entries(links, state, params)
 
 
+def check_state(call: str, tx: Any, params: Any, state: Any) -> None:
+    """Raise unless the state is one of this chain, and all arrays are still there. For functions of these three."""
+    check_roles(call, tx=tx, params=params, state=state)
+    check_buffers(call, params=params, state=state)
+    check_entries(tx.links, state, params)
+
+
 def check_extra(call: str, links: Iterable[tuple[str, Any]], extra: dict[str, Any]) -> None:
     """Raise unless the extra arguments of a call are those that the links read."""
     accepted = {argument: name for name, link in links for argument in link.extra}

@@ -6,7 +6,7 @@ from typing import Any
 
 import jax
 
-from .checks import check_roles
+from .checks import check_buffers, check_roles
 from .state import State
 
 HOST = "pinned_host"
@@ -28,6 +28,7 @@ def offload(state: State) -> State:
     'pinned_host'
     """
     check_roles("offload(state)", state=state)
+    check_buffers("offload(state)", state=state)
 
     def put(x: jax.Array) -> jax.Array:
         for device in x.sharding.device_set:

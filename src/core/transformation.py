@@ -119,6 +119,7 @@ class Transformation(Value):
         ({'weight_decay': {'bias': 0.0, 'default': 0.1}}, 0.75)
         """
         check_roles("hyperparams(state, params)", state=state, params=params)
+        check_buffers("hyperparams(state, params)", state=state)
         return telemetry.hyperparams(self.links, state, params)
 
     # State that follows checkpoints, edited chains and growing models

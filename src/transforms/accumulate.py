@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from ..core import engine
 from ..core.at import At
-from ..core.checks import check_buffers, check_entries, check_extra, check_roles
+from ..core.checks import check_extra, check_state
 from ..core.hyper import Hyper, check_whole, evaluate, hyper, integer
 from ..core.link import Leafwise, slot_like, transform
 from ..core.offload import fetched, returned
@@ -187,9 +187,7 @@ def flush(tx: Transformation, params: Any, state: State, **extra: Any) -> tuple[
     (-2.0, -8.0)
     """
     call = "flush(tx, params, state)"
-    check_roles(call, tx=tx, params=params, state=state)
-    check_buffers(call, params=params, state=state)
-    check_entries(tx.links, state, params)
+    check_state(call, tx, params, state)
     found = [link for _, link in all_links(tx) if isinstance(link, accumulate)]
     if not found:
         raise ValueError(f"`{call}`: no link of {code(tx)} is an accumulate, so no step is pending")

@@ -11,7 +11,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from ..core.checks import check_buffers, check_entries, check_roles
+from ..core.checks import check_state
 from ..core.hyper import Hyper, hyper
 from ..core.link import Leafwise, transform
 from ..core.state import State
@@ -125,10 +125,7 @@ def read_average(tx: Transformation, params: Any, state: State, name: str | None
     >>> params.item(), cx.read_average(tx, params, state).item()
     (6.0, 5.0)
     """
-    call = "read_average(tx, params, state)"
-    check_roles(call, tx=tx, params=params, state=state)
-    check_buffers(call, params=params, state=state)
-    check_entries(tx.links, state, params)
+    check_state("read_average(tx, params, state)", tx, params, state)
     found = search(tx, params, state, _average)
     if not found:
         raise PlainKeyError("the chain keeps no average of the parameters: append ema_params(0.999) to it")

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax.tree_util import DictKey, GetAttrKey, tree_flatten_with_path
 
+from ..core.checks import check_buffers
 from ..core.hyper import Hyper, OptionalHyper, hyper, integer, whole
 from ..core.link import Scaling, transform
 from ..core.numerics import sqrt
@@ -207,12 +208,13 @@ def loss_scale(state: Any) -> jax.Array:
     >>> cx.loss_scale(tx.init(jax.numpy.ones(3))).item()
     65536.0
     """
+    check_buffers("loss_scale(state)", state=state)
     found = [x for path, x in tree_flatten_with_path(state)[0] if _is_memory(path, "loss_scale")]
     if len(found) != 1:
         raise PlainKeyError(
             f"the state holds {len(found) or 'no'} loss scales: put one dynamic_loss_scale() first into the chain"
         )
-    return found[0]
+    return jnp.array(found[0])  # a copy, since the next step may reuse the state's memory
 
 
 def _is_memory(path: tuple, name: str) -> bool:

@@ -21,14 +21,14 @@ import jax
 import jax.numpy as jnp
 
 from ..core.chain import chain
-from ..core.checks import check_entries, check_roles
+from ..core.checks import check_roles, check_state
 from ..core.hyper import Hyper, check_whole, hyper, integer, whole
 from ..core.link import Link, Treewise, transform
 from ..core.numerics import sqrt
 from ..core.schedule import Schedule
 from ..core.state import State
 from ..core.tree import show
-from ..core.value import Range, code, is_array, static
+from ..core.value import Range, code, static
 from .vector import Space, Vector, add, conj, dot, total
 from .wrappers import all_links
 
@@ -301,8 +301,7 @@ def value_and_grad_from_state(
     [3.0, 3.0]
     """
     _check_function(value_fn)
-    check_roles("value_and_grad_from_state(tx, value_fn, params, state)", tx=tx, params=params, state=state)
-    check_entries(tx.links, state, params)
+    check_state("value_and_grad_from_state(tx, value_fn, params, state)", tx, params, state)
     name, link = next(reversed(tx.links.items()), ("", None))
     if not isinstance(link, LineSearch) or "grad" not in state.links[name]:
         return _value_and_grad(value_fn, params)
@@ -326,7 +325,7 @@ def _check_function(value_fn: Any) -> None:
 
 def _limit(max_steps: Any) -> jax.Array | int:
     limit = check_whole("minimize.max_steps", max_steps, Range(low=0.0))
-    if not (isinstance(limit, int) or is_array(limit)):
+    if isinstance(limit, Schedule):
         raise ValueError(f"`minimize.max_steps` must be a whole number or an integer array, got {code(max_steps)}")
     return integer(limit)
 

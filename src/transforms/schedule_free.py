@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 import jax.numpy as jnp
 
-from ..core.checks import check_buffers, check_entries, check_roles
+from ..core.checks import check_state
 from ..core.hyper import by_path, evaluate
 from ..core.link import Link, transform
 from ..core.state import State
@@ -111,10 +111,7 @@ def schedule_free_eval_params(tx: Transformation, params: Any, state: State, nam
     >>> params.item(), cx.schedule_free_eval_params(tx, params, state).item()
     (0.125, 0.25)
     """
-    call = "schedule_free_eval_params(tx, params, state)"
-    check_roles(call, tx=tx, params=params, state=state)
-    check_buffers(call, params=params, state=state)
-    check_entries(tx.links, state, params)
+    check_state("schedule_free_eval_params(tx, params, state)", tx, params, state)
     found = search(tx, params, state, _mean)
     if not found:
         raise PlainKeyError("no schedule_free link moves the parameters, so there is no mean: see schedule_free(chain)")
