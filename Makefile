@@ -30,7 +30,7 @@ pytest: .venv/test.done
 newest:  ## The laws and the references that need no torch, on the newest Python with its newest jax
 	@PYTHON_OF_VENV=$(BIN)/python sh tests/newest.sh $(WORKERS)
 
-.venv/%.done: pyproject.toml src src/core src/transforms
+.venv/%.done: pyproject.toml setup.py $(shell find src -type d -not -name __pycache__)
 	@test -n "$(PYTHON)" || { echo "chainax needs Python 3.11 or newer: none found. Set PYTHON=..." >&2; exit 1; }
 	@echo "Installing into .venv ..."
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv

@@ -12,11 +12,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from .core.chain import chain
-from .core.hyper import HyperLike, by_path
-from .core.schedule import Schedule, as_schedule, own_steps
-from .core.value import Range, check_number, explained
-from .schedules import (
+from .core.facade.chain import chain
+from .core.values.hyper import HyperLike, by_path
+from .core.values.schedule import Schedule, as_schedule, own_steps
+from .core.values.value import Range, check_number, explained
+from .schedules.basic import (
     bias_corrected_schedule,
     half_life_schedule,
     inverse_sqrt_schedule,
@@ -25,8 +25,17 @@ from .schedules import (
     polynomial_schedule,
     warmup_schedule,
 )
-from .transforms.adam import scale_by_adam, scale_by_amsgrad, scale_by_nadam, scale_by_uncorrected_adam
-from .transforms.adam_momentum import (
+from .transforms.averages.average import swa
+from .transforms.averages.schedule_free import schedule_free
+from .transforms.clipping.blocks import clip_by_block_rms, scale_by_param_block_rms
+from .transforms.clipping.clip import clip, clip_by_global_norm
+from .transforms.clipping.layerwise import scale_by_lars, scale_by_trust_ratio
+from .transforms.decay import add_decayed_weights, decay_after_step
+from .transforms.gradients.noise import add_noise
+from .transforms.momentum.dual import scale_by_madgrad, scale_by_optimistic_gradient
+from .transforms.momentum.ema import ema, trace
+from .transforms.preconditioners.adam import scale_by_adam, scale_by_amsgrad, scale_by_nadam, scale_by_uncorrected_adam
+from .transforms.preconditioners.adam_momentum import (
     add_gradient_change,
     scale_by_adan,
     scale_by_ademamix,
@@ -35,7 +44,7 @@ from .transforms.adam_momentum import (
     scale_by_nesterov_adam,
     scale_by_simplified_ademamix,
 )
-from .transforms.adaptive import (
+from .transforms.preconditioners.adaptive import (
     scale_by_acprop,
     scale_by_adam_mini,
     scale_by_adamax,
@@ -45,25 +54,10 @@ from .transforms.adaptive import (
     scale_by_stable_adam,
     scale_by_yogi,
 )
-from .transforms.average import swa
-from .transforms.betting import scale_by_cocob
-from .transforms.blocks import clip_by_block_rms, scale_by_param_block_rms
-from .transforms.clip import clip, clip_by_global_norm
-from .transforms.curvature import scale_by_sophia
-from .transforms.dadapt import scale_by_dadapt_adam, scale_by_dadapt_sgd, scale_by_prodigy
-from .transforms.decay import add_decayed_weights, decay_after_step
-from .transforms.distance import scale_by_dog, scale_by_dowg, scale_by_ldog
-from .transforms.dual import scale_by_madgrad, scale_by_optimistic_gradient
-from .transforms.factored import scale_by_factored_rms, scale_by_sm3
-from .transforms.layerwise import scale_by_lars, scale_by_trust_ratio
-from .transforms.lbfgs import scale_by_lbfgs
-from .transforms.linesearch import scale_by_zoom_linesearch
-from .transforms.loss import scale_by_momo, scale_by_momo_adam
-from .transforms.lowrank import scale_by_galore
-from .transforms.momentum import ema, trace
-from .transforms.noise import add_noise
-from .transforms.polyak import scale_by_polyak
-from .transforms.rms import (
+from .transforms.preconditioners.curvature import scale_by_sophia
+from .transforms.preconditioners.factored import scale_by_factored_rms, scale_by_sm3
+from .transforms.preconditioners.lbfgs import scale_by_lbfgs
+from .transforms.preconditioners.rms import (
     scale_by_adadelta,
     scale_by_adagrad,
     scale_by_debiased_rms,
@@ -71,9 +65,15 @@ from .transforms.rms import (
     scale_by_rms,
     scale_by_stddev,
 )
-from .transforms.scale import scale, scale_by_lr
-from .transforms.schedule_free import schedule_free
-from .transforms.sign import scale_by_lion, scale_by_rprop, scale_by_sign
+from .transforms.preconditioners.sign import scale_by_lion, scale_by_rprop, scale_by_sign
+from .transforms.step_size.betting import scale_by_cocob
+from .transforms.step_size.dadapt import scale_by_dadapt_adam, scale_by_dadapt_sgd, scale_by_prodigy
+from .transforms.step_size.distance import scale_by_dog, scale_by_dowg, scale_by_ldog
+from .transforms.step_size.linesearch import scale_by_zoom_linesearch
+from .transforms.step_size.loss import scale_by_momo, scale_by_momo_adam
+from .transforms.step_size.polyak import scale_by_polyak
+from .transforms.step_size.scale import scale, scale_by_lr
+from .transforms.wrappers.lowrank import scale_by_galore
 
 STEPS = Range(low=0.0, steps=True)
 """What a number of warm-up steps may be."""

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from .core.schedule import to_schedule
-from .core.value import Range, code
+from .core.values.schedule import to_schedule
+from .core.values.value import Range, code
 
 
 def plot(schedule: Any, steps: int, *, ax: Any = None, **line: Any) -> Any:

@@ -17,12 +17,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .core.chain import chain, stack
-from .core.hyper import by_path
-from .core.transformation import Transformation
-from .core.tree import flatten
-from .core.value import Value, code, is_array, is_key, same, shortest, unknown_field
-from .core.warning import warn
+from .core.facade.chain import chain, stack
+from .core.facade.transformation import Transformation
+from .core.values.hyper import by_path
+from .core.values.tree import flatten
+from .core.values.value import Value, code, is_array, is_key, same, shortest, unknown_field
+from .core.values.warning import warn
 
 Tell = Callable[[str, int], None]
 """Says what is being done now, and how many chains are done since it was last called."""

@@ -8,7 +8,7 @@ import chainax as cx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from chainax.core.transformation import Transformation
+from chainax.core.facade.transformation import Transformation
 
 
 @cx.transform

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import optax
 import optax.contrib
 import pytest
-from chainax.core import engine
+from chainax.core.engine import engine
 from jax.extend.core import ClosedJaxpr, Jaxpr
 
 CLIP, OPTAX_CLIP = cx.clip_by_global_norm(1.0), optax.clip_by_global_norm(1.0)

@@ -14,7 +14,7 @@ import chainax as cx
 import jax
 import jax.numpy as jnp
 import pytest
-from chainax.core import value
+from chainax.core.values import value
 from registry import REGISTRY, links_of
 from stored_chains import FOLDER
 from test_schedules import SCHEDULES

@@ -12,8 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from chainax import chains
-from chainax.core import numerics
-from chainax.transforms import blocks, whole
+from chainax.core.values import numerics
+from chainax.transforms.clipping import blocks
+from chainax.transforms.shared import whole
 from registry import given, quickly
 
 pytestmark = pytest.mark.usefixtures("x64")

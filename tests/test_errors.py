@@ -15,8 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from chainax.core.names import OTHER_NAMES
-from chainax.core.order import warn_of_ascent
+from chainax.core.facade.order import warn_of_ascent
+from chainax.core.values.names import OTHER_NAMES
 
 PARAMS = {"dense": {"kernel": jnp.ones((2, 3)), "bias": jnp.ones(3)}}
 TX = cx.chain(cx.clip_by_global_norm(1.0), cx.scale_by_adam(), cx.add_decayed_weights(0.1), cx.scale_by_lr(1e-3))

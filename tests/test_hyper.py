@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from chainax.core.hyper import check_hyper, check_whole
+from chainax.core.values.hyper import check_hyper, check_whole
 from registry import REGISTRY, given, in_pairs, kind, links_of
 
 INSTANCES = {type(link): link for tx in reversed(REGISTRY) for link in links_of(tx)}

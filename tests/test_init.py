@@ -7,7 +7,7 @@ import chainax as cx
 import jax
 import jax.numpy as jnp
 import pytest
-from chainax.core.leaf import _EACH_ALONE
+from chainax.core.engine.leaf import _EACH_ALONE
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 from registry import LINK_CLASSES
 

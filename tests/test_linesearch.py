@@ -11,7 +11,7 @@ import numpy as np
 import optax
 import pytest
 import test_laws
-from chainax.transforms.linesearch import REPORT
+from chainax.transforms.step_size.linesearch import REPORT
 from registry import REGISTRY, tree
 from test_lbfgs import rosenbrock
 

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from chainax.core import walk
+from chainax.core.engine import walk
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 from registry import quickly

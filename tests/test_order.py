@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from chainax.core.order import ROLES, problems
+from chainax.core.facade.order import ROLES, problems
 from registry import LINKS
 
 LINK_OF: dict[str, cx.Link] = {

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from chainax.core.numerics import remainder
+from chainax.core.values.numerics import remainder
 from registry import quickly
 
 PERIODIC = {

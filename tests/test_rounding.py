@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from chainax.core.rounding import precise, rounded, stochastic
+from chainax.core.engine.rounding import precise, rounded, stochastic
 from jax.extend.core import Literal
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P

@@ -13,8 +13,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from chainax.core import storage as chainax_storage
-from chainax.core.storage import dynamic_map
+from chainax.core.engine import storage as chainax_storage
+from chainax.core.engine.storage import dynamic_map
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from registry import quickly

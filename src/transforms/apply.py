@@ -6,10 +6,10 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from ..core.hyper import prng_seed
-from ..core.link import Leafwise, transform
-from ..core.rounding import RESTS, first_rest
-from ..core.value import static
+from ..core.engine.rounding import RESTS, first_rest
+from ..core.facade.link import Leafwise, transform
+from ..core.values.hyper import prng_seed
+from ..core.values.value import static
 
 
 @transform

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import jax.numpy as jnp
 
-from ..core.hyper import Hyper, hyper
-from ..core.link import Leafwise, transform
-from ..core.numerics import add, mul
+from ..core.facade.link import Leafwise, transform
+from ..core.values.hyper import Hyper, hyper
+from ..core.values.numerics import add, mul
 
 
 @transform

@@ -13,11 +13,11 @@ import jax
 import jax.numpy as jnp
 from jax.tree_util import DictKey, GetAttrKey, tree_flatten_with_path
 
-from ..core.checks import check_buffers
-from ..core.hyper import Hyper, OptionalHyper, hyper, integer, whole
-from ..core.link import Scaling, transform
-from ..core.numerics import sqrt
-from ..core.value import Number, PlainKeyError, is_array, number
+from ..core.engine.checks import check_buffers
+from ..core.facade.link import Scaling, transform
+from ..core.values.hyper import Hyper, OptionalHyper, hyper, integer, whole
+from ..core.values.numerics import sqrt
+from ..core.values.value import Number, PlainKeyError, is_array, number
 
 
 def _counter() -> jax.Array:

@@ -10,17 +10,17 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from ..core.checks import check_roles
-from ..core.hyper import compiled
-from ..core.link import Scaling, transform
-from ..core.numerics import sqrt
-from ..core.state import State
-from ..core.telemetry import within
-from ..core.transformation import Transformation
-from ..core.tree import flatten, global_norm
-from ..core.value import code, did_you_mean, fill, is_array, static
-from .blocks import ratio
-from .clip import clip_by_global_norm
+from ..core.engine.checks import check_roles
+from ..core.engine.state import State
+from ..core.facade.link import Scaling, transform
+from ..core.facade.telemetry import within
+from ..core.facade.transformation import Transformation
+from ..core.values.hyper import compiled
+from ..core.values.numerics import sqrt
+from ..core.values.tree import flatten, global_norm
+from ..core.values.value import code, did_you_mean, fill, is_array, static
+from .clipping.blocks import ratio
+from .clipping.clip import clip_by_global_norm
 
 
 class Quantity(NamedTuple):

@@ -1,0 +1,1 @@
+"""The engine: what a step does, for any links that keep the protocol."""

@@ -1,0 +1,72 @@
+"""What a link may know about the step when it computes its scalars."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import jax
+
+from ..values.numerics import div, one_minus_power, remainder
+
+
+class Updates(Protocol):
+    """The whole tree of updates as it stands before a link."""
+
+    def norm(self) -> jax.Array: ...
+    def finite(self) -> jax.Array: ...
+    def scaled(self, factor: Any) -> Updates: ...
+
+
+class At:
+    """The step, as the leaves that share these scalars see it.
+
+    ``step`` counts t = 1, 2, ..., the steps since the link's slots for these leaves began, as a
+    floating-point scalar of the ``dtype`` that the leaves are computed in; ``count`` is the same number in
+    int32, which float32 cannot hold from 2²⁴ on. ``extra`` holds the extra arguments of ``update``, and
+    ``memory`` the scalars that the link remembered at the last step. In `Leafwise.remember`, ``accepted`` is what
+    `Leafwise.accepts` has returned.
+    """
+
+    accepted: Any = None
+
+    def __init__(
+        self,
+        count: jax.Array,
+        dtype: Any,
+        updates: Updates,
+        extra: dict[str, Any],
+        memory: dict[str, Any],
+        late: dict[str, jax.Array] | None = None,
+    ) -> None:
+        self.count = count
+        self.step = jax.lax.convert_element_type(count, dtype)
+        self.dtype = dtype
+        self.extra = extra
+        self.memory = memory
+        self._updates = updates
+        self._late = late or {}
+
+    def of(self, path: str) -> At:
+        """The step as the parameter at ``path`` sees it, which may have joined later than the link."""
+        if path not in self._late:
+            return self
+        return At(self._late[path], self.dtype, self._updates, self.extra, self.memory)
+
+    def phase(self, period: Any, start: Any = 0.0) -> jax.Array:
+        """(t − start) mod ``period``, exact for whole numbers however many steps were taken; t >= start.
+
+        It is below 1 at the steps that are due: the first at or after start, start + period, start + 2·period, ...
+        """
+        return remainder(self.count, period, self.dtype, start)
+
+    def debias(self, decay: Any) -> jax.Array:
+        """1 / (1 − decayᵗ): the correction of a moving average that started at zero."""
+        return div(1, one_minus_power(decay, self.step))
+
+    def global_norm(self) -> jax.Array:
+        """The norm of the whole tree of updates as it stands before this link (`Leafwise.needs_all_updates`)."""
+        return self._updates.norm().astype(self.dtype)
+
+    def all_finite(self, factor: Any = 1.0) -> jax.Array:
+        """Whether no update of the whole tree, times ``factor``, is infinite or NaN (`Leafwise.needs_all_updates`)."""
+        return self._updates.scaled(factor).finite()

@@ -1,0 +1,1 @@
+"""What users hold, links and chains, and what is derived from them."""

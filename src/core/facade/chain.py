@@ -1,0 +1,355 @@
+"""The chain: links by name, in order, and the edits that swap, insert and remove them."""
+
+from __future__ import annotations
+
+import keyword
+import operator
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, TypeVar, overload
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.tree_util import GetAttrKey
+
+from ..engine.storage import storage
+from ..values.hyper import by_path
+from ..values.value import PlainKeyError, code, did_you_mean, fill, here, is_array, register, same
+from ..values.warning import warn
+from . import order
+from .link import Leafwise, Link
+from .saving import VERSION_KEY
+from .transformation import Transformation
+
+T = TypeVar("T", bound=Transformation)
+
+RESERVED = ("step", "born", VERSION_KEY)
+"""Names of other entries of a stored state."""
+
+
+@register
+class chain(Transformation):
+    """Links applied one after the other: an optimizer.
+
+    Chains among the arguments are spliced in; ``None`` is left out. A link is named after its type
+    (``scale_by_adam``, a second one ``scale_by_adam_2``) unless given by keyword.
+
+    Errors: ``TypeError`` for what is no link, ``ValueError`` for a name taken twice. Warns
+    (`ChainWarning`) of an order that is almost certainly a mistake, such as weight decay after the sign flip.
+
+    >>> import chainax as cx
+    >>> tx = cx.chain(cx.scale_by_adam(), cx.add_decayed_weights(0.1), cx.scale_by_lr(1e-3))
+    >>> tx.move("add_decayed_weights", before="scale_by_adam")
+    chain(add_decayed_weights(0.1), scale_by_adam(), scale_by_lr(0.001))
+    """
+
+    names: tuple[str, ...]
+    values: tuple[Link, ...]
+
+    _static = ("names",)
+    _leaves = ("values",)
+
+    def __init__(self, /, *links: Transformation | None, **named: Transformation | None) -> None:
+        pairs: list[tuple[str, Link]] = []
+        for link in links:
+            for name, one in _parts(link):
+                pairs.append((_unused(name, [n for n, _ in pairs]), one))
+        for name, link in named.items():
+            parts = _parts(link)
+            pairs += [(name, parts[0][1])] if len(parts) == 1 else [(f"{name}_{n}", one) for n, one in parts]
+        self._fill(pairs)
+
+    def _fill(self, pairs: Iterable[tuple[str, Link]]) -> None:
+        pairs = list(pairs)
+        names = [name for name, _ in pairs]
+        for name in names:
+            if not name.isidentifier() or keyword.iskeyword(name) or name in RESERVED:
+                raise ValueError(
+                    f"a link's name must be an identifier, and none of {', '.join(RESERVED)}, got {name!r}"
+                )
+            if names.count(name) > 1:
+                raise ValueError(f"two links of the chain are named {name!r}: give one another name by keyword")
+        ends = {name: last for name, link in pairs if (last := order.ending(name, link))}
+        if ends and list(ends) != names[-1:]:
+            name, last = next(iter(ends.items()))
+            which = repr(name) if last == name else f"{name!r} holds {last!r}, which"
+            raise ValueError(f"{which} says how the chain ends: it must be the last link, and there is one at most")
+        late = [name for name, link in pairs[1:] if link.per_example]
+        if late:
+            raise ValueError(
+                f"{late[0]!r} reduces an axis of examples: it must be the first link, and the only such one"
+            )
+        fill(self, names=tuple(names), values=tuple(link for _, link in pairs))
+        for problem in order.problems(self.links):
+            warn(problem)
+
+    def _edited(self, pairs: Iterable[tuple[str, Link]]) -> chain:
+        new = object.__new__(chain)
+        new._fill(pairs)
+        return new
+
+    @property
+    def links(self) -> dict[str, Link]:
+        return dict(zip(self.names, self.values))
+
+    # Reading
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __iter__(self) -> Iterator[Link]:
+        return iter(self.values)
+
+    def __contains__(self, item: object) -> bool:
+        return item in (self.names if isinstance(item, str) else self.values)
+
+    @overload
+    def __getitem__(self, key: str | int) -> Link: ...
+    @overload
+    def __getitem__(self, key: slice) -> chain: ...
+    def __getitem__(self, key: str | int | slice) -> Link | chain:
+        if isinstance(key, slice):
+            return self._edited(list(self.links.items())[key])
+        return self.values[self._index(key) if isinstance(key, str) else operator.index(key)]
+
+    def _index(self, name: str) -> int:
+        if name not in self.names:
+            known = " → ".join(self.names) or "empty"
+            raise PlainKeyError(f"no link named {name!r}{did_you_mean(name, self.names)}; the chain is {known}")
+        return self.names.index(name)
+
+    # Editing: every edit returns a new chain
+
+    def move(self, name: str, *, before: str | None = None, after: str | None = None) -> chain:
+        """The chain with one link elsewhere."""
+        link = self[name]
+        if name in (before, after):
+            raise ValueError(f"cannot move {name!r} before or after itself")
+        rest = [(n, v) for n, v in self.links.items() if n != name]
+        return self._edited(self._placed(rest, [(name, link)], before, after))
+
+    def insert(
+        self, link: Transformation, *, before: str | None = None, after: str | None = None, name: str | None = None
+    ) -> chain:
+        """The chain with one more link (or the links of another chain) in it."""
+        parts = _parts(link)
+        if name is not None and len(parts) != 1:
+            raise ValueError(f"a name is for one link, got {len(parts)} links and the name {name!r}")
+        new: list[tuple[str, Link]] = []
+        for own, one in parts:
+            new.append((name or _unused(own, [*self.names, *(n for n, _ in new)]), one))
+        return self._edited(self._placed(list(self.links.items()), new, before, after))
+
+    def replace(self, name: str = "", link: Transformation | None = None, /, **fields: Any) -> chain:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """The chain with another link in a link's place, or with some of the link's fields changed.
+
+        A link that had its type's name passes on the place but not the name. In the place of one link
+        may come the links of a chain.
+
+        >>> import chainax as cx
+        >>> cx.adam(1e-3).replace("scale_by_adam", b2=0.95)
+        chain(scale_by_adam(b2=0.95), scale_by_lr(0.001))
+        """
+        if not name:
+            calls = [" or ".join(_replacing("tx", self, {field: x})) for field, x in fields.items()]
+            known = f"one of {', '.join(self.names)}"
+            raise TypeError(f"replace needs the name of a link: {' and '.join(filter(None, calls)) or known}")
+        old = self[name]
+        if (link is None) == (not fields):
+            raise TypeError("replace takes either another link or fields to change, such as b2=0.95")
+        if link is None:
+            return self._edited((n, v.replace(**fields) if n == name else v) for n, v in self.links.items())
+        parts, taken, new = _parts(link), [n for n in self.names if n != name], []
+        for own, one in parts:
+            keeps = len(parts) == 1 and name != type(old).__name__
+            new.append((name if keeps else _unused(own, taken + [n for n, _ in new]), one))
+        at = self._index(name)
+        pairs = list(self.links.items())
+        return self._edited(pairs[:at] + new + pairs[at + 1 :])
+
+    def remove(self, *names: str) -> chain:
+        """The chain without these links."""
+        for name in names:
+            self._index(name)
+        return self._edited((n, v) for n, v in self.links.items() if n not in names)
+
+    def rename(self, **names: str) -> chain:
+        """The chain with links renamed: ``tx.rename(add_decayed_weights="decay")``. Names are keys of the state."""
+        for name in names:
+            self._index(name)
+        return self._edited((names.get(n, n), v) for n, v in self.links.items())
+
+    def _placed(self, rest: list, new: list, before: str | None, after: str | None) -> list:
+        if (before is None) == (after is None):
+            raise TypeError(f"say where: before= or after= one of {', '.join(self.names)}")
+        self._index(anchor := before or after or "")
+        at = [n for n, _ in rest].index(anchor) + (after is not None)
+        return rest[:at] + new + rest[at:]
+
+    # As a value
+
+    def __repr__(self) -> str:
+        return f"chain({', '.join(self._arguments())})"
+
+    def __str__(self) -> str:
+        if len(line := repr(self)) <= 88:
+            return line
+        return "chain(\n" + "".join(f"    {argument},\n" for argument in self._arguments()) + ")"
+
+    def _arguments(self) -> list[str]:
+        arguments, keywords, seen = [], False, []
+        for name, link in self.links.items():
+            keywords = keywords or _unused(type(link).__name__, seen) != name
+            arguments.append(f"{name}={link!r}" if keywords else repr(link))
+            seen.append(name)
+        return arguments
+
+    def tree_flatten_with_keys(self) -> tuple[Iterable[tuple[Any, Any]], Any]:
+        return [(GetAttrKey(name), link) for name, link in self.links.items()], self.names
+
+    @classmethod
+    def tree_unflatten(cls, aux: Any, children: Iterable[Any]) -> chain:
+        new = object.__new__(chain)
+        fill(new, names=aux, values=tuple(children))
+        return new
+
+    def diff(self, other: Transformation) -> str:
+        """In words, a line each, what is different in ``other``. Links are told apart by their names.
+
+        >>> import chainax as cx
+        >>> print(cx.adam(1e-3).diff(cx.adamw(1e-4)))
+        add_decayed_weights(0.01) is added after scale_by_adam
+        scale_by_lr.learning_rate: 0.001 → 0.0001
+        """
+        if not isinstance(other, Transformation):
+            raise TypeError(f"diff compares with another chain or link, got {code(other)}")
+        return "\n".join(order.differences(self.links, other.links))
+
+
+def stack(chains: Iterable[Transformation]) -> Any:
+    """Chains of one structure as one chain of stacked hyperparameters, for ``jax.vmap(f, in_axes=(tx.axes(), ...))``.
+
+    Hyperparameters that all chains share stay plain numbers, and so compile-time constants; those
+    that differ become arrays of shape ``(number of chains,)``.
+
+    Errors: ``ValueError`` unless the chains have the same links and static fields, and numbers.
+
+    >>> import chainax as cx
+    >>> grid = cx.stack([cx.adamw(lr) for lr in (1e-4, 1e-3, 1e-2)])
+    >>> jax.vmap(lambda tx, p: tx.lookahead(p, tx.init(p)), (grid.axes(), None))(grid, 1.0).shape
+    (3,)
+    """
+    chains = list(chains)
+    if not chains:
+        raise ValueError("stack needs at least one chain")
+    structure = jax.tree.structure(chains[0])
+    for i, tx in enumerate(chains):
+        if jax.tree.structure(tx) != structure:
+            raise ValueError(
+                f"chains must have the same links and static fields to be stacked; chain {i} differs from chain 0: "
+                f"{chains[0]!r} against {tx!r}"
+            )
+
+    if not jax.tree.leaves(chains[0]):
+        raise ValueError(f"{chains[0]!r} has no numbers to be stacked")
+    alike = all(tx == chains[0] for tx in chains)  # then something must carry the axis
+
+    def join(*numbers: Any) -> Any:
+        if not alike and all(same(n, numbers[0]) for n in numbers):
+            return numbers[0]
+        if any(is_array(n) for n in numbers):
+            return jnp.stack([jnp.asarray(n) for n in numbers])
+        return jnp.asarray(np.array(numbers), jax.dtypes.canonicalize_dtype(np.float64))
+
+    return jax.tree.map(join, *chains)
+
+
+def store(tx: T, /, default: Any = None, **slots: Any) -> T:
+    """The same link or chain with its slots stored in other formats between steps.
+
+    A format is a dtype's name, `int8`, `int4`, `float8`, `companded8`, or `by_path` of these. ``default`` is
+    that of the slots that are not named. All arithmetic stays in float32.
+
+    Errors: ``ValueError`` for a slot that no link has, and for what is no format.
+
+    >>> import chainax as cx
+    >>> cx.store(cx.adam(1e-3), mu="bfloat16", nu=cx.int8(block=128))
+    chain(store(scale_by_adam(), mu='bfloat16', nu=int8(block=128)), scale_by_lr(0.001))
+    """
+    if not isinstance(tx, Transformation):
+        raise TypeError(f"store takes a link or a chain, got {code(tx)}")
+    wanted, links = storage(**slots), _stored_links(tx)
+    known = sorted({slot for link in links for slot in link.slots})
+    for slot in wanted.slots:
+        if slot not in known:
+            raise ValueError(
+                f"no link has a slot {slot!r}{did_you_mean(slot, known)}; those of {code(tx)} are "
+                f"{', '.join(known) or 'none'}"
+            )
+    return _stored(tx, wanted, default)
+
+
+def _stored(tx: Any, wanted: storage, default: Any) -> Any:
+    if isinstance(tx, chain):
+        return tx._edited((name, _stored(link, wanted, default)) for name, link in tx.links.items())
+    if isinstance(tx, by_path):
+        return tx if tx.of_numbers else tx.map(lambda _, entry: _stored(entry, wanted, default))
+    if isinstance(tx, Leafwise):
+        if "storage" not in type(tx)._static:
+            return tx
+        old = tx.formats.table if tx.formats else {}
+        new = {slot: wanted.table.get(slot, default) for slot in tx.slots}
+        new = {**old, **{slot: form for slot, form in new.items() if form is not None}}
+        return tx.replace(storage=storage(**new)) if new else tx
+    inner = {f: x for f in tx._leaves if isinstance(x := getattr(tx, f), (Transformation, by_path))}
+    return tx.replace(**{f: _stored(x, wanted, default) for f, x in inner.items()}) if tx.inner else tx
+
+
+def _stored_links(tx: Any) -> list[Any]:
+    """The links in ``tx``, those within other links too, that have slots to be stored."""
+    if isinstance(tx, chain):
+        return [one for link in tx for one in _stored_links(link)]
+    inner = [one for x in tx.inner.values() for one in _stored_links(x)]
+    return inner + ([tx] if "storage" in type(tx)._static else [])
+
+
+def _parts(link: Any) -> list[tuple[str, Link]]:
+    """The links of an argument of `chain`, with their names."""
+    if link is None:
+        return []
+    if isinstance(link, Link) and "__dataclass_fields__" not in vars(type(link)):
+        raise TypeError(f"`{type(link).__name__}` is not a link yet: decorate its class with @transform")
+    if isinstance(link, Transformation):
+        return list(link.links.items())
+    if isinstance(link, type) and issubclass(link, Link):
+        raise TypeError(f"a chain is made of links, got the class {link.__name__}: call it, {link.__name__}(...)")
+    remedy = ""
+    if hasattr(link, "init"):
+        remedy = "; wrap an Optax transformation in from_optax"
+    elif isinstance(link, Mapping):
+        remedy = ": write chain(**links)"
+    elif isinstance(link, (list, tuple, Iterator)):
+        remedy = ": write chain(*links)"
+    raise TypeError(f"a chain is made of links and chains, got {code(link)}{remedy}")
+
+
+def _replacing(where: str, tx: Transformation, fields: dict[str, Any]) -> Iterator[str]:
+    """Calls that change a field of a link in the chain that the code ``where`` is, or in one of those it holds."""
+    for name, link in tx.links.items():
+        known = [*link._static, *link._leaves]
+        given = ", ".join(f"{n}={code(x)}" for field, x in fields.items() for n in here(field, known)[:1])
+        of, at = (f"{name!r}, ", f"{where}[{name!r}]") if isinstance(tx, chain) else ("", where)
+        if given:
+            yield f"{where}.replace({of}{given})"
+        for field, inner in link.inner.items():
+            if field in known:
+                for call in _replacing(f"{at}.{field}", inner, fields):
+                    yield f"{where}.replace({of}{field}={call})"
+
+
+def _unused(name: str, taken: Iterable[str]) -> str:
+    taken = list(taken)
+    new, i = name, 2
+    while new in taken:
+        new, i = f"{name}_{i}", i + 1
+    return new

@@ -1,0 +1,182 @@
+"""What a chain prints of itself."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+import unicodedata
+import warnings
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+
+from ..engine import engine
+from ..engine.storage import storage
+from ..values.hyper import by_path, pick
+from ..values.numerics import is_zero
+from ..values.schedule import Schedule
+from ..values.tree import flatten, is_trainable
+from ..values.value import Value, code, is_array, make, same, shortest
+from ..values.warning import ChainWarning
+from . import order
+
+if TYPE_CHECKING:
+    from .link import Link
+
+
+def describe(links: dict[str, Link], params: Any = None) -> str:
+    """The table of equations and settings, the kind of weight decay, and the size of the state."""
+    rows = list(_rows(links))
+    widths = [max((_width(row[i]) for row in rows), default=0) for i in range(2)]
+    lines = [f"{_pad(row[0], widths[0])}  {_pad(row[1], widths[1])}   {row[2]}".rstrip() for row in rows]
+    size = [f"state: {_size(links, params)}", *_unmoved(links, links, params)]
+    return "\n".join([*lines, *_schedules(links), *_penalties(links), *size])
+
+
+def _rows(links: dict[str, Link], indent: str = "") -> Iterator[tuple[str, str, str]]:
+    """Name, equation and settings of each link; below a link that holds chains, theirs."""
+    for name, link in links.items():
+        yield indent + name, link.equation, _settings(link)
+        for label, tx in link.inner.items():
+            in_table = label not in link._leaves
+            if in_table:
+                yield f"{indent}  {label!r}", "", ""
+            yield from _rows(tx.links, indent + ("    " if in_table else "  "))
+
+
+def _schedules(links: dict[str, Link]) -> Iterator[str]:
+    """What each schedule among the settings is, in words."""
+    for name, link in links.items():
+        for field in link._leaves:
+            given = getattr(link, field)
+            if isinstance(given, Schedule):
+                yield f"{name}.{field}: {given.describe()}"
+        for tx in link.inner.values():
+            yield from _schedules(tx.links)
+
+
+def _penalties(links: dict[str, Link]) -> Iterator[str]:
+    """The kinds of weight decay: of this chain, unless it only holds others, and of those it holds."""
+    inner = [(name, label, tx) for name, link in links.items() for label, tx in link.inner.items()]
+    if not inner or any(not link.inner and link.role in ("decay", "decay_after", "penalty") for link in links.values()):
+        yield from order.penalties(links)
+    for name, label, tx in inner:
+        where = name if label in links[name]._leaves else f"{name} {label!r}"
+        yield from (f"{where}: {line}" for line in _penalties(tx.links))
+
+
+def _width(text: str) -> int:
+    """Columns on a terminal: the hat of m̂ takes none."""
+    return sum(not unicodedata.combining(c) for c in text)
+
+
+def _pad(text: str, width: int) -> str:
+    return text + " " * (width - _width(text))
+
+
+def _settings(link: Link) -> str:
+    """``β₁=0.9  β₂=0.999``: hyperparameters by their symbol, other fields by name where they are set."""
+    shown = []
+    for field in dataclasses.fields(link):  # pyright: ignore[reportArgumentType]
+        given, limits = getattr(link, field.name), field.metadata.get("range")
+        if limits:
+            shown.append(f"{limits.symbol or field.name}={_short(given)}")
+        elif isinstance(given, storage):
+            shown.append(", ".join(f"{slot} in {code(form)}" for slot, form in given.table.items()))
+        elif not same(given, field.default) and not _holds_chains(given):
+            shown.append(f"{field.name}={code(given)}")
+    return "  ".join(shown)
+
+
+def _holds_chains(x: Any) -> bool:
+    """Whether the rows below show what this field holds."""
+    return (isinstance(x, Value) and hasattr(x, "links")) or (isinstance(x, by_path) and not x.of_numbers)
+
+
+def _short(x: Any) -> str:
+    """As code, but numbers with six digits."""
+    x = shortest(x)
+    return code(float(f"{x:.6g}")) if isinstance(x, float) else code(x)
+
+
+def _size(links: dict[str, Link], params: Any) -> str:
+    like = params
+    if params is None:  # a large parameter, and links that need not know its path
+        like = jax.ShapeDtypeStruct((1000, 1000), jnp.float32)
+        links = {name: _without_tables(link) for name, link in links.items()}
+    try:
+        stored = _bytes(links, like)
+    except Exception:
+        if params is not None:
+            raise
+        return "depends on the parameters: call describe(params)"
+    slots = sum(len(link.slots) for link in links.values())
+    count = sum(math.prod(jnp.shape(x)) for x in flatten(like).leaves if is_trainable(x))
+    each = stored / count if count else 0.0
+    total = f", {stored:,} bytes in all" if params is not None else ""
+    counted = "" if any(link.treewise for link in links.values()) else f"{slots} slot{'' if slots == 1 else 's'}, "
+    return f"{counted}{each:.3g} bytes a parameter{total}"
+
+
+def _bytes(links: dict[str, Link], params: Any) -> int:
+    """How much the links keep for these parameters."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ChainWarning)  # which `init` has for what is in the tables
+        state = jax.eval_shape(lambda p: engine.init(links, p), params)
+    return sum(math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(state.links))
+
+
+def _unmoved(whole: dict[str, Link], links: dict[str, Link], params: Any) -> Iterator[str]:
+    """How much of the state is for parameters whose learning rate is 0, and a chain without it."""
+    flat = flatten(params)
+    if any(link.role == "decay_after" for link in links.values()):  # which moves them all the same
+        return
+    for name, link in links.items():
+        rate = getattr(link, "learning_rate", None) if link.role == "descend" else None
+        still = [is_trainable(p) and is_zero(_entry(rate, path)) for path, p in flat.items()]
+        if any(still):
+            others = flat.build([None if s else p for s, p in zip(still, flat.leaves)])
+            if kept := _bytes(whole, params) - _bytes(whole, others):
+                instead = _frozen(links is whole, name, rate)
+                of_them = f"{kept:,} of these bytes belong to parameters whose learning rate is 0"
+                yield f"{of_them}; {instead} keeps none for them"
+        if getattr(link, "moves_params", False):  # so its chain sees the same parameters
+            for field in link.inner.keys() & {*link._leaves}:
+                yield from _unmoved(whole, link.inner[field].links, params)
+
+
+def _frozen(outside: bool, name: str, rate: Any) -> str:
+    """Code for ``tx`` with those parameters frozen whose ``rate``, that of its link ``name``, is 0."""
+    if not isinstance(rate, by_path) or all(is_zero(x) for x in (*rate.entries, rate.default) if x is not None):
+        return "freeze()"
+    moving = {pattern: entry for pattern, entry in rate.table.items() if not is_zero(entry)}
+    default = None if is_zero(rate.default) else rate.default
+    tx = "tx"
+    if outside and len(moving) < len(rate.patterns):  # or a pattern would be left that decides for nothing
+        tx = f"tx.replace({name!r}, learning_rate={code(by_path(moving, default) if moving else default)})"
+    runs = [("|".join(run), zero) for zero, run in itertools.groupby(rate.patterns, lambda p: is_zero(rate.table[p]))]
+    if rate.default is not None and runs[-1][1] == is_zero(rate.default):
+        runs.pop()
+    shown = ", ".join(f"{pattern!r}: {'freeze()' if zero else tx}" for pattern, zero in runs)
+    rest = "" if rate.default is None else f", default={'freeze()' if is_zero(rate.default) else tx}"
+    return f"partition(by_path({{{shown}}}{rest}))"
+
+
+def _entry(x: Any, path: str) -> Any:
+    return pick("learning_rate", x, path)[1] if isinstance(x, by_path) else x
+
+
+def _without_tables(link: Link) -> Link:
+    """The link with one entry in place of each table by path, and one number in place of each stack."""
+
+    def one(x: Any) -> Any:
+        if isinstance(x, by_path):
+            if not x.of_numbers:
+                return x
+            return one(x.entries[-1] if x.default is None else x.default)
+        return x.ravel()[0] if is_array(x) and x.ndim else x
+
+    return make(type(link), **{name: one(x) for name, x in vars(link).items()})

@@ -1,0 +1,358 @@
+"""What the order of a chain means, and which orders are almost certainly mistakes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from ..values.numerics import is_zero
+from ..values.value import code, same
+from ..values.warning import warn
+
+if TYPE_CHECKING:
+    from .link import Link
+
+
+ROLES = {
+    "loss_scale": "divides by the scale of the loss",
+    "gradient": "takes a gradient of its own",
+    "guard": "refuses steps",
+    "clean": "replaces NaN",
+    "clip": "bounds the update",
+    "noise": "adds noise",
+    "decay": "adds a share of the parameters",
+    "penalty": "adds another function of the parameters",
+    "accumulate": "remembers updates: momentum",
+    "precondition": "divides by the size of past updates, or takes the sign",
+    "align": "compares the signs of update and gradient",
+    "scale": "multiplies by a number",
+    "descend": "turns the update downhill",
+    "search": "finds the length of the step by evaluating the loss",
+    "decay_after": "shrinks the parameters after the step",
+    "project": "holds the parameters within bounds",
+    "average": "averages the parameters",
+    "record": "keeps statistics",
+    "apply": "rounds the parameters: the end of a chain",
+    "other": "none of these",
+}
+"""What a link may be for."""
+
+
+def ending(name: str, link: Link) -> str | None:
+    """The name of the link that says how parameters are rounded: this one, or one in a chain that it holds."""
+    if link.role == "apply":
+        return name
+    held = (ending(*pair) for tx in link.inner.values() for pair in tx.links.items())
+    return next(filter(None, held), None)
+
+
+class Rule:
+    """An order that is almost certainly a mistake: a link with one of some tags behind one with one of others.
+
+    ``words`` say what is wrong, of ``{later}`` and ``{earlier}``.
+    """
+
+    def __init__(self, later: str, earlier: str, words: str, remedy: str = "move {later} before {earlier}") -> None:
+        self.later, self.earlier = frozenset(later.split()), frozenset(earlier.split())
+        self.text = f"{words}: {remedy}"
+
+
+CHANGES = "clip decay penalty accumulate precondition undoing align scale noise descend search"
+"""Tags of links that change the size or the direction of an update."""
+KEEPS_NORM = frozenset(("scale", "record", "guard", "nonfinite", "refusing"))
+"""Tags of links behind which updates of one norm still have one."""
+PROMISES = frozenset(("finite", "refusing"))
+"""Tags of what holds for all updates behind a link: not behind one that holds it for some of them, or some steps."""
+NONLINEAR = "clip decay penalty accumulate precondition undoing noise clean decay_after project average"
+"""Tags of links to which twice the gradient is not just twice the update."""
+
+RULES = (
+    Rule(
+        "loss_scale",
+        f"{NONLINEAR} align search bounding",
+        "{later} divides by the scale of the loss, but {earlier} before it gets gradients that are still scaled",
+        "move {later} to the front",
+    ),
+    Rule(
+        "loss_scale",
+        "loss_scale",
+        "{later} divides by the scale of the loss again, as {earlier} before it has done",
+        "remove one of them",
+    ),
+    Rule(
+        "gradient",
+        "loss_scale",
+        "{later} evaluates another gradient, whose overflow {earlier} before it does not see",
+    ),
+    Rule(
+        "gradient",
+        f"{NONLINEAR} scale descend search",
+        "{later} takes a gradient of its own, so what {earlier} has done before it is lost",
+    ),
+    Rule(
+        "clean",
+        "norm accumulate precondition search",
+        "{later} comes when a NaN has already spread through {earlier}",
+    ),
+    Rule(
+        "clean",
+        "refusing loss_scale",
+        "{later} never gets a NaN, since {earlier} refuses such steps",
+        "remove one of them",
+    ),
+    Rule(
+        "nonfinite",
+        "finite",
+        "{later} looks for infinite updates behind {earlier}, which makes them finite",
+    ),
+    Rule(
+        "clip",
+        "descend search",
+        "{later} comes after {earlier} and bounds steps, whatever the learning rate",
+    ),
+    Rule(
+        "precondition undoing",
+        "descend search",
+        "{later} comes after {earlier} and normalizes the learning rate away",
+    ),
+    Rule(
+        "align",
+        "descend search",
+        "{later} compares the signs of update and gradient, but comes after {earlier} has flipped one of them",
+    ),
+    Rule(
+        "decay penalty",
+        "descend search",
+        "{later} comes after {earlier} has flipped the sign, so it makes weights grow",
+        "move {later} before {earlier}, or use decay_after_step, which the learning rate does not scale",
+    ),
+    Rule(
+        "descend",
+        "decay_after",
+        "{earlier} decays the parameters as moved by the step, but stands before {later}, where there is no step yet",
+        "move {earlier} after {later}, or use add_decayed_weights",
+    ),
+    Rule(
+        "descend",
+        "search",
+        "{earlier} searches along the update, but stands before {later}, where the update still points uphill",
+    ),
+    Rule(
+        "accumulate",
+        "align",
+        "{later} carries on in directions that {earlier} has ruled out",
+    ),
+    Rule(
+        "accumulate scale noise decay_after",
+        "search",
+        "{later} changes the step whose length {earlier} has found",
+    ),
+    Rule(
+        f"{CHANGES} gradient",
+        "project",
+        "{earlier} bounds the parameters that the update leads to, but {later} behind it changes the update",
+    ),
+    Rule(
+        f"{CHANGES} gradient clean decay_after project",
+        "average",
+        "{earlier} averages the parameters that the update leads to, but {later} behind it changes the update",
+    ),
+)
+"""What a link may not stand behind. ``tests/test_order.py`` shows that these orders break a promise, and no others."""
+
+
+def problems(links: dict[str, Link]) -> list[str]:
+    """What is almost certainly a mistake in this order, each with its remedy."""
+    names, roles = list(links), _roles(links)
+    found = []
+    descents = [name for name, role in zip(names, roles) if role == "descend"]
+    if len(descents) > 1:
+        outcome = "climbs" if len(descents) % 2 == 0 else "descends by the product of the rates"
+        found.append(
+            f"{' and '.join(map(repr, descents))} each flip the sign, so the chain {outcome}: "
+            "keep one; for a rate times a schedule write scale_by_lr(rate * schedule)"
+        )
+    first: dict[str, tuple[int, str]] = {}  # where each tag stands first
+    for i, parts in enumerate(_parts(links)):
+        broken = (
+            rule.text.format(later=part, earlier=min(first[tag] for tag in before)[1])
+            for part, tags in parts
+            for rule in RULES
+            if tags & rule.later and (before := rule.earlier & first.keys())
+        )
+        found += [*broken][:1]
+        for part, tags in parts:
+            for tag in tags:
+                first.setdefault(tag, (i, part))
+    found += [
+        f"every update has the same norm behind {fixing}, so {clip} only multiplies it by a number: "
+        f"move {clip} before {fixing}, or remove it"
+        for clip, fixing in _idle_clips(links)
+    ]
+    return found
+
+
+def _parts(links: dict[str, Link]) -> Iterator[list[tuple[str, frozenset[str]]]]:
+    """Each link as the rules see it: its name and tags, or those of the links in the chains that it holds."""
+    for (name, link), role in zip(links.items(), _roles(links)):
+        if link.inner:
+            inside = (part for tx in link.inner.values() for parts in _parts(tx.links) for part in parts)
+            yield [(f"{part} in {name!r}", tags - PROMISES) for part, tags in inside]
+        else:
+            yield [(repr(name), _tags(link, role))]
+
+
+def _idle_clips(links: dict[str, Link], fixing: str | None = None) -> Iterator[tuple[str, str]]:
+    """The clips by the norm of the whole tree, each with the link before it behind which all updates have one norm.
+
+    That may be ``fixing``, before the links. Those behind another link within the same chain were found when it was
+    made, and what comes out of a link that holds a chain is not known.
+    """
+    for (name, link), role in zip(links.items(), _roles(links)):
+        if link.inner:
+            chains = [] if link.inner_updates_differ or fixing is None else link.inner.values()
+            for tx in chains:
+                yield from ((f"{clip} in {name!r}", at) for clip, at in _idle_clips(tx.links, fixing) if at == fixing)
+            fixing = None
+            continue
+        if fixing and role == "clip" and link.needs_all_updates:
+            yield repr(name), fixing
+        tags = _tags(link, role)
+        fixing = repr(name) if "fixing" in tags else fixing if tags <= KEEPS_NORM else None
+
+
+def _tags(link: Link, role: str) -> frozenset[str]:
+    """What the rules know of a link."""
+    flags = {
+        "bounding": link.bounds_size,
+        "finite": link.hides_infinite,
+        "fixing": link.fixes_norm,
+        "norm": link.bounds_size and not link.hides_infinite,
+        "nonfinite": role == "guard" and link.needs_all_updates,
+        "refusing": link.refuses_nonfinite,
+        "undoing": link.undoes_scale,
+    }
+    return frozenset({role} | {tag for tag, holds in flags.items() if holds})
+
+
+def warn_of_ascent(links: dict[str, Link]) -> None:
+    """Warn of a chain whose steps are uphill: several links, and surely none that flips the sign of the update."""
+    climbing = _climbing(links)
+    if climbing is not None and sum(map(len, _parts(links))) > 1:
+        warn(
+            f"no link of {climbing} flips the sign of the update, so `step` would climb: "
+            "append scale_by_lr(rate), or scale(-1.0) for a rate of 1"
+        )
+
+
+def _climbing(links: dict[str, Link]) -> str | None:
+    """The names of links that surely leave the update uphill. Of a link with chains, all must turn it downhill."""
+    names = []
+    for (name, link), role in zip(links.items(), _roles(links)):
+        if link.inner:
+            inside = [_climbing(tx.links) for tx in link.inner.values()]
+            if not any(x is not None for x in inside):
+                return None
+            names.append(f"{name}({next(x for x in inside if x is not None)})")
+        elif role in ("descend", "other") or (
+            role == "scale" and not isinstance(getattr(link, "step_size", 1.0), float)
+        ):
+            return None
+        else:
+            names.append(name)
+    return " → ".join(names)
+
+
+def penalties(links: dict[str, Link]) -> list[str]:
+    """Which kind of weight decay, and of other penalties, the order amounts to: a line each."""
+    names, roles = list(links), _roles(links)
+    decays = [_kind(i, links) for i, role in enumerate(roles) if role in ("decay", "decay_after")]
+    others = [n for n, r in zip(names, roles) if r not in ("decay", "decay_after", "penalty")]
+    decays += [f"inside {n}, as its equation says" for n in others if _decays(links[n])]
+    lines = [f"weight decay: {'; '.join(decays) or 'none'}"]
+    return lines + [f"{names[i]}: {_kind(i, links)}" for i, role in enumerate(roles) if role == "penalty"]
+
+
+def _decays(link: Link) -> bool:
+    """Whether a link of another role has a weight decay of its own."""
+    given = getattr(link, "weight_decay", None)
+    return given is not None and not is_zero(given)
+
+
+def _roles(links: dict[str, Link]) -> list[str]:
+    """What each link is for; a scale by a negative number is a descent, but at the front of one a turned gradient."""
+    later = any(link.role == "descend" for link in links.values())
+
+    def flips(i: int, link: Link) -> bool:
+        factor = getattr(link, "step_size", None)
+        negative = link.role == "scale" and isinstance(factor, float) and factor < 0
+        return negative and not (i == 0 and later)
+
+    return ["descend" if flips(i, link) else link.role for i, link in enumerate(links.values())]
+
+
+def _kind(i: int, links: dict[str, Link]) -> str:
+    names, roles = list(links), _roles(links)
+    before, after = list(zip(names[:i], roles[:i])), list(zip(names[i + 1 :], roles[i + 1 :]))
+    descents = [n for n, r in zip(names, roles) if r == "descend"]
+    if roles[i] == "decay_after":
+        constant = isinstance(getattr(links[names[i]], "rate", None), float)
+        scaled = f", not scaled by {' or '.join(descents)}" if constant and descents else ", at a rate of its own"
+        return f"independent (a step of its own after the main one){scaled}"
+    if "descend" in roles[:i]:
+        return "after the sign flip: it makes weights grow"
+    unknown = [n for n, link in links.items() if link.treewise and link.role == "other"]
+    if unknown:
+        return f"unknown, since {unknown[0]} may be a preconditioner: say so by its role"
+    for kind in ("precondition", "align", "accumulate"):
+        through = [n for n, r in after if r == kind]
+        if through:
+            return f"coupled ({'L2: ' if roles[i] == 'decay' else ''}it passes through {through[0]})"
+    passed = {r for _, r in before}
+    if "precondition" in passed:
+        position = "decoupled (after the preconditioner)"
+    elif "accumulate" in passed:
+        position = "decoupled (after the momentum)"
+    else:
+        position = "L2 (the same as ½λ‖θ‖² in the loss)" if roles[i] == "decay" else "the same as in the loss"
+    if not any(r == "descend" for _, r in after):
+        return position
+    rates = [n for n, r in before if r == "scale"]
+    return f"{position}, scaled by the learning rate" + (f" but not by {', '.join(rates)}" if rates else "")
+
+
+def differences(ours: dict[str, Link], theirs: dict[str, Link]) -> list[str]:
+    """What is different in ``theirs``, a line each."""
+    lines = [f"{_shown(name, link)} is removed" for name, link in ours.items() if name not in theirs]
+    names = list(theirs)
+    for i, (name, link) in enumerate(theirs.items()):
+        if name not in ours:
+            where = f"after {names[i - 1]}" if i else "at the front"
+            lines.append(f"{_shown(name, link)} is added {where}")
+    lines += _moves([n for n in ours if n in theirs], [n for n in theirs if n in ours])
+    for name in (n for n in ours if n in theirs):
+        a, b = ours[name], theirs[name]
+        if type(a) is not type(b):
+            lines.append(f"{name}: {a!r} → {b!r}")
+            continue
+        for field in (*a._static, *a._leaves):
+            x, y = getattr(a, field), getattr(b, field)
+            if not same(x, y):
+                before, after = code(x), code(y)
+                lines.append(f"{name}.{field}: {before} → {'another ' if before == after else ''}{after}")
+    return lines or ["no difference"]
+
+
+def _moves(ours: list[str], theirs: list[str]) -> list[str]:
+    """The fewest moves that turn one order into the other: all links but a longest common subsequence."""
+    best: list[list[str]] = [[] for _ in range(len(theirs) + 1)]
+    for name in ours:
+        before = list(best)
+        for j, other in enumerate(theirs):
+            best[j + 1] = before[j] + [name] if name == other else max(before[j + 1], best[j], key=len)
+    moved = [n for n in theirs if n not in best[-1]]
+    return [f"{n} is moved {'after ' + theirs[i - 1] if (i := theirs.index(n)) else 'to the front'}" for n in moved]
+
+
+def _shown(name: str, link: Link) -> str:
+    return repr(link) if name == type(link).__name__ else f"{name}={link!r}"

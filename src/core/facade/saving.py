@@ -1,0 +1,367 @@
+"""State in and out as named NumPy arrays, and state that follows a chain or a model as they change."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+
+from ..engine import engine
+from ..engine.state import State
+from ..values.tree import flatten, show
+from ..values.value import PlainKeyError
+from .telemetry import within
+
+if TYPE_CHECKING:
+    from .link import Link
+    from .transformation import Transformation
+
+VERSION = 1
+"""The version of what `state_dict` writes. It rises when a link of the library keeps something that it did not keep."""
+
+VERSION_KEY = "chainax"
+"""The name under which `state_dict` writes it. Version 0 did not."""
+
+JOINED = "joined_"
+"""How an entry of the state begins whose name tells which parameters share slots: the arrays do not."""
+
+
+class Report(NamedTuple):
+    """What became of the entries when a state was loaded, by name."""
+
+    matched: list[str]
+    """Taken over."""
+    missing: list[str]
+    """Not in the source: these start as `init` makes them, or as a copy of another slot where the link says so."""
+    unexpected: list[str]
+    """In the source, but of no link or parameter here: left out."""
+    mismatched: list[str]
+    """In both, but of another shape or with numbers that do not belong there: these start as `init` makes them."""
+
+    def __str__(self) -> str:
+        parts = [f"{len(names)} {kind}" for kind, names in zip(self._fields, self)]
+        details = [f"{kind}: {_listed(names)}" for kind, names in zip(self._fields[1:], self[1:]) if names]
+        return "\n".join([", ".join(parts), *details])
+
+
+def _listed(names: list[str], most: int = 20) -> str:
+    shown = [name if len(name) <= 200 else f"{name[:200]}..." for name in names[:most]]
+    return ", ".join(shown) + (f", and {len(names) - most} more" if len(names) > most else "")
+
+
+def state_dict(state: State) -> dict[str, np.ndarray]:
+    """See `Transformation.state_dict`; so with the next three."""
+    return {VERSION_KEY: np.array(VERSION, np.int32), **{name: np.asarray(x) for name, x in _named(state).items()}}
+
+
+def load_state_dict(  # noqa: D103
+    tx: Transformation, params: Any, arrays: Mapping[str, Any], *, strict: bool = True
+) -> tuple[State, Report]:
+    arrays = _flat(arrays)
+    version = _version(arrays)
+    arrays.pop(VERSION_KEY, None)
+    state, report, newer, _ = _load(tx, params, arrays, trusted=False)
+    missing = [name for name in report.missing if version == VERSION or name not in newer]
+    if strict and (missing or report.unexpected or report.mismatched):
+        raise PlainKeyError(
+            f"the arrays do not match this chain and these parameters (strict=False loads what does): {report}"
+        )
+    return state, report
+
+
+def _flat(arrays: Mapping[str, Any]) -> dict[str, Any]:
+    """The arrays by name, also of a state that came back as dicts within dicts, as from flax or Orbax."""
+    if not isinstance(arrays.get("links"), Mapping):
+        return dict(arrays)
+    return {name.removeprefix("links/"): x for name, x in flatten(dict(arrays)).items() if x is not None}
+
+
+def adopt(tx: Transformation, params: Any, state: State) -> tuple[State, Report]:  # noqa: D103
+    loaded = _load(tx, params, _named(state), trusted=True)
+    return loaded.state, loaded.report
+
+
+def add_param_group(tx: Transformation, params: Any, state: State) -> State:  # noqa: D103
+    loaded = _load(tx, params, _named(state), trusted=True)
+    if loaded.lost:
+        raise PlainKeyError(
+            f"what {', '.join(map(repr, loaded.lost))} keeps of the whole tree does not fit the new parameters: start "
+            "from tx.init(params), give the new parameters their own chain with partition, or let the link start "
+            "afresh with tx.adopt(params, state)"
+        )
+    return loaded.state
+
+
+def _version(arrays: Mapping[str, Any]) -> int:
+    version = np.asarray(arrays.get(VERSION_KEY, 0))
+    if version.shape or version.dtype.kind not in "iu" or not 0 <= version <= VERSION:
+        got = version.item() if not version.shape and version.dtype.kind in "iuf" else show(version)
+        raise ValueError(
+            f"the state has version {got}, but this chainax reads versions up to {VERSION}: upgrade chainax"
+        )
+    return int(version)
+
+
+class _Loaded(NamedTuple):
+    state: State
+    report: Report
+    newer: set[str]
+    """The entries that the states of earlier versions lack."""
+    lost: list[str]
+    """The links that would lose what they keep of the whole tree."""
+
+
+def _load(tx: Transformation, params: Any, arrays: Mapping[str, Any], *, trusted: bool) -> _Loaded:
+    """What can be made of the arrays. Unless ``trusted``, their numbers are looked at too."""
+    fresh = engine.init(tx.links, params)
+    news, treedef = _named(fresh), jax.tree.structure(fresh)
+    parts = list(_parts(tx, params, fresh, jax.tree.unflatten(treedef, list(news))))
+    _check_joined(parts, arrays)
+    nonnegative = {name: part for part in parts for slot in part.link.nonnegative for name in part.names(slot)}
+    report, loaded = Report([], [], [], []), {}
+    for name, new in news.items():
+        if name not in arrays:
+            report.missing.append(name)
+            continue
+        problem = _misfit(arrays[name], new)
+        if not (problem or trusted):
+            part = nonnegative.get(name)
+            least = 0.0 if part or name == "step" or name.endswith("/step") else -math.inf
+            # An infinite mean square stops its coordinate and no more. Other infinities come out of `init` alone.
+            problem = _odd_numbers(arrays[name], new, least, endless=part is not None and part.path is not None)
+        if problem:
+            report.mismatched.append(f"{name} ({problem})")
+        else:
+            loaded[name] = _owned(arrays[name], new)
+    lost = [part.link_name for part in parts if _settle(part, news, loaded, report, trusted=trusted)]
+    report.matched.extend(name for name in loaded if name in arrays)
+    births = _births(parts, loaded, arrays, report)
+    known = {*news, *report.matched}
+    report.unexpected.extend(name for name in arrays if name not in known)
+    state = jax.tree.unflatten(treedef, [loaded.get(name, new) for name, new in news.items()])
+    newer = {name for part in parts for slot in part.link.absent for name in part.names(slot)}
+    return _Loaded(_with_births(state, births), report, newer, list(dict.fromkeys(lost)))
+
+
+# What belongs together
+
+Place = tuple[tuple[str, str], ...]
+"""Where an inner chain's state is: a link, and the key in its entry; then those within."""
+
+
+class _Part(NamedTuple):
+    """Arrays of a link that begin together: its slots for one parameter, or what it keeps for the whole tree."""
+
+    place: Place
+    prefix: str
+    """Of the names in this state."""
+    link_name: str
+    link: Link
+    path: str | None
+    """``None`` for the whole tree."""
+    shape: tuple[int, ...]
+    """The parameter's, complex ones with a last axis of 2 more."""
+    slots: dict[str, Any]
+    """The names of the arrays of each slot, in its form."""
+
+    def names(self, slot: str) -> list[str]:
+        return jax.tree.leaves(self.slots.get(slot))
+
+
+def _parts(
+    tx: Transformation, params: Any, state: State, names: State, place: Place = (), prefix: str = ""
+) -> Iterator[_Part]:
+    """The parts of a chain's state, and of those of the chains within. ``names`` is a state of names."""
+    flat = flatten(params)
+    for name, link in tx.links.items():
+        if name not in state.links:
+            continue
+        entry = names.links[name]
+        whole = entry if isinstance(entry, dict) else {"": entry}
+        rest = {key: x for key, x in whole.items() if key not in link.slots}
+        for key, chain, its, own in within(name, link, state, params):
+            there = f"{prefix}{'links/' if prefix else ''}{name}/{key}/"
+            yield from _parts(chain, its, own, rest.pop(key), (*place, (name, key)), there)
+        columns = [flat.line_up(f"The slots {slot!r}", entry[slot]) for slot in link.slots]
+        for path, p, *own in zip(flat.paths, flat.leaves, *columns):
+            if any(x is not None for x in own):
+                shape = np.shape(p) + (2,) * jnp.iscomplexobj(p)
+                yield _Part(place, prefix, name, link, path, shape, dict(zip(link.slots, own)))
+        if jax.tree.leaves(rest):
+            yield _Part(place, prefix, name, link, None, (), rest)
+
+
+def _check_joined(parts: list[_Part], arrays: Iterable[str]) -> None:
+    """Raise where the slots that parameters share are those of others."""
+    arrays = list(arrays)
+    for part in parts:
+        for key in part.slots if part.link.joins else ():
+            own = part.slots[key]
+            alike = re.compile(re.escape(own.removesuffix(key) + JOINED) + "[0-9a-f]{8}")
+            stored = [name for name in arrays if alike.fullmatch(name)]
+            if stored and own not in stored:
+                raise PlainKeyError(
+                    f"{part.link_name!r} stores the slots of several parameters as one array, and the stored array "
+                    "belongs to a different set of parameters: start from tx.init(params)"
+                )
+
+
+def _settle(part: _Part, news: Mapping[str, Any], loaded: dict[str, Any], report: Report, *, trusted: bool) -> bool:
+    """Keep a part's slots all or none: means without their mean squares would take steps of another length.
+
+    Returns whether something was given up that belongs to the whole tree.
+    """
+    before = len(loaded)
+
+    def drop(names: Iterable[str], why: str) -> None:
+        report.mismatched.extend(f"{name} ({why})" for name in names if loaded.pop(name, None) is not None)
+
+    for slot in part.slots:
+        names = part.names(slot)
+        if not all(name in loaded for name in names):  # codes mean nothing without their scales
+            drop(names, "the other arrays of its slot do not fit")
+        elif not trusted and (problem := _odd_codes(part, slot, loaded)):
+            drop(names, problem)
+    lacking = [slot for slot in part.slots if not all(name in loaded for name in part.names(slot))]
+    for slot in lacking:
+        source, names = part.link.absent.get(slot), part.names(slot)
+        copies = part.names(source) if source and source not in lacking else []
+        if [(news[n].shape, news[n].dtype) for n in names] == [(news[n].shape, news[n].dtype) for n in copies]:
+            loaded |= {name: jnp.copy(loaded[like]) for name, like in zip(names, copies)}
+        elif slot not in part.link.absent:
+            drop(jax.tree.leaves(part.slots), f"it goes with {slot!r}, which could not be loaded")
+    return part.path is None and len(loaded) < before
+
+
+def _births(
+    parts: list[_Part], loaded: Mapping[str, Any], arrays: Mapping[str, Any], report: Report
+) -> dict[Place, dict[str, jax.Array]]:
+    """The ``born`` of every chain's state. What came over carries on; that of which nothing did begins now."""
+    births: dict[Place, dict[str, jax.Array]] = {}
+    links: dict[tuple[Place, str], list[_Part]] = {}
+    for part in parts:
+        if part.link.role != "apply" and (part.link.treewise or part.path is not None):
+            links.setdefault((part.place, part.link_name), []).append(part)
+    for (place, link), own in links.items():
+        prefix, born = own[0].prefix, births.setdefault(place, {})
+        step: Any = loaded.get(f"{prefix}step")
+        has_run = step is not None and (isinstance(step, Tracer) or int(step) > 0)
+        carried = {part.path for part in own if any(name in loaded for name in jax.tree.leaves(part.slots))}
+        # One birth for the whole link where nothing came over, else one for each parameter.
+        paths = [part.path for part in own if part.path] if carried else []
+        for path in ("", *paths):
+            key = f"{link}/{path}"
+            if (path in carried if path else carried) and (stored := f"{prefix}born/{key}") in arrays:
+                problem = _misfit(arrays[stored], COUNT) or _odd_numbers(arrays[stored], COUNT, 0.0)
+                if not problem and has_run and not isinstance(step, Tracer) and arrays[stored] > step:
+                    problem = "a step that is still to come"
+                if problem:
+                    report.mismatched.append(f"{stored} ({problem})")
+                else:
+                    report.matched.append(stored)
+                    born[key] = _owned(arrays[stored], COUNT)
+            elif step is not None and has_run and path not in carried and (path or not carried):
+                born[key] = jnp.copy(step)  # a step that donates its state gives each buffer away once
+    return births
+
+
+def _with_births(state: State, births: Mapping[Place, dict[str, jax.Array]]) -> State:
+    """The state with its ``born``, and those of the states within."""
+    links = dict(state.links)
+    for name, key in {place[0]: None for place in births if place}:
+        inner = {place[1:]: found for place, found in births.items() if place[:1] == ((name, key),)}
+        links[name] = {**links[name], key: _with_births(links[name][key], inner)}
+    return state._replace(links=links, born=births.get((), {}))
+
+
+# Arrays
+
+COUNT = np.zeros((), np.int32)
+"""What a count of steps is like."""
+
+
+def _misfit(given: Any, like: Any) -> str:
+    """Why an array cannot be converted to the shape and kind of another; nothing if it can."""
+    dtype = given.dtype if hasattr(given, "dtype") else np.asarray(given).dtype
+    kinds = "iufc" if jnp.iscomplexobj(like) else "iuf"
+    numbers = dtype.kind in kinds or jnp.issubdtype(dtype, jnp.floating) or _is_nameless(dtype, like)
+    return "" if numbers and np.shape(given) == like.shape else f"{dtype}{list(np.shape(given))} for {show(like)}"
+
+
+def _odd_numbers(given: Any, like: Any, least: float, *, endless: bool = False) -> str:
+    """Which numbers of an array no step can have stored there; nothing if all are good.
+
+    None may be below ``least``. They must be finite, but for those of ``like``, the array's first value, and for
+    +∞ if ``endless``.
+    """
+    if isinstance(given, Tracer) or isinstance(like, Tracer):
+        return ""
+    x = _typed(given, like)
+    with np.errstate(all="ignore"):
+        stored = x.astype(like.dtype)
+    if not jnp.issubdtype(like.dtype, jnp.inexact):
+        if not np.array_equal(stored, x):
+            return f"numbers that {like.dtype} cannot hold"
+    elif not (np.isfinite(stored) | (x == np.asarray(like)) | (endless & (x == math.inf))).all():
+        return "numbers that are not finite"
+    parts = (np.real(stored), np.imag(stored)) if np.iscomplexobj(stored) else (stored,)
+    return f"numbers below {least:g}" if least > -math.inf and any(np.any(x < least) for x in parts) else ""
+
+
+def _odd_codes(part: _Part, slot: str, loaded: Mapping[str, Any]) -> str:
+    """What codes and scales stand for that no step can have stored; nothing if all is good, or there are no codes."""
+    codes = part.slots[slot]
+    formats = getattr(part.link, "formats", None)
+    if not isinstance(codes, dict) or part.path is None or formats is None:
+        return ""
+    form, signed = formats.of(slot, part.path), slot not in part.link.nonnegative
+    kept = {key: loaded[name] for key, name in codes.items()}
+    if np.any(np.asarray(kept.get("scale", 0.0)) < 0):
+        return "scales below 0"
+    if form is None or any(isinstance(x, Tracer) for x in kept.values()):
+        return ""
+    like = np.zeros(part.shape, np.float32)
+    return _odd_numbers(form.widen(kept, part.shape, signed), like, -math.inf if signed else 0.0)
+
+
+def _is_nameless(dtype: Any, like: Any) -> bool:
+    """Whether this is how NumPy's files give bfloat16 and its like back: bytes without a type."""
+    return dtype == np.dtype(f"V{like.dtype.itemsize}")
+
+
+def _typed(given: Any, like: Any) -> np.ndarray:
+    x = np.asarray(given)
+    return x.view(like.dtype) if _is_nameless(x.dtype, like) else x
+
+
+def _owned(given: Any, like: Any) -> Any:
+    """The array in the dtype and sharding of another, and in memory of its own.
+
+    JAX would look into the memory of a NumPy array, or into the file that it maps.
+    """
+    if isinstance(given, (Tracer, jax.Array)):
+        x = jnp.array(given, like.dtype)
+    else:
+        x = np.array(_typed(given, like), like.dtype)
+    if isinstance(x, Tracer) or not isinstance(like, jax.Array) or isinstance(like, Tracer):
+        return jnp.asarray(x)
+    return jax.device_put(x, like.sharding)
+
+
+def _named(state: State) -> dict[str, Any]:
+    """The arrays of the state by name, in the order of its leaves."""
+    named: dict[str, Any] = {}
+    for name, x in flatten(state).items():
+        if x is None:
+            continue
+        name = name.removeprefix("links/")
+        if name in named:
+            raise ValueError(f"two arrays of the state have the name {name!r}: rename one of the parameters")
+        named[name] = x
+    return named

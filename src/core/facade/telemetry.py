@@ -1,0 +1,73 @@
+"""What can be read out of a chain and its state along a run."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import jax
+import numpy as np
+
+from ..engine.checks import REMEDY
+from ..engine.state import State
+from ..values.hyper import by_path, evaluate, pick
+from ..values.tree import compute_dtype, dtype_of, flatten, is_trainable, widest
+from ..values.value import PlainKeyError
+
+if TYPE_CHECKING:
+    from .link import Link
+    from .transformation import Transformation
+
+Inner = tuple[str, "Transformation", Any, State]
+"""A chain within a link: its key in the link's entry of the state, the chain, its parameters and its state."""
+
+
+def hyperparams(links: dict[str, Link], state: State, params: Any) -> dict[str, Any]:
+    """See `Transformation.hyperparams`."""
+    found = {}
+    for name, link in links.items():
+        inner = {key: tx.hyperparams(own, its) for key, tx, its, own in within(name, link, state, params)}
+        numbers = {
+            field.name: _number(f"{name}.{field.name}", getattr(link, field.name), state, params)
+            for field in dataclasses.fields(link)  # pyright: ignore[reportArgumentType]
+            if "range" in field.metadata
+        }
+        if both := {**numbers, **{key: of for key, of in inner.items() if of}}:
+            found[name] = both
+    return found
+
+
+def _number(where: str, given: Any, state: State, params: Any) -> Any:
+    """What a hyperparameter comes to at the next step; of a table, what each entry does."""
+    if params is None:
+        dtype = jax.dtypes.canonicalize_dtype(np.float64)
+        if not isinstance(given, by_path):
+            return evaluate(where, given, state.step, dtype)
+        entries = given.table if given.default is None else {**given.table, "default": given.default}
+        return {pattern: evaluate(where, entry, state.step, dtype) for pattern, entry in entries.items()}
+    dtypes = {path: dtype_of(p) for path, p in flatten(params).items() if is_trainable(p)}
+    if not isinstance(given, by_path):
+        return evaluate(where, given, state.step, widest(dtypes.values()))
+    return {
+        path: evaluate(where, pick(where, given, path)[1], state.step, compute_dtype(dtype))
+        for path, dtype in dtypes.items()
+    }
+
+
+def within(name: str, link: Link, state: Any, params: Any = None) -> Iterator[Inner]:
+    """The chains that a link holds, with their parameters as it shows them, and ``None`` for none."""
+    look = getattr(link, "look", None)  # as those links have it that hold chains
+    if look is None:
+        return
+    if name not in state.links:
+        raise PlainKeyError(f"The state is not of this chain: it lacks {name}. {REMEDY}")
+    entry, seen = state.links[name], []
+
+    def see(tx: Transformation, its: Any, own: State) -> dict[str, Any]:
+        seen.append((tx, None if params is None else its, own))
+        return {}
+
+    look(see, params, entry)
+    for tx, its, own in seen:
+        yield next(key for key, x in entry.items() if x is own), tx, its, own

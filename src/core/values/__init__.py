@@ -1,0 +1,1 @@
+"""Values: frozen pytrees of numbers, schedules and tables. Know nothing of links."""

@@ -1,0 +1,1 @@
+"""Schedules as values, one kind a module."""

@@ -1,0 +1,158 @@
+"""Averages of the parameters along the run, kept beside them: to evaluate with, or to pull the parameters back.
+
+These links come last in a chain, where the update is what will be added: they see θ + u, before it is
+rounded to the parameter's dtype. Steps that are not taken do not count: so with `accumulate` put them
+into the chain that it runs. `read_average` reads the averages out of a state.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax.numpy as jnp
+
+from ...core.engine.checks import check_state
+from ...core.engine.state import State
+from ...core.facade.link import Leafwise, transform
+from ...core.facade.transformation import Transformation
+from ...core.values.hyper import Hyper, hyper
+from ...core.values.tree import compute_dtype, dtype_of, flatten, is_trainable, merge, slot_dtype, split
+from ...core.values.value import PlainKeyError, static
+from ..shared.wrappers import chosen, restored, search
+
+
+class Average(Leafwise):
+    """A link that keeps an average of the parameters in its one slot."""
+
+    slots = ("average",)
+    role = "average"
+    reads_params = True
+
+    def init_leaf(self, p):
+        return {"average": jnp.array(p, slot_dtype(p.dtype))}  # a copy: the buffer of p may be donated
+
+
+class Mean(Average):
+    """An average that moves a share of the way to the parameters."""
+
+    def leaf(self, u, slot, p, share):
+        return u, {"average": (1 - share) * slot.average + share * (p + u)}
+
+
+@transform
+class ema_params(Mean):
+    """Average the parameters exponentially, the first ones evenly until there are enough.
+
+    The same as an average that begins at 0 and is corrected for that: after t steps, what the
+    parameters were i steps ago weighs (1−β)βⁱ/(1−βᵗ). Without ``debias`` it is that of PyTorch's
+    AveragedModel, in which the first ones weigh βᵗ⁻¹. A decay that rises to 1, as in BYOL, holds the average still
+    there; with ``debias`` it counts as the limit, in which all weigh the same.
+    """
+
+    decay: Hyper = hyper("β", "decay of the average", high=1.0, closed=True)
+    debias: bool = static("correct for the start", default=True, one_of=(False, True))
+
+    @property
+    def equation(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return f"θ̄ ← (1−c)θ̄ + c(θ+u),  c = {'(1−β)/(1−βᵗ)' if self.debias else '1−β, c₁ = 1'}"
+
+    def scalars(self, at):
+        if not self.debias:
+            return jnp.where(at.step == 1, 1.0, 1 - self.decay)
+        if isinstance(self.decay, float):
+            return (1 - self.decay) * at.debias(self.decay) if self.decay < 1 else 1 / at.step
+        even = self.decay == 1  # where both factors would be 0 and ∞
+        decay = jnp.where(even, 0.5, self.decay)
+        return jnp.where(even, 1 / at.step, (1 - decay) * at.debias(decay))
+
+
+@transform
+class swa(Mean):
+    """Keep the plain mean of the parameters at some steps. Izmailov et al. 2018, arXiv:1803.05407.
+
+    Algorithm 1. The parameters after step ``start``, and after every ``every``-th step from there, are
+    averaged; until then the average is the parameters as they are. With ``start=1`` that is Polyak and
+    Ruppert's averaging.
+    """
+
+    start: Hyper = hyper("s", "steps before the first of them")
+    every: Hyper = hyper("c", "steps from one to the next", default=1.0, low=1.0)
+
+    equation = "θ̄ ← θ+u if t ≤ s;  θ̄ ← (n·θ̄ + θ+u)/(n+1) where n = (t−s)/c is whole"
+
+    def scalars(self, at):
+        past, passed = at.step - self.start, at.phase(self.every, self.start)
+        n = jnp.round((past - passed) / self.every)
+        counts = (past >= 0) & (passed < 1)
+        return jnp.where(counts, 1 / (jnp.maximum(n, 0.0) + 1), jnp.where(at.step <= self.start, 1.0, 0.0))
+
+
+@transform
+class slow_weights(Average):
+    """Pull the parameters back to an average of where they were. Zhang et al. 2019, arXiv:1907.08610: Lookahead.
+
+    Algorithm 1: the parameters are its fast weights, the average its slow ones. The links before it
+    keep their state at a synchronization: to begin anew there, wrap them in `restart`.
+    """
+
+    sync_period: Hyper = hyper("k", "steps from one synchronization to the next", default=6.0, low=1.0)
+    slow_step_size: Hyper = hyper("α", "how far the slow weights go", default=0.5, high=1.0, closed=True)
+
+    equation = "φ ← φ + α(θ+u−φ), u ← φ − θ where t mod k = 0"
+
+    def scalars(self, at):
+        return at.phase(self.sync_period) < 1
+
+    def leaf(self, u, slot, p, sync):
+        slow = slot.average + self.slow_step_size * (p + u - slot.average)
+        return jnp.where(sync, slow - p, u), {"average": jnp.where(sync, slow, slot.average)}
+
+
+def read_average(tx: Transformation, params: Any, state: State, name: str | None = None) -> Any:
+    """The average that `ema_params`, `swa` or `slow_weights` keeps, in the parameters' dtypes.
+
+    The link may stand in a chain within another link. Parameters of which it keeps no average are as
+    they are. ``name`` is the link's, if several keep one; where links within others have the same, they
+    are told apart as ``"accumulate/ema_params"``.
+
+    Errors: ``KeyError`` unless there is one such link, or one of that name.
+
+    >>> import jax, chainax as cx
+    >>> tx, params = cx.chain(cx.sgd(1.0), cx.ema_params(0.5)), jax.numpy.array(0.0)
+    >>> state = tx.init(params)
+    >>> for _ in range(2):
+    ...     params, state = tx.step(params, state, jax.numpy.array(-3.0))
+    >>> params.item(), cx.read_average(tx, params, state).item()
+    (6.0, 5.0)
+    """
+    check_state("read_average(tx, params, state)", tx, params, state)
+    found = search(tx, params, state, _average)
+    if not found:
+        raise PlainKeyError("the chain keeps no average of the parameters: append ema_params(0.999) to it")
+    return restored(chosen(found, name, "an average"), params)
+
+
+def _average(link: Any, params: Any, entry: Any) -> Any:
+    return _read(link, params, entry["average"]) if link.slots == ("average",) else None
+
+
+def _read(link: Any, params: Any, average: Any) -> Any:
+    """The slot as it was before it was stored."""
+    flat = flatten(params)
+    slots = flat.line_up("The averages", average)
+
+    def widen(path: str, p: Any, x: Any) -> Any:
+        form = link.formats.of("average", path) if link.formats else None
+        if form is None or not isinstance(x, dict):
+            return x
+        dtype = compute_dtype(dtype_of(p))
+        wide = form.widen(x, split(jnp.asarray(p), dtype).shape, True)
+        return merge(wide, slot_dtype(dtype_of(p)))
+
+    leaves = zip(flat.paths, flat.leaves, slots)
+    return flat.build(  # of copies, since the next step may reuse the state's memory
+        [
+            jnp.array(widen(path, p, x), dtype_of(p)) if is_trainable(p) and x is not None else None
+            for path, p, x in leaves
+        ]
+    )

@@ -1,0 +1,129 @@
+"""Schedule-free learning: a running mean of the parameters takes the place of a falling learning rate."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import jax.numpy as jnp
+
+from ...core.engine.checks import check_state
+from ...core.engine.state import State
+from ...core.facade.link import Link, transform
+from ...core.facade.transformation import Transformation
+from ...core.values.hyper import by_path, evaluate
+from ...core.values.tree import flatten
+from ...core.values.value import Number, PlainKeyError, child, code, is_array, number
+from ..shared.vector import Space
+from ..shared.whole import Moving, check_guards, copied, over, unless_refused
+from ..shared.wrappers import Wrapper, begin, chosen, passed_on, restored, search
+from ..step_size.scale import scale_by_lr
+
+
+@transform
+class schedule_free(Wrapper):
+    """Take gradients between the point that a chain moves, z, and its mean, x. Defazio et al. 2024, arXiv:2405.15682.
+
+    The parameters are y = (1−β)z + βx; evaluate at x, which `schedule_free_eval_params` returns. The
+    chain, Algorithm 1's step without momentum, keeps its learning rate constant after a warm-up; γ is
+    read out of it, and 1 if it has none. Optax and the published code have the largest γ so far in place
+    of γ.
+
+    >>> import chainax as cx
+    >>> tx = cx.schedule_free(cx.chain(cx.scale_by_rms(), cx.scale_by_lr(1e-3)))
+    """
+
+    tx: Any = child("the chain that moves z")
+    b1: Number = number("share of the mean in the parameters", symbol="β", default=0.9, low=0.0, high=1.0, closed=True)
+    weight_lr_power: Number = number("power of the rate that weighs a step", symbol="p", default=2.0, low=0.0)
+
+    passes_updates = False
+    slots = ("z", "own_total")  # z, and Σγ^p of a parameter that joined late
+    absent: ClassVar = {"own_total": None}
+    moves_params = False
+    reads_params = True  # pyright: ignore[reportAssignmentType, reportIncompatibleMethodOverride]
+    equation = "z ← z + tx(u),  c = γ^p/Σγ^p,  x ← (1−c)x + cz,  θ ← (1−β)z + βx"
+
+    def check(self) -> None:
+        super().check()
+        check_guards("schedule_free.tx", self.tx)
+        if not is_array(self.b1) and self.b1 == 0:
+            raise ValueError("`schedule_free.b1` must be above 0: without a share of x, x could not be found again")
+        for name, link in self._rates.items():
+            if isinstance(link.learning_rate, by_path):
+                raise ValueError(
+                    f"`schedule_free` weighs steps by one learning rate, got {code(link.learning_rate)} in {name!r}: "
+                    "put scale(by_path(...)) before it for the ratios"
+                )
+
+    @property
+    def _rates(self) -> dict[str, scale_by_lr]:
+        return {name: link for name, link in self.tx.links.items() if isinstance(link, scale_by_lr)}
+
+    def init_tree(self, params):
+        space = Space(params)
+        zero = jnp.zeros((), space.dtype)
+        own = space.keep([jnp.copy(zero) for _ in space.paths])
+        return {"tx": begin(self.tx, params), "z": copied(params), "total": zero, "own_total": own}
+
+    def update_tree(self, updates, state, params, at):
+        w, inner = self.tx.update(updates, state["tx"], params, **passed_on(self.tx, at))
+        return unless_refused(self.tx, inner, state, updates, params, lambda: self.mixed(w, updates, state, params, at))
+
+    def mixed(self, w: Any, updates: Any, state: Any, params: Any, at: Any) -> tuple[Any, dict[str, Any]]:
+        """What y moves by for the chain's updates of z, and the next state but for the chain's."""
+        space = Moving(updates, params, at.dtype)
+        y, z, w = map(space.read, (params, state["z"], w))
+        late = space.each(at, lambda own: None if own is at else own.count - 1)
+        weight = self.weight(state["tx"].step, at.dtype)
+        total = state["total"].astype(at.dtype) + weight
+        weights = [weight if own is None else self.weight(state["tx"].step, at.dtype, own) for own in late]
+        totals = [old if own is None else old + w for own, old, w in zip(late, space.read(state["own_total"]), weights)]
+        common = over(weight, total)
+        shares = [common if own is None else over(w, t) for own, w, t in zip(late, weights, totals)]
+        # What y moves by, with x put in as (y − (1−β)z)/β: nothing is divided by β.
+        u = [c * (b - a) + (1 - self.b1 * (1 - c)) * d for c, a, b, d in zip(shares, y, z, w)]
+        z = [b + d for b, d in zip(z, w)]
+        new = {"z": space.write(z, state["z"]), "total": total, "own_total": space.write(totals, state["own_total"])}
+        return space.write(u, updates), new
+
+    def weight(self, count: Any, dtype: Any, own: Any = None) -> Any:
+        """γ^p, for the rate at which the chain is about to move a parameter after ``own`` steps."""
+        rate = jnp.ones((), dtype)
+        for name, link in self._rates.items():
+            rate = rate * evaluate(f"schedule_free.tx.{name}.learning_rate", link.learning_rate, count, dtype, own)
+        moves = rate > 0
+        return jnp.where(moves, jnp.where(moves, rate, 1.0) ** self.weight_lr_power, 0.0)
+
+
+def schedule_free_eval_params(tx: Transformation, params: Any, state: State, name: str | None = None) -> Any:
+    """The mean x that a `schedule_free` link keeps, at which to evaluate.
+
+    The link may stand in a chain within another link. Parameters that it does not move are as they are. ``name`` is
+    the link's, if there are several: see `read_average`.
+
+    Errors: ``KeyError`` unless there is one such link, or one of that name.
+
+    >>> import chainax as cx
+    >>> tx, params = cx.schedule_free_sgd(0.5, b1=0.5), jnp.array(1.0)
+    >>> state = tx.init(params)
+    >>> for _ in range(2):
+    ...     params, state = tx.step(params, state, jnp.array(1.0))
+    >>> params.item(), cx.schedule_free_eval_params(tx, params, state).item()
+    (0.125, 0.25)
+    """
+    check_state("schedule_free_eval_params(tx, params, state)", tx, params, state)
+    found = search(tx, params, state, _mean)
+    if not found:
+        raise PlainKeyError("no schedule_free link moves the parameters, so there is no mean: see schedule_free(chain)")
+    return restored(chosen(found, name, "a mean"), params)
+
+
+def _mean(link: Link, params: Any, entry: Any) -> Any:
+    """x, from y = (1−β)z + βx, where there is a z."""
+    if not isinstance(link, schedule_free):
+        return None
+    flat = flatten(params)
+    kept = [None if z is None else p for p, z in zip(flat.leaves, flat.line_up("The slots 'z'", entry["z"]))]
+    space = Space(flat.build(kept))
+    y, z = space.read(flat.build(kept)), space.read(entry["z"])
+    return space.write([a + (1 / link.b1 - 1) * (a - b) for a, b in zip(y, z)], flat.build(kept))

@@ -1,0 +1,1 @@
+"""Links that bound or normalize the size of an update."""

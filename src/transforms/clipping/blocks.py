@@ -1,0 +1,92 @@
+"""Scaling by the size of a block, which is one leaf of the tree, and by that of the whole tree.
+
+RMS is the root of the mean square. A complex number counts as two real ones.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from ...core.facade.link import Leafwise, Scaling, transform
+from ...core.values.hyper import Hyper, hyper
+from ...core.values.numerics import sqrt
+
+
+@transform
+class clip_by_block_rms(Leafwise):
+    """Scale a leaf down if its RMS exceeds a bound. Shazeer & Stern 2018, arXiv:1804.04235, section 6."""
+
+    threshold: Hyper = hyper("d", "the largest root mean square; ∞ for no bound", closed=True)
+
+    equation = "u ← u·min(1, d/RMS(u))"
+    role = "clip"
+    bounds_size = True
+
+    def leaf(self, u, slot, p, scalars):
+        return u * bounding(rms(u), self.threshold)
+
+
+@transform
+class scale_by_param_block_norm(Leafwise):
+    """Multiply a leaf by the norm of its parameter."""
+
+    min_scale: Hyper = hyper("ε", "the smallest factor", default=1e-3)
+
+    equation = "u ← u·max(‖θ‖, ε)"
+    role = "scale"
+    reads_params = True
+
+    def leaf(self, u, slot, p, scalars):
+        return u * jnp.maximum(norm(p), self.min_scale)
+
+
+@transform
+class scale_by_param_block_rms(Leafwise):
+    """Multiply a leaf by the RMS of its parameter. Shazeer & Stern 2018, arXiv:1804.04235, section 8."""
+
+    min_scale: Hyper = hyper("ε", "the smallest factor", default=1e-3)
+
+    equation = "u ← u·max(RMS(θ), ε)"
+    role = "scale"
+    reads_params = True
+
+    def leaf(self, u, slot, p, scalars):
+        return u * jnp.maximum(rms(p), self.min_scale)
+
+
+@transform
+class normalize_by_update_norm(Scaling):
+    """Give the whole tree of updates one norm. Hazan et al. 2015, arXiv:1507.02030, Algorithm 1, has ε = 0."""
+
+    scale_factor: Hyper = hyper("γ", "the norm that results", default=1.0)
+    eps: Hyper = hyper("ε", "added to the norm", default=1e-6)
+
+    equation = "u ← γu / (‖u‖ + ε)"
+    role = "precondition"
+    bounds_size = fixes_norm = True
+    needs_all_updates = True
+
+    def factor(self, at):
+        return ratio(self.scale_factor, at.global_norm() + self.eps)
+
+
+def norm(x: jax.Array) -> jax.Array:
+    """The Euclidean norm of a block."""
+    return sqrt(jnp.sum(jnp.square(x)))
+
+
+def rms(x: jax.Array) -> jax.Array:
+    """The root mean square of a block; 0 for an empty one."""
+    return sqrt(jnp.sum(jnp.square(x)) / max(1, x.size))
+
+
+def bounding(size: jax.Array, bound: jax.Array | float) -> jax.Array:
+    """The factor that makes ``size`` at most ``bound``. NaN for a ``size`` of NaN, which shall spread."""
+    within = size <= bound
+    return jnp.where(within, 1.0, bound / jnp.where(within, 1.0, size))
+
+
+def ratio(a: jax.Array | float, b: jax.Array) -> jax.Array:
+    """a/b, and 0 where b is 0, in value and derivatives."""
+    return jnp.where(b == 0, 0.0, a / jnp.where(b == 0, 1.0, b))

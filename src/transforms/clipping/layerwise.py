@@ -1,0 +1,79 @@
+"""Links that measure an update by the norm of its leaf. A layer of the papers is a leaf of the tree."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from ...core.facade.link import Leafwise, transform
+from ...core.values.hyper import Hyper, hyper
+from ...core.values.numerics import is_zero
+from .blocks import norm, ratio
+
+
+@transform
+class scale_by_trust_ratio(Leafwise):
+    """Make a leaf's update as long as its parameter. You et al. 2020, arXiv:1904.00962, section 3, with φ(z) = z.
+
+    A leaf stays as it is where one of the norms is 0, as in the published code; in the paper it would
+    not move. Optax's ``min_norm`` is a floor of both norms.
+    """
+
+    min_norm: Hyper = hyper("n", "floor of both norms", default=0.0)
+    trust_coefficient: Hyper = hyper("η", "the length, in norms of the parameter", default=1.0)
+    eps: Hyper = hyper("ε", "added to the norm of the update", default=0.0)
+
+    equation = "u ← u·η·max(‖θ‖, n) / (max(‖u‖, n) + ε), or u if a norm is 0"
+    role = "scale"
+    undoes_scale = True
+    reads_params = True
+
+    def leaf(self, u, slot, p, scalars):
+        theta, length = (jnp.maximum(norm(x), self.min_norm) for x in (p, u))
+        return u * _trust(self.trust_coefficient, theta, length, length + self.eps)
+
+
+@transform
+class scale_by_lars(Leafwise):
+    """Add weight decay and scale both by one rate for each leaf. You et al. 2017, arXiv:1708.03888, Algorithm 1.
+
+    The rate is 1 where ‖θ‖ or the denominator is 0, as in the published code. Optax divides by the
+    norm of the sum, ‖u + λθ‖: for that write `add_decayed_weights` and `scale_by_trust_ratio`.
+    """
+
+    trust_coefficient: Hyper = hyper("η", "how far a leaf may move, in norms of the parameter", default=1e-3)
+    weight_decay: Hyper = hyper("λ", "multiple of the parameters that is added", default=0.0)
+    eps: Hyper = hyper("ε", "added to the denominator", default=0.0)
+
+    equation = "u ← (u + λθ)·η‖θ‖ / (‖u‖ + λ‖θ‖ + ε), or u + λθ if ‖θ‖ or the divisor is 0"
+    undoes_scale = True
+    reads_params = True
+
+    @property
+    def role(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return "precondition" if is_zero(self.weight_decay) else "decay"
+
+    def leaf(self, u, slot, p, scalars):
+        theta = norm(p)
+        length = norm(u) + self.weight_decay * theta
+        return (u + self.weight_decay * p) * _trust(self.trust_coefficient, theta, length, length + self.eps)
+
+
+@transform
+class normalize_by_block_norm(Leafwise):
+    """Divide each leaf by its norm. Yu et al. 2017, arXiv:1707.04822, Algorithm 1, with a leaf for a block."""
+
+    eps: Hyper = hyper("ε", "added to the norm", default=0.0)
+
+    equation = "u ← u / (‖u‖ + ε), 0 if that is 0/0"
+    role = "precondition"
+    bounds_size = fixes_norm = True
+
+    def leaf(self, u, slot, p, scalars):
+        return ratio(u, norm(u) + self.eps)
+
+
+def _trust(eta, theta: jax.Array, length: jax.Array, denominator: jax.Array) -> jax.Array:
+    """η‖θ‖ over a denominator, or 1 where there is nothing to compare."""
+    compares = (theta > 0) & (length > 0)
+    return jnp.where(compares, eta * theta / jnp.where(compares, denominator, 1.0), 1.0)

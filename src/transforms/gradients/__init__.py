@@ -1,0 +1,1 @@
+"""Links that clean, perturb or redirect the gradient."""

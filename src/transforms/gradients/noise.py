@@ -1,0 +1,35 @@
+"""Noise in the gradient."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from ...core.facade.link import Leafwise, transform
+from ...core.values.hyper import Hyper, hyper, prng_seed
+from ...core.values.numerics import sqrt
+
+
+@transform
+class add_noise(Leafwise):
+    """Add Gaussian noise that fades. Neelakantan et al. 2015, arXiv:1511.06807, section 2.
+
+    The draw depends on ``seed``, the step and the parameter's path, and is the same on any sharding. ``vmap`` over a
+    stack of seeds or keys gives the draws of separate runs.
+    """
+
+    eta: Hyper = hyper("η", "variance of the noise at the first step", default=0.01)
+    gamma: Hyper = hyper("γ", "how fast the variance falls", default=0.55)
+    seed: Any = prng_seed("seed of the noise")
+
+    equation = "u ← u + N(0, η/t^γ)"
+    role = "noise"
+    random = True
+
+    def scalars(self, at):
+        return sqrt(jnp.asarray(self.eta, at.dtype)) * at.step ** (-0.5 * self.gamma)
+
+    def leaf(self, u, slot, p, deviation):
+        return u + deviation * jax.random.normal(slot.key, u.shape, u.dtype)

@@ -1,0 +1,1 @@
+"""Links that average gradients over steps."""

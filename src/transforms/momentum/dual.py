@@ -1,0 +1,77 @@
+"""Methods that sum gradients where others step: dual averaging, and optimistic steps, which follow from it."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from ...core.facade.link import Leafwise, slot_like, transform
+from ...core.values.hyper import Hyper, hyper
+from ...core.values.value import static
+from ..clipping.blocks import ratio
+
+
+@transform
+class scale_by_madgrad(Leafwise):
+    """Step from where training began, by a weighted sum of gradients.
+
+    Defazio & Jelassi 2021, arXiv:2101.11075, Algorithm 1. The learning rate weighs the sums, so
+    that no `scale_by_lr` follows. ``momentum`` is the paper's 1 − c. The published code adds ε to the
+    rate too.
+    """
+
+    learning_rate: Hyper = hyper("γ", "weight of a gradient, over √t")
+    momentum: Hyper = hyper("μ", "how much of a step is held back", default=0.9, high=1.0)
+    eps: Hyper = hyper("ε", "floor of the denominator, outside the root", default=1e-6)
+
+    slots = ("sum", "nu", "start")
+    nonnegative = ("nu",)
+    equation = "λ = γ√t,  s ← s + λu,  ν ← ν + λu²,  u ← (1−μ)(θ₀ − s / (∛ν + ε) − θ)"
+    role = "descend"
+    undoes_scale = True
+    reads_params = True
+
+    def init_leaf(self, p):
+        zeros = slot_like(p)
+        return {"sum": zeros, "nu": slot_like(p), "start": zeros + p.astype(zeros.dtype)}
+
+    def scalars(self, at):
+        return self.learning_rate * jnp.sqrt(at.step)
+
+    def leaf(self, u, slot, p, weight):
+        s, nu = slot.sum + weight * u, slot.nu + weight * jnp.square(u)
+        z = slot.start - ratio(s, _cbrt(nu) + self.eps)
+        return (1 - self.momentum) * (z - p), {"sum": s, "nu": nu, "start": slot.start}
+
+
+@transform
+class scale_by_optimistic_gradient(Leafwise):
+    """Count on the next gradient to be like this one. Daskalakis et al. 2018, arXiv:1711.00141, equation 7.
+
+    Makes games converge where plain descent circles. Before the first update stands 0, as in the
+    paper, or "itself", as in Optax.
+    """
+
+    alpha: Hyper = hyper("α", "weight of the update", default=1.0)
+    beta: Hyper = hyper("β", "weight of its change", default=1.0)
+    before: str = static("what stands before the first update", default="zero", one_of=("zero", "itself"))
+
+    slots = ("last",)
+    lagged = slots
+    role = "accumulate"
+
+    @property
+    def equation(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return f"u₊ = αu + β(u − u₋),  u₋ ← u from {'0' if self.before == 'zero' else 'u₁'},  u ← u₊"
+
+    def scalars(self, at):
+        return self.beta if self.before == "zero" else jnp.where(at.step == 1, 0.0, self.beta)
+
+    def leaf(self, u, slot, p, beta):
+        return self.alpha * u + beta * (u - slot.last), {"last": u}
+
+
+def _cbrt(x: jax.Array) -> jax.Array:
+    """The cube root, with derivative 0 at 0: see `sqrt`."""
+    some = x > 0
+    return jnp.where(some, jnp.cbrt(jnp.where(some, x, 1.0)), 0.0)

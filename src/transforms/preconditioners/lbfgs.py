@@ -1,0 +1,124 @@
+"""L-BFGS: the curvature met on the last steps, in place of the Hessian."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from ...core.facade.link import Treewise, slot_like, transform
+from ...core.values.value import static
+from ..shared.vector import Space, Vector, add, dot
+
+
+@transform
+class scale_by_lbfgs(Treewise):
+    """Multiply by an inverse Hessian made of the last m steps. Nocedal & Wright 2006, Algorithm 7.4.
+
+    A pair whose sᵀy is not positive, or whose yᵀy overflows, is not kept, so that H stays positive definite without
+    a line search. Before the first pair H₀ is I/max(1, ‖u‖), which the book leaves open. A gradient that is
+    ``None`` counts as 0. What is remembered of the parameters takes 2m + 2 arrays of their shape.
+    """
+
+    memory_size: int = static("how many pairs are kept", default=10, least=1, most=10_000)
+    scale_init_precond: bool = static(
+        "whether the recursion begins at the newest pair's scale, and not at I", default=True, one_of=(False, True)
+    )
+
+    knows_shards = True
+    slots = ("s", "y", "params", "updates")
+    role = "precondition"
+    reads_params = True
+
+    @property
+    def equation(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
+        start = "(sᵀy/yᵀy)·I" if self.scale_init_precond else "I"
+        return f"s = Δθ,  y = Δu,  H ← (I − ρsyᵀ)H(I − ρysᵀ) + ρssᵀ,  H₀ = {start},  u ← Hu"
+
+    def init_tree(self, params):
+        space, m = Space(params), self.memory_size
+        zeros = [slot_like(x) for x in space.read(params)]
+        stacks = [jnp.broadcast_to(x, (m, *x.shape)) for x in zeros]  # sharded as the parameters are
+        dtype = space.dtype
+        return {
+            "s": space.keep(stacks),
+            "y": space.keep([jnp.copy(x) for x in stacks]),
+            "rho": jnp.zeros(m, dtype),
+            "gamma": jnp.zeros((), dtype),  # 0 until there is a pair
+            "row": jnp.full((), -1, dtype),  # where the next pair goes; −1 before the first point
+            "params": space.keep(zeros),
+            "updates": space.keep([jnp.copy(x) for x in zeros]),
+        }
+
+    def update_tree(self, updates, state, params, at):
+        space, m = Space(params), self.memory_size
+        x, g, old_x, old_g, S, Y = map(
+            space.read, (params, updates, state["params"], state["updates"], state["s"], state["y"])
+        )
+        rho, gamma = state["rho"].astype(at.dtype), state["gamma"].astype(at.dtype)
+        # A parameter that has joined now has not moved yet.
+        old_x, old_g = space.begun(at, old_x, x), space.begun(at, old_g, g)
+
+        minus, tiny = -jnp.ones((), at.dtype), jnp.finfo(at.dtype).tiny
+        s, y = add(x, minus, old_x), add(g, minus, old_g)
+        sy, yy = dot(s, y, at.dtype), dot(y, y, at.dtype)
+        good = (state["row"] >= 0) & (jnp.minimum(sy, yy) > tiny)  # and 1/sᵀy is finite
+        good &= jnp.isfinite(sy) & jnp.isfinite(yy)
+        row = jnp.maximum(state["row"], 0).astype(jnp.int32)
+        S, Y = [_written(M, row, v, good) for M, v in zip(S, s)], [_written(M, row, v, good) for M, v in zip(Y, y)]
+        rho = _written(rho, row, 1 / jnp.where(good, sy, 1.0), good)
+        gamma = jnp.where(good, sy / jnp.where(good, yy, 1.0), gamma)
+        row = jnp.where(good, (row + 1) % m, row)
+
+        first = 1 / jnp.maximum(at.global_norm(), 1.0)
+        scale = jnp.where(gamma > 0, gamma, first) if self.scale_init_precond else jnp.ones((), at.dtype)
+        # Sums of products with a gradient that is nearly infinite would overflow, though Hu does not.
+        huge = jnp.finfo(at.dtype).max ** 0.5
+        unit = jnp.where(at.global_norm() < huge, 1.0, huge).astype(at.dtype)
+        u = _two_loops(g, S, Y, rho, (row - 1 - jnp.arange(m, dtype=row.dtype)) % m, scale, unit)
+        state = {
+            "s": space.keep(S),
+            "y": space.keep(Y),
+            "rho": rho,
+            "gamma": gamma,
+            "row": row.astype(at.dtype),
+            "params": space.keep(x),
+            "updates": space.keep(g),
+        }
+        return space.write(u, updates), state
+
+
+def _written(memory: jax.Array, row: jax.Array, x: jax.Array, good: jax.Array) -> jax.Array:
+    """The memory with ``x`` in one row, if ``good``."""
+    return memory.at[row].set(jnp.where(good, x, memory[row]))
+
+
+def _two_loops(q: Vector, S: Vector, Y: Vector, rho: jax.Array, rows: jax.Array, gamma: Any, unit: Any) -> Vector:
+    """Algorithm 7.4: Hq, from the pairs in these rows, the newest first. Rows never written have ρ = 0.
+
+    What is multiplied by q is counted in this ``unit``.
+    """
+    past, present = (functools.partial(f, S, Y, rho, unit) for f in (_towards_the_past, _towards_the_present))
+    q, a = jax.lax.scan(past, q, rows)
+    return jax.lax.scan(present, _scaled(q, gamma), (rows, a), reverse=True)[0]
+
+
+def _towards_the_past(
+    S: Vector, Y: Vector, rho: jax.Array, unit: jax.Array, q: Vector, i: jax.Array
+) -> tuple[Vector, jax.Array]:
+    a = rho[i] * dot([s[i] for s in S], _scaled(q, 1 / unit), rho.dtype)
+    return add(q, -a, _scaled([y[i] for y in Y], unit)), a
+
+
+def _towards_the_present(
+    S: Vector, Y: Vector, rho: jax.Array, unit: jax.Array, r: Vector, row: Any
+) -> tuple[Vector, None]:
+    i, a = row
+    b = rho[i] * dot([y[i] for y in Y], _scaled(r, 1 / unit), rho.dtype)
+    return add(r, a - b, _scaled([s[i] for s in S], unit)), None
+
+
+def _scaled(vector: Vector, factor: jax.Array) -> Vector:
+    return [factor.astype(x.dtype) * x for x in vector]

@@ -1,0 +1,240 @@
+"""What links that hold a chain share: they are links themselves, and nest.
+
+The inner chain keeps its own `State`, with a step counter of its own, in the entry of the wrapper.
+Where a wrapper ends a chain, the inner chain moves the parameters itself, in its own fused pass.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+
+from ...core.engine import engine
+from ...core.engine.state import State
+from ...core.engine.step_info import At
+from ...core.facade.chain import chain
+from ...core.facade.link import Link, Treewise
+from ...core.facade.transformation import Transformation
+from ...core.values.hyper import by_path, pick
+from ...core.values.tree import cond, dtype_of, flatten, is_trainable, slot_dtype, widened
+from ...core.values.value import PlainKeyError, code, did_you_mean
+
+Look = Callable[[Any, Any, State], dict[str, Any]]
+"""What is looked for in a chain, given its parameters and its state: trees like the parameters, by name."""
+
+
+class Wrapper(Treewise):
+    """A link round a chain ``tx``."""
+
+    tx: Any
+
+    knows_shards = True
+    moves_params = True
+    passes_updates: ClassVar[bool] = True
+    """Whether the parameters move by what the chain returns: else an average that it keeps is not one of theirs."""
+    reads_params: ClassVar[Any] = property(lambda self: any(link.reads_params for link in self.inner_links))
+
+    def check(self) -> None:
+        own = type(self).__name__
+        check_chain(f"{own}.tx", self.tx)
+        for name, link in () if self.moves_params else all_links(self.tx):
+            if link.role == "apply":
+                raise ValueError(
+                    f"`{own}.tx`: {name!r} says how parameters are rounded, but {own} moves them by an update: "
+                    f"put it at the end of the chain outside: chain({own}(...), {code(link)})"
+                )
+
+    @property
+    def inner_links(self) -> Iterator[Link]:
+        return (link for tx in self.inner.values() for link in tx.links.values())
+
+    @property
+    def extra(self) -> tuple[str, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return tuple(dict.fromkeys(name for link in self.inner_links for name in link.extra))
+
+    @property
+    def role(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """The weightiest of those inside: what a chain outside must know of it."""
+        inside = {link.role for link in self.inner_links}
+        weighty = ("descend", "precondition", "align", "accumulate", "decay", "penalty", "scale", "clip")
+        return next((role for role in weighty if role in inside), "other")
+
+    def look(self, look: Look, params: Any, entry: Any) -> dict[str, Any]:
+        """What ``look`` finds in the inner chain, for the parameters as the wrapper sees them."""
+        return look(self.tx, params, entry["tx"])
+
+
+class Sometimes(Wrapper):
+    """A wrapper that runs its chain at some steps only; at the others nothing moves."""
+
+    def decide(self, updates: Any, state: dict[str, Any], at: At) -> tuple[dict[str, Any], Any]:
+        """The next state but for the chain's, and whether the chain runs."""
+        raise NotImplementedError
+
+    def feed(self, updates: Any, state: dict[str, Any]) -> Any:
+        """What the chain gets."""
+        return updates
+
+    def idle_step(self, params: Any, updates: Any, inner: State, at: At) -> tuple[Any, State]:
+        """The parameters, and the chain's state, where the chain does not run."""
+        return params, inner
+
+    def idle_update(self, updates: Any, params: Any) -> Any:
+        """The updates where the chain does not run."""
+        return jax.tree.map(jnp.zeros_like, as_chains_return(updates, params))
+
+    def init_tree(self, params):
+        return {"tx": begin(self.tx, params)}
+
+    def step_tree(self, params, state, updates, at):
+        extra = passed_on(self.tx, at, params)
+        updates, params = movable(updates, params)
+        state, runs = self.decide(updates, state, at)
+        params, inner = cond(
+            runs,
+            lambda: engine.step(self.tx.links, params, state["tx"], self.feed(updates, state), extra),
+            lambda: self.idle_step(params, updates, state["tx"], at),
+        )
+        return params, {**state, "tx": inner}
+
+    def update_tree(self, updates, state, params, at):
+        extra = passed_on(self.tx, at, params)
+        moving, params = movable(updates, params)
+        state, runs = self.decide(moving, state, at)
+        new, inner = cond(
+            runs,
+            lambda: self.tx.update(self.feed(moving, state), state["tx"], params, **extra),
+            lambda: (self.idle_update(moving, params), state["tx"]),
+        )
+        return restored(new, updates), {**state, "tx": inner}
+
+
+def check_chain(where: str, tx: Any) -> None:
+    """Raise unless ``tx`` is a link or a chain, and one for gradients of the parameters' shapes."""
+    if isinstance(tx, Transformation):
+        for name, link in tx.links.items():
+            if link.per_example:
+                raise ValueError(
+                    f"`{where}`: {name!r} reduces an axis of examples, so it must come before the link that holds the "
+                    f"chain: chain({code(link)}, {where.partition('.')[0]}(...))"
+                )
+        return
+    try:
+        chain(tx)
+    except TypeError as e:
+        raise TypeError(f"`{where}`: {e}") from None
+    raise TypeError(f"`{where}` must be a link or a chain, got {tx!r}")
+
+
+def all_links(tx: Transformation) -> Iterator[tuple[str, Link]]:
+    """The links of a chain by name, and those of the chains that they hold."""
+    for name, link in tx.links.items():
+        yield name, link
+        for inner in link.inner.values():
+            yield from all_links(inner)
+
+
+def links_at(tx: Transformation, path: str) -> Iterator[tuple[str, Link]]:
+    """`all_links`, but of a table of chains those of the parameter's chain alone."""
+    for name, link in tx.links.items():
+        yield name, link
+        for field in link._leaves:
+            held = getattr(link, field)
+            if isinstance(held, by_path) and not held.of_numbers:
+                held = pick(f"{name}.{field}", held, path)[1]
+            if isinstance(held, Transformation):
+                yield from links_at(held, path)
+
+
+def search(tx: Transformation, params: Any, state: State, read: Callable[[Link, Any, Any], Any]) -> dict[str, Any]:
+    """What ``read`` returns for the links of a chain and of those within, by name.
+
+    ``read`` is given a link, the parameters as the link sees them and its entry of the state, and returns a tree like
+    the parameters, with holes, or ``None``. Where links have one name, those within others are told apart as
+    ``"accumulate/ema_params"``.
+    """
+    own: dict[str, Any] = {}
+    inner: dict[str, dict[str, Any]] = {}
+    for name, link in tx.links.items():
+        if (tree := read(link, params, state.links.get(name))) is not None:
+            own[name] = tree
+        elif isinstance(link, Wrapper) and link.passes_updates:
+            inner[name] = link.look(lambda tx, its, state: search(tx, its, state, read), params, state.links[name])
+    places = Counter(last for found in (own, *inner.values()) for last in set(map(_last, found)))
+    return own | {
+        name if places[_last(name)] == 1 else f"{wrapper}/{name}": tree
+        for wrapper, found in inner.items()
+        for name, tree in found.items()
+    }
+
+
+def chosen(found: dict[str, Any], name: str | None, what: str) -> Any:
+    """The only one that was found, or that of this name."""
+    if name is None and len(found) > 1:
+        raise PlainKeyError(f"several links keep {what}: say which by name= one of {', '.join(found)}")
+    name = next(iter(found)) if name is None else name
+    if name not in found:
+        hint, known = did_you_mean(name, found), ", ".join(found)
+        raise PlainKeyError(f"no link {name!r} keeps {what}{hint}; those that do are {known}")
+    return found[name]
+
+
+def _last(name: str) -> str:
+    """The link's name without those that it lies in."""
+    return name.rpartition("/")[2]
+
+
+def begin(tx: Transformation, params: Any) -> State:
+    """The inner chain's first state."""
+    # `describe` sizes a state by a lone array, which has no path: no pattern need match it.
+    return engine.init(tx.links, params) if flatten(params).paths == [""] else tx.init(params)
+
+
+def passed_on(tx: Transformation, at: At, params: Any = None) -> dict[str, Any]:
+    """The extra arguments that the chain reads.
+
+    Functions of the parameters get the leaves that the chain does not see from ``params``.
+    """
+
+    def whole(x: Any) -> Any:
+        if params is None or not callable(x):
+            return x
+        return lambda there: x(restored(there, widened(params)))
+
+    return {name: whole(at.extra[name]) for link in tx.links.values() for name in link.extra}
+
+
+def movable(updates: Any, params: Any) -> tuple[Any, Any]:
+    """Both trees with ``None`` in place of what no optimizer acts on, so that they may pass through ``lax.cond``."""
+    flat = flatten(updates if params is None else params)
+    us = flat.line_up("The updates", updates)
+    if params is None:
+        return flat.build([u if _moves(u) else None for u in us]), None
+    acted_on = [is_trainable(p) for p in flat.leaves]
+    return (
+        flat.build([u if t and _moves(u) else None for u, t in zip(us, acted_on)]),
+        flat.build([p if t else None for p, t in zip(flat.leaves, acted_on)]),
+    )
+
+
+def restored(new: Any, old: Any) -> Any:
+    """``new`` with the leaves of ``old`` in its holes."""
+    flat = flatten(old)
+    return flat.build([o if n is None else n for n, o in zip(flat.line_up("The leaves", new), flat.leaves)])
+
+
+def as_chains_return(updates: Any, params: Any) -> Any:
+    """The updates in the dtypes that a chain's ``update`` returns: those of the parameters, widened."""
+
+    def widen(u: Any, p: Any) -> Any:
+        return None if u is None else jnp.asarray(u, slot_dtype(dtype_of(u if p is None else p)))
+
+    return jax.tree.map(widen, updates, updates if params is None else params, is_leaf=lambda x: x is None)
+
+
+def _moves(u: Any) -> bool:
+    return u is not None and getattr(u, "dtype", None) != jax.dtypes.float0 and is_trainable(u)

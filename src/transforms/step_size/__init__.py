@@ -1,0 +1,1 @@
+"""Links that set the length of the step."""

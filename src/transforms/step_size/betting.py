@@ -1,0 +1,141 @@
+"""Coin betting: a bet is a share of what was won so far, and so needs no learning rate."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from ...core.facade.link import Leafwise, slot_like, transform
+from ...core.values.hyper import Hyper, hyper
+from ...core.values.numerics import sqrt
+from ...core.values.tree import global_norm
+from ...core.values.value import Number, check_number, child, each, number, static
+from ..shared.vector import Space, dot
+from ..shared.whole import Moving, check_guards, over, unless_refused, zeros
+from ..shared.wrappers import Wrapper, begin, passed_on
+
+
+@transform
+class scale_by_cocob(Leafwise):
+    """Bet on every coordinate. Orabona & Tommasi 2017, arXiv:1705.07795, Algorithm 2.
+
+    Takes each coordinate to where the bet puts it, whatever has moved it since. The paper leaves open
+    what happens before the first gradient that is not 0; with ε for L nothing does.
+    """
+
+    alpha: Hyper = hyper("α", "how much slower the first bets are", default=100.0)
+    eps: Hyper = hyper("ε", "the least size of a gradient", default=1e-8)
+
+    slots = ("start", "scale", "total", "reward", "sum")
+    nonnegative = ("scale", "total", "reward")
+    equation = (
+        "L ← max(L, |u|) from ε,  G ← G + |u|,  R ← max(R − u(θ − θ₀), 0),  S ← S − u,  "
+        "u ← θ − θ₀ − S(L + R)/(L·max(G + L, αL))"
+    )
+    role = "precondition"
+    reads_params = True
+
+    def init_leaf(self, p):
+        zero = slot_like(p)
+        return {
+            "start": zero + p.astype(zero.dtype),
+            "scale": slot_like(p, self.eps),
+            "total": slot_like(p),
+            "reward": slot_like(p),
+            "sum": slot_like(p),
+        }
+
+    def leaf(self, u, slot, p, scalars):
+        moved = p - slot.start
+        L = jnp.maximum(slot.scale, jnp.abs(u))
+        G = slot.total + jnp.abs(u)
+        R = jnp.maximum(slot.reward - u * moved, 0.0)
+        S = slot.sum - u
+        bet = S / jnp.maximum(G + L, self.alpha * L) * (1 + R / L)
+        return moved - bet, {"start": slot.start, "scale": L, "total": G, "reward": R, "sum": S}
+
+
+@transform
+class mechanize(Wrapper):
+    """Tune the scale of a chain's updates by betting on it. Cutkosky et al. 2023, arXiv:2306.00144, Algorithm 1.
+
+    The chain descends at the rate 1, or on a schedule with the peak 1. The start is not kept: what is
+    added is the change of SΔ. With ``clipped``, as in Optax: no bet loses or wins more than the largest
+    before, R may be negative, and m and s begin at ε and s₀.
+
+    >>> import chainax as cx
+    >>> tx = cx.mechanize(cx.adamw(1.0))
+    """
+
+    tx: Any = child("the chain whose updates are scaled")
+    weight_decay: Hyper = hyper("λ", "share of the parameters in what is bet on", default=1e-2)
+    eps: Hyper = hyper("ε", "floor of the denominators", default=1e-8)
+    s_init: Hyper = hyper("s₀", "the scale to begin with", default=1e-8)
+    betas: Number = number(
+        "decay of what is remembered, a bet each",
+        symbol="β",
+        default=(0.9, 0.99, 0.999, 0.9999, 0.99999, 0.999999),
+        low=0.0,
+        high=1.0,
+        closed=True,
+        check=each(check_number),
+    )
+    clipped: bool = static("whether bets are clipped", default=False, one_of=(False, True))
+
+    passes_updates = False
+    slots = ("delta",)
+    nonnegative = ("largest", "square")
+    moves_params = False
+    reads_params = True  # pyright: ignore[reportAssignmentType, reportIncompatibleMethodOverride]
+
+    def check(self) -> None:
+        super().check()
+        check_guards("mechanize.tx", self.tx)
+        if not self.betas:
+            raise ValueError("`mechanize.betas` must have a number for each bet, got none")
+
+    @property
+    def equation(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
+        reward = "R ← βR − s·min(max(h, −m), m)" if self.clipped else "R ← max(βR − sh, 0)"
+        largest, wealth = ("|h| + ε", "max(R, 0)") if self.clipped else ("|h|", "R")
+        return (
+            f"S = Σs,  h = Δᵀ(u + λS‖u‖θ/(‖θ‖+ε)),  {reward},  m ← max(βm, {largest}),  v ← β²v + h²,  "
+            f"s ← (s₀m/n + {wealth})/(√v + ε) for n bets,  Δ ← Δ + tx(u),  u ← change of SΔ"
+        )
+
+    def init_tree(self, params):
+        n, dtype = len(self.betas), Space(params).dtype
+        bets = {name: jnp.zeros(n, dtype) for name in ("largest", "square", "reward")}
+        first = jnp.full(n, self.s_init if self.clipped else 0.0, dtype)
+        return {"tx": begin(self.tx, params), "delta": zeros(params), "scale": first, **bets}
+
+    def update_tree(self, updates, state, params, at):
+        u, inner = self.tx.update(updates, state["tx"], params, **passed_on(self.tx, at))
+        return unless_refused(self.tx, inner, state, updates, params, lambda: self.bet(u, updates, state, params, at))
+
+    def bet(self, u: Any, updates: Any, state: Any, params: Any, at: Any) -> tuple[Any, dict[str, Any]]:
+        """The change of SΔ for the chain's updates, and the next state but for the chain's."""
+        space = Moving(updates, params, at.dtype)
+        x, g, delta, u = map(space.read, (params, updates, state["delta"], u))
+        most = jnp.finfo(at.dtype).max ** 0.48  # what is bet on stays finite, and its square, whatever the gradient
+        decay = self.weight_decay * jnp.minimum(at.global_norm(), most) / (global_norm(x) + self.eps)
+        S = jnp.sum(state["scale"].astype(at.dtype))
+        h = dot(delta, [jnp.clip(a, -most, most) + decay * S * b for a, b in zip(g, x)], at.dtype)
+        bets = self.settled(jnp.clip(h, -most, most), state, at.dtype)
+        S_next = jnp.sum(bets["scale"])
+        moved = [a + b for a, b in zip(delta, u)]
+        u = [S_next * a - S * b for a, b in zip(moved, delta)]
+        return space.write(u, updates), {"delta": space.write(moved, state["delta"]), **bets}
+
+    def settled(self, h: jax.Array, state: Any, dtype: Any) -> dict[str, jax.Array]:
+        """The next scales, and what they are made of."""
+        m, v, r, s = (state[name].astype(dtype) for name in ("largest", "square", "reward", "scale"))
+        beta = jnp.stack([jnp.asarray(b, dtype) for b in self.betas])
+        r = beta * r - s * (jnp.clip(h, -m, m) if self.clipped else h)
+        r = r if self.clipped else jnp.maximum(r, 0.0)
+        m = jnp.maximum(beta * m, jnp.abs(h) + (self.eps if self.clipped else 0.0))
+        v = jnp.square(beta) * v + jnp.square(h)
+        s = over(self.s_init * m / len(self.betas) + jnp.maximum(r, 0.0), sqrt(v) + self.eps)
+        return {"largest": m, "square": v, "reward": r, "scale": s}

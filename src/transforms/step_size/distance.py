@@ -1,0 +1,125 @@
+"""Steps as long as the distance covered so far over the gradients met: no learning rate is to be tuned.
+
+All want an average of the parameters for evaluation, since their steps never shrink to 0.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from ...core.facade.link import Leafwise, Treewise, slot_like, transform
+from ...core.values.hyper import Hyper, hyper
+from ...core.values.numerics import sqrt
+from ...core.values.tree import global_norm
+from ...core.values.value import static
+from ..shared.vector import Space
+from ..shared.whole import Moving, copied, over
+
+
+@transform
+class scale_by_dog(Treewise):
+    """Scale by the distance from the start over the root of all squares. Ivgi et al. 2023, arXiv:2302.12022, (DoG).
+
+    The paper suggests r_ε relative to 1 + ‖θ₀‖: 1e-6, or 1e-4 with batch normalization.
+    """
+
+    r_eps: Hyper = hyper("r_ε", "the distance to begin with", default=1e-6)
+    relative: bool = static("whether it is multiplied by 1 + ‖θ₀‖", default=True, one_of=(False, True))
+    eps: Hyper = hyper("ε", "floor of the denominator, inside the root", default=1e-8)
+
+    knows_shards = True
+    slots = ("start",)
+    nonnegative = ("distance", "total")
+    role = "scale"
+    undoes_scale = True
+    reads_params = True
+
+    @property
+    def equation(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return f"r̄ ← max(r̄, ‖θ − θ₀‖) from {_first(self)},  {self.rule}"
+
+    @property
+    def rule(self) -> str:
+        """The rest of the equation."""
+        return "G ← G + ‖u‖²,  u ← r̄/√(G + ε)·u"
+
+    def init_tree(self, params):
+        space = Space(params)
+        first = _start(self.r_eps, self.relative, params, space.dtype)
+        return {"start": copied(params), "distance": first, "total": jnp.zeros((), space.dtype)}
+
+    def update_tree(self, updates, state, params, at):
+        space = Moving(updates, params, at.dtype)
+        x, x0 = (space.read(tree) + space.still(tree) for tree in (params, state["start"]))
+        distance = jnp.maximum(state["distance"].astype(at.dtype), global_norm([a - b for a, b in zip(x, x0)]))
+        rate, total = self.rate(distance, jnp.square(at.global_norm()), state["total"].astype(at.dtype))
+        u = [rate * v for v in space.read(updates)]
+        return space.write(u, updates), {**state, "distance": distance, "total": total}
+
+    def rate(self, r: jax.Array, square: jax.Array, total: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """The factor of the update, and the next sum under the root."""
+        total = total + square
+        return over(r, sqrt(total + self.eps)), total
+
+
+@transform
+class scale_by_dowg(scale_by_dog):
+    """The same with squares weighted by the distance at which they were met. Khaled et al. 2023, arXiv:2305.16284.
+
+    Algorithm 2. The published code has ε = 1e-4 too, which the paper does not have.
+    """
+
+    r_eps: Hyper = hyper("r_ε", "the distance to begin with", default=1e-2)
+    relative: bool = static("whether it is multiplied by 1 + ‖θ₀‖", default=False, one_of=(False, True))
+    eps: Hyper = hyper("ε", "floor of the denominator, outside the root", default=0.0)
+
+    @property
+    def rule(self) -> str:
+        return "v ← v + r̄²‖u‖²,  u ← r̄²/(√v + ε)·u"
+
+    def rate(self, r, square, total):
+        total = total + jnp.square(r) * square
+        return over(jnp.square(r), sqrt(total) + self.eps), total
+
+
+@transform
+class scale_by_ldog(Leafwise):
+    """`scale_by_dog` for each leaf alone. Ivgi et al. 2023, arXiv:2302.12022, (L-DoG)."""
+
+    r_eps: Hyper = hyper("r_ε", "the distance to begin with", default=1e-6)
+    relative: bool = static("whether it is multiplied by 1 + ‖θ₀‖", default=True, one_of=(False, True))
+    eps: Hyper = hyper("ε", "floor of the denominator, inside the root", default=1e-8)
+
+    slots = ("start", "distance", "total")
+    nonnegative = ("distance", "total")
+    role = "scale"
+    undoes_scale = True
+    reads_params = True
+
+    @property
+    def equation(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return f"r̄ ← max(r̄, ‖θ − θ₀‖) from {_first(self)},  G ← G + ‖u‖²,  u ← r̄/√(G + ε)·u,  leaf by leaf"
+
+    def init_leaf(self, p):
+        like = slot_like(p)
+        start = like + p.astype(like.dtype)
+        first = _start(self.r_eps, self.relative, start, like.real.dtype)
+        return {"start": start, "distance": first, "total": jnp.zeros_like(first)}
+
+    def leaf(self, u, slot, p, scalars):
+        distance = jnp.maximum(slot.distance, sqrt(jnp.sum(jnp.square(p - slot.start))))
+        total = slot.total + jnp.sum(jnp.square(u))
+        rate = over(distance, sqrt(total + self.eps))
+        return rate * u, {"start": slot.start, "distance": distance, "total": total}
+
+
+def _first(link: scale_by_dog | scale_by_ldog) -> str:
+    return "r_ε(1 + ‖θ₀‖)" if link.relative else "r_ε"
+
+
+def _start(r_eps: Any, relative: bool, params: Any, dtype: Any) -> jax.Array:
+    first = jnp.asarray(r_eps, dtype)
+    return first * (1 + global_norm(params).astype(dtype)) if relative else first

@@ -1,0 +1,34 @@
+"""Multiplying by a number: a constant scale, and the learning rate with the descent's sign."""
+
+from __future__ import annotations
+
+import math
+
+from ...core.facade.link import Scaling, transform
+from ...core.values.hyper import Hyper, hyper
+
+
+@transform
+class scale(Scaling):
+    """Multiply the update by a number."""
+
+    step_size: Hyper = hyper("γ", "the factor", low=-math.inf)
+
+    equation = "u ← γu"
+    role = "scale"
+
+    def factor(self, at):
+        return self.step_size
+
+
+@transform
+class scale_by_lr(Scaling):
+    """Multiply by the learning rate and turn the update downhill. The chain's last link, as a rule."""
+
+    learning_rate: Hyper = hyper("α", "length of the step")
+
+    equation = "u ← −αu"
+    role = "descend"
+
+    def factor(self, at):
+        return -self.learning_rate

@@ -1,0 +1,1 @@
+"""Links that hold chains, or transformations of other libraries."""

@@ -1,0 +1,169 @@
+"""Chains that run, or begin anew, at some steps only."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from ...core.engine import engine
+from ...core.engine.state import State
+from ...core.engine.step_info import At
+from ...core.facade.link import transform
+from ...core.facade.order import ending
+from ...core.values.hyper import Hyper, check_hyper, hyper
+from ...core.values.schedule import Schedule, from_function
+from ...core.values.tree import cond
+from ...core.values.value import Range, Value, child, number, static, value
+from ..shared.wrappers import Sometimes, Wrapper, as_chains_return, begin, passed_on
+
+
+@value
+class predicate(from_function):
+    """A function from the step to a bool, as a schedule of 1 and 0. Links wrap bare functions in it themselves."""
+
+    def check(self) -> None:
+        try:
+            yes_or_no = jax.eval_shape(self.function, jax.ShapeDtypeStruct((), jnp.int32))
+        except Exception:
+            yes_or_no = None
+        if (getattr(yes_or_no, "shape", None), getattr(yes_or_no, "dtype", None)) != ((), jnp.bool_):
+            super().check()
+
+
+def check_condition(where: str, x: Any, limits: Range) -> Any:
+    """``x`` as a hyperparameter; functions of the step may return bools."""
+    if callable(x) and not isinstance(x, (Value, Schedule)):
+        try:
+            return predicate(x)
+        except ValueError as e:
+            raise ValueError(f"`{where}`: {e}") from e.__cause__
+    return check_hyper(where, x, limits)
+
+
+def condition() -> Any:
+    """The field that says when a chain runs."""
+    return number(
+        "where it is not 0 the chain runs: a schedule, or a function of the step",
+        default=1.0,
+        symbol="c",
+        check=check_condition,
+    )
+
+
+@transform
+class conditionally_mask(Sometimes):
+    """Run a chain where a condition holds; elsewhere the update is 0, and nothing moves.
+
+    The condition is a schedule, or a function from the steps taken so far to a bool. With ``argument``
+    the extra argument of that name, a bool, must hold too. Where the chain does not run its state
+    stays, its step counter included: its schedules count the steps at which it runs.
+    """
+
+    tx: Any = child("the chain")
+    condition: Hyper = condition()
+    argument: str = static("name of an extra argument that must hold too", default="")
+
+    equation = "u ← tx(u) if c ≠ 0, else 0"
+
+    def check(self) -> None:
+        super().check()
+        if not isinstance(self.argument, str):
+            raise ValueError(f"`{type(self).__name__}.argument` must be the name of an argument, got {self.argument!r}")
+
+    @property
+    def extra(self) -> tuple[str, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return tuple(dict.fromkeys((*super().extra, *([self.argument] if self.argument else []))))
+
+    def decide(self, updates, state, at):
+        holds = jnp.asarray(self.condition != 0)
+        return state, holds & jnp.asarray(at.extra[self.argument]).astype(bool) if self.argument else holds
+
+
+@transform
+class conditionally_transform(conditionally_mask):
+    """Run a chain where a condition holds; elsewhere pass the update on as it came.
+
+    Conditions and counts are those of `conditionally_mask`.
+
+    >>> import chainax as cx
+    >>> tx, g = cx.conditionally_transform(cx.clip(1.0), lambda k: k < 1), jax.numpy.array(3.0)
+    >>> first, state = tx.update(g, tx.init(g))
+    >>> first.item(), tx.update(g, state)[0].item()
+    (1.0, 3.0)
+    """
+
+    equation = "u ← tx(u) if c ≠ 0, else u"
+
+    def check(self) -> None:
+        super().check()
+        for name, link in self.tx.links.items():
+            if link.role != "apply" and (inside := ending(name, link)):
+                raise ValueError(
+                    f"`conditionally_transform.tx`: {inside!r} in {name!r} cannot round what passes the chain by: put "
+                    f"the condition inside: {type(link).__name__}(conditionally_transform(...))"
+                )
+
+    def idle_step(self, params, updates, inner, at):
+        # The chain's last link still says how parameters are rounded. The chain's count stands still, so what
+        # it draws is drawn for a step of its own: below 0, where no other is.
+        last = {name: link for name, link in self.tx.links.items() if link.role == "apply"}
+        rests = {name: inner.links[name] for name in last if name in inner.links}
+        alone = State(-at.count, rests, {})
+        params, after = engine.step(last, params, alone, updates, {})
+        return params, inner._replace(links={**inner.links, **after.links})
+
+    def idle_update(self, updates, params):
+        return as_chains_return(updates, params)
+
+
+@transform
+class restart(Wrapper):
+    """Begin a chain's state anew after every k-th step: its slots, and the steps that its schedules count.
+
+    It does so when the next step comes, so what links keep of the parameters is what they are then.
+    """
+
+    tx: Any = child("the chain")
+    every: Hyper = hyper("k", "steps from one beginning to the next", low=1.0)
+
+    equation = "tx begins anew where (t−1) mod k = 0,  u ← tx(u)"
+    reads_params = True
+
+    def init_tree(self, params):
+        return {"tx": begin(self.tx, params)}
+
+    def step_tree(self, params, state, updates, at):
+        inner = self.renewed(state["tx"], params, at)
+        params, inner = engine.step(self.tx.links, params, inner, updates, passed_on(self.tx, at))
+        return params, {"tx": inner}
+
+    def update_tree(self, updates, state, params, at):
+        inner = self.renewed(state["tx"], params, at)
+        updates, inner = self.tx.update(updates, inner, params, **passed_on(self.tx, at))
+        return updates, {"tx": inner}
+
+    def renewed(self, state: State, params: Any, at: At) -> State:
+        """The chain's state before the step."""
+        due = (at.count > 1) & (at.phase(self.every, 1.0) < 1)
+
+        def anew() -> State:
+            first = _born_anew(engine.init(self.tx.links, params), state)
+            return first if _form(first) == _form(state) else state  # which the engine refuses, and says why
+
+        return cond(due, anew, lambda: state)
+
+
+def _born_anew(first: Any, old: Any) -> Any:
+    """A chain's first state with the ``born`` of an old one, at 0: what joined the run later begins with the rest."""
+    if isinstance(first, State) and isinstance(old, State):
+        return State(first.step, _born_anew(first.links, old.links), jax.tree.map(jnp.zeros_like, old.born))
+    if type(first) is dict and type(old) is dict:  # parameters may be in dicts of other types
+        return {name: _born_anew(first.get(name), x) for name, x in old.items()}
+    return first
+
+
+def _form(state: State) -> Any:
+    leaves, treedef = jax.tree.flatten(state)
+    return treedef, [(jnp.shape(x), x.dtype) for x in leaves]

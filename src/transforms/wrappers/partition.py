@@ -1,0 +1,133 @@
+"""Chains for groups of parameters, and parameters that stay as they are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+
+from ...core.engine import engine
+from ...core.facade.link import Leafwise, transform
+from ...core.values.hyper import by_path, pick
+from ...core.values.tree import Flat, dtype_of, flatten, is_trainable, slot_dtype
+from ...core.values.value import child, code
+from ..shared.wrappers import Look, Wrapper, begin, check_chain, passed_on, restored
+
+DEFAULT = "default"
+"""The name of the default's state, among those of the patterns."""
+
+
+@transform
+class freeze(Leafwise):
+    """Leave the parameter as it is, whatever its gradient. In a `partition` it also keeps no state."""
+
+    equation = "u ← 0"
+
+    def leaf(self, u, slot, p, scalars):
+        return -jnp.zeros_like(u)  # −0, since −0 + 0 would turn a parameter of −0 into 0
+
+
+class Group(NamedTuple):
+    """The parameters that one chain is for."""
+
+    name: str
+    tx: Any
+    members: list[int]
+    frozen: bool
+
+    def of(self, flat: Flat, leaves: list[Any]) -> Any:
+        """The tree of the group's leaves, with holes for the others."""
+        mine = set(self.members)
+        return flat.build([x if i in mine else None for i, x in enumerate(leaves)])
+
+
+@transform
+class partition(Wrapper):
+    """Give parameters to chains of their own, by path: the first pattern found in the path decides.
+
+    A chain sees the parameters of its group, and nothing else: global norms are those of the group, and
+    guards refuse the step for the group alone. Paths and tables by path are those of the whole tree.
+    To leave a group's updates as they come give it ``chain()``.
+
+    Errors: ``KeyError`` for a parameter that no pattern matches, if there is no default. Warns
+    (`ChainWarning`) of a pattern that decides for no parameter.
+
+    >>> import jax, chainax as cx
+    >>> tx = cx.partition(cx.by_path({"embed": cx.adam(1e-4), "bias": cx.freeze()}, default=cx.adamw(1e-3)))
+    >>> params = {"embed": jax.numpy.ones(2), "bias": jax.numpy.ones(2), "kernel": jax.numpy.ones(2)}
+    >>> list(tx.init(params).links["partition"])
+    ['embed', 'default']
+    """
+
+    table: Any = child("by_path({pattern: chain}, default=chain)")
+
+    inner_updates_differ = True
+    equation = "u ← tx(u), by the parameter's path"
+
+    def check(self) -> None:
+        table = self.table
+        if not isinstance(table, by_path):
+            raise ValueError(
+                f"`partition.table` must be by_path({{pattern: chain}}, default=chain), got {code(self.table)}"
+            )
+        table.map(lambda label, tx: check_chain(f"partition.table`: `{label}", tx))
+        if table.default is not None and DEFAULT in table.patterns:
+            raise ValueError("`partition.table`: 'default' names the default's state: write the pattern as '(default)'")
+
+    def groups(self, flat: Flat, moves: list[bool]) -> Iterator[Group]:
+        """Which of the leaves that move belong to which chain."""
+        table = self.table
+        members: dict[int, list[int]] = {}
+        for i, path in enumerate(flat.paths):
+            if moves[i]:
+                members.setdefault(pick("partition.table", table, path)[0], []).append(i)
+        for k, (name, tx) in enumerate(self.inner.items()):
+            links = tx.links.values()
+            yield Group(name, tx, members.get(k, []), bool(links) and all(isinstance(link, freeze) for link in links))
+
+    def init_tree(self, params):
+        flat = flatten(params)
+        groups = self.groups(flat, [is_trainable(p) for p in flat.leaves])
+        return {g.name: begin(g.tx, g.of(flat, flat.leaves)) for g in groups if not g.frozen}
+
+    def step_tree(self, params, state, updates, at):
+        flat = flatten(params)
+        out, us, entries = list(flat.leaves), flat.line_up("The updates", updates), {}
+        for group in self.groups(flat, [is_trainable(p) for p in flat.leaves]):
+            if group.frozen:
+                continue
+            mine, extra = group.of(flat, flat.leaves), passed_on(group.tx, at, params)
+            us_of_group, links = group.of(flat, us), group.tx.links
+            new, entries[group.name] = engine.step(links, mine, state[group.name], us_of_group, extra)
+            self._put(out, group, flat, new)
+        return flat.build(out), entries
+
+    def update_tree(self, updates, state, params, at):
+        flat = flatten(updates if params is None else params)
+        us, entries = flat.line_up("The updates", updates), {}
+        out = list(us)
+        for group in self.groups(flat, [is_trainable(p) for p in flat.leaves]):
+            if group.frozen:
+                for i in group.members:
+                    out[i] = None if us[i] is None else -jnp.zeros_like(us[i], slot_dtype(dtype_of(flat.leaves[i])))
+                continue
+            mine = None if params is None else group.of(flat, flat.leaves)
+            extra = passed_on(group.tx, at, params)
+            new, entries[group.name] = group.tx.update(group.of(flat, us), state[group.name], mine, **extra)
+            self._put(out, group, flat, new)
+        return flat.build(out), entries
+
+    def _put(self, out: list[Any], group: Group, flat: Flat, new: Any) -> None:
+        leaves = flat.line_up("The result", new)
+        for i in group.members:
+            out[i] = leaves[i]
+
+    def look(self, look: Look, params: Any, entry: Any) -> dict[str, Any]:
+        flat, found = flatten(params), {}
+        for group in self.groups(flat, [is_trainable(p) for p in flat.leaves]):
+            if group.frozen:
+                continue
+            for name, tree in look(group.tx, group.of(flat, flat.leaves), entry[group.name]).items():
+                found[name] = restored(tree, found[name]) if name in found else tree
+        return found

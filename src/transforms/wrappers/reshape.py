@@ -1,0 +1,266 @@
+"""Chains that see the parameters in another form."""
+
+from __future__ import annotations
+
+import zlib
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from ...core.engine import engine
+from ...core.engine.storage import cast, formats_of
+from ...core.facade.link import Leafwise, transform
+from ...core.facade.saving import JOINED
+from ...core.values import tree
+from ...core.values.hyper import chosen
+from ...core.values.tree import Flat, compute_dtype, dtype_of, is_trainable, show, slot_dtype
+from ...core.values.value import child, static
+from ..shared.vector import conj
+from ..shared.wrappers import Look, Wrapper, begin, links_at, passed_on, restored
+
+
+class Reshaped(Wrapper):
+    """A wrapper whose chain sees the parameters in another form."""
+
+    joins = True
+    knows_shards = False  # a vector of parts and whole leaves has no type of its own
+    moves_params = False  # the chain's own parameters are copies
+    widens = True
+
+    def groups(self, flat: Flat) -> list[list[int]]:
+        """The leaves that the chain sees as one, by number."""
+        return []
+
+    def there(self, leaves: list[Any], flat: Flat, groups: list[list[int]]) -> Any:
+        """Leaves that belong to ``flat``, in the chain's form."""
+        raise NotImplementedError
+
+    def back(self, form: Any, flat: Flat, groups: list[list[int]]) -> Any:
+        """The inverse of `there`, with holes for what does not move."""
+        raise NotImplementedError
+
+    def init_tree(self, params):
+        flat = tree.flatten(params)
+        groups = self.groups(flat)
+        return {"tx": begin(self.tx, self.there(flat.leaves, flat, groups)), **_members(flat, groups)}
+
+    def update_tree(self, updates, state, params, at):
+        flat = tree.flatten(updates if params is None else params)
+        groups = self.groups(flat)
+        us = flat.line_up("The updates", updates)
+        mine = None if params is None else self.there(flat.leaves, flat, groups)
+        extra = {name: self.carried(name, x, flat, groups) for name, x in passed_on(self.tx, at, None).items()}
+        new, inner = self.tx.update(self.there(us, flat, groups), state["tx"], mine, **extra)
+        return restored(self.back(new, flat, groups), updates), {**state, "tx": inner}
+
+    def carried(self, name: str, x: Any, flat: Flat, groups: list[list[int]]) -> Any:
+        """An extra argument in the chain's form: functions of the parameters, and trees like them."""
+        if callable(x):
+            result, like = "value" if name == "value_fn" else "", flat.build(flat.leaves)
+            return lambda form: self.carried(result, x(restored(self.back(form, flat, groups), like)), flat, groups)
+        given = tree.flatten(x)
+        pairs = zip(given.leaves, flat.leaves)
+        alike = given.treedef == flat.treedef and all(y is None or jnp.shape(y) == jnp.shape(p) for y, p in pairs)
+        return self.there(given.leaves, flat, groups) if alike and name != "value" else x
+
+    def look(self, look: Look, params: Any, entry: Any) -> dict[str, Any]:
+        flat = tree.flatten(params)
+        groups = self.groups(flat)
+        found = look(self.tx, self.there(flat.leaves, flat, groups), entry["tx"])
+        return {name: self.back(form, flat, groups) for name, form in found.items()}
+
+
+@transform
+class flatten(Reshaped):
+    """Show a chain all parameters of a dtype as one vector: fewer and larger operations, and norms of leaves over all.
+
+    The chain sees ``{"float32": vector}``, so by its path it knows the dtype alone. The copies that this
+    takes do not pay for large leaves, and they gather sharded ones. The state cannot follow parameters that
+    come or go.
+    """
+
+    tx: Any = child("the chain")
+
+    equation = "u ← tx(u), all of u as one vector"
+
+    def groups(self, flat):
+        found: dict[str, list[int]] = {}
+        for i, x in enumerate(flat.leaves):
+            if is_trainable(x):
+                found.setdefault(_dtype(flat, i).name, []).append(i)
+        return list(found.values())
+
+    def there(self, leaves, flat, groups):
+        return {_dtype(flat, group[0]).name: _joined(self, leaves, flat, group) for group in groups}
+
+    def back(self, form, flat, groups):
+        leaves = [None] * len(flat.leaves)
+        for group in groups:
+            _separate(form[_dtype(flat, group[0]).name], leaves, flat, group)
+        return flat.build(leaves)
+
+
+@transform
+class pack(Reshaped):
+    """Show a chain small leaves in packs: many leaves of one shape as one vector, in the place of the first of them.
+
+    A thousand biases and scales then take fifty sets of slots and their kernels; `flatten` would copy large
+    leaves too, and takes long to compile. Leaves that a `by_path` in the chain tells apart never share a pack.
+    Nor do scalars, nor leaves whose slots `store` keeps in blocks, such as `int8`: a block holds numbers of one
+    leaf, and those of small leaves stay in float32. Links that treat the tree as a whole see packs for leaves,
+    too: `scale_by_galore` belongs outside. The state cannot follow parameters that come or go.
+
+    Errors: ``TypeError`` from ``init`` if a link computes with several numbers of a leaf, as for its norm, and
+    from ``update`` if a packed leaf has no update; ``KeyError`` where a state of other packs is loaded.
+
+    >>> import chainax as cx
+    >>> tx = cx.pack(cx.adamw(1e-3))
+    >>> state = tx.init({"a": jnp.ones(3), "b": jnp.ones(3), "c": jnp.ones((5, 5))})
+    >>> jax.tree.map(jnp.shape, state.links["pack"]["tx"].links["scale_by_adam"]["mu"])
+    {'a': (6,), 'b': None, 'c': (5, 5)}
+    """
+
+    tx: Any = child("the chain")
+    max_leaves: int = static("leaves in a pack, at most", default=20)
+    max_size: int = static("numbers in a leaf that is packed, at most", default=16384)
+
+    equation = "u ← tx(u), small leaves of u in packs"
+
+    def check(self) -> None:
+        super().check()
+        for field, least in ("max_leaves", 2), ("max_size", 1):
+            given = getattr(self, field)
+            if not isinstance(given, int) or given < least:
+                raise ValueError(f"`pack.{field}` must be a whole number, at least {least}, got {given!r}")
+
+    def init_tree(self, params):
+        flat = tree.flatten(params)
+        for alike in self._alike(flat):
+            if len(alike) > 1:
+                self._check_links(flat, alike)
+        return super().init_tree(params)
+
+    def groups(self, flat):
+        packs = (
+            alike[i : i + self.max_leaves] for alike in self._alike(flat) for i in range(0, len(alike), self.max_leaves)
+        )
+        return [group for group in packs if len(group) > 1]
+
+    def there(self, leaves, flat, groups):
+        leaves = list(leaves)
+        for group in groups:
+            vector = _joined(self, leaves, flat, group)
+            for i in group:
+                leaves[i] = None
+            leaves[group[0]] = vector
+        return flat.build(leaves)
+
+    def back(self, form, flat, groups):
+        leaves = flat.line_up("The leaves", form)
+        for group in groups:
+            _separate(leaves[group[0]], leaves, flat, group)
+        return flat.build(leaves)
+
+    def _alike(self, flat: Flat) -> list[list[int]]:
+        """The small leaves of each shape and dtype that every table of the chain treats alike."""
+        found: dict[Any, list[int]] = {}
+        for i, (path, x) in enumerate(flat.items()):
+            if not is_trainable(x) or not jnp.ndim(x) or not 0 < jnp.size(x) <= self.max_size:
+                continue
+            links = list(links_at(self.tx, path))
+            formats = formats_of(((name, link) for name, link in links if isinstance(link, Leafwise)), path)
+            if all(isinstance(form, cast) for _, _, form, _ in formats):
+                found.setdefault((jnp.shape(x), _dtype(flat, i), chosen(links, path), formats), []).append(i)
+        return list(found.values())
+
+    def _check_links(self, flat: Flat, alike: list[int]) -> None:
+        first, leaf = alike[0], flat.leaves[alike[0]]
+        shapes = jnp.shape(leaf), (min(len(alike), self.max_leaves) * jnp.size(leaf),)
+        probes = [jax.ShapeDtypeStruct(shape, compute_dtype(_dtype(flat, first))) for shape in shapes]
+        lone = [flat.build([x if i == first else None for i in range(len(flat.leaves))]) for x in probes]
+        for name, link in links_at(self.tx, flat.paths[first]):
+            if isinstance(link, Leafwise) and not engine.treats_numbers_alone(name, link, *lone):
+                raise TypeError(
+                    f"Link 'pack': {name!r} computes with several numbers of {flat.paths[first]!r}, as for a norm, or "
+                    "with its shape, and a pack is no leaf: put the link outside, or leave the parameter out by a "
+                    "smaller max_size"
+                )
+
+
+@transform
+class split_complex(Reshaped):
+    """Show a chain every complex parameter as two real ones, ``real`` and ``imag``.
+
+    Links that treat leaf by leaf need not be told: to them complex numbers are pairs of reals anyway.
+    """
+
+    tx: Any = child("the chain")
+
+    equation = "u ← tx(Re u) + i·tx(Im u)"
+    knows_shards = True
+
+    def there(self, leaves, flat, groups):
+        return flat.build(
+            [_parts(x, dtype_of(like)) if _is_complex(like) else x for x, like in zip(leaves, flat.leaves)]
+        )
+
+    def back(self, form, flat, groups):
+        pairs = zip(flat.line_up("The leaves", form), flat.leaves)
+        return flat.build([_whole(**x) if _is_complex(like) else x for x, like in pairs])
+
+    def carried(self, name, x, flat, groups):
+        # JAX's gradient of a complex parameter is the conjugate of the gradient of its parts.
+        return super().carried(name, conj(x) if name == "grad" else x, flat, groups)
+
+
+def _dtype(flat: Flat, i: int) -> Any:
+    """In which the chain sees the leaf."""
+    return slot_dtype(dtype_of(flat.leaves[i]))
+
+
+def _members(flat: Flat, groups: list[list[int]]) -> dict[str, jax.Array]:
+    """An entry of the state whose name tells groups of leaves from others, so that no state is loaded for another."""
+    members = [[(flat.paths[i], jnp.shape(flat.leaves[i])) for i in group] for group in groups]
+    return {f"{JOINED}{zlib.crc32(repr(members).encode()):08x}": jnp.int32(sum(map(len, groups)))} if groups else {}
+
+
+def _joined(link: flatten | pack, leaves: list[Any], flat: Flat, group: list[int]) -> jax.Array:
+    """A group of leaves as one vector."""
+    name, parts = type(link).__name__, []
+    for i in group:
+        x, like = leaves[i], flat.leaves[i]
+        if x is None:
+            whole = "pack" if isinstance(link, pack) else "vector"
+            raise TypeError(
+                f"Link {name!r} has no update at {flat.paths[i]!r}, {show(like)}, and a {whole} has no holes: "
+                f"leave the parameter out by partition(by_path({{pattern: freeze()}}, default={name}(...)))"
+            )
+        parts.append(jnp.ravel(jnp.asarray(x, _dtype(flat, i))))
+    return jnp.concatenate(parts)
+
+
+def _separate(vector: jax.Array | None, leaves: list[Any], flat: Flat, group: list[int]) -> None:
+    """Put the parts of a vector where its leaves stood."""
+    if vector is None:
+        return
+    done = 0
+    for i in group:
+        shape, size = jnp.shape(flat.leaves[i]), jnp.size(flat.leaves[i])
+        leaves[i] = vector[done : done + size].reshape(shape)
+        done += size
+
+
+def _is_complex(x: Any) -> bool:
+    return is_trainable(x) and jnp.iscomplexobj(x)
+
+
+def _parts(x: Any, dtype: Any) -> dict[str, Any]:
+    if x is None:
+        return {"real": None, "imag": None}
+    x = jnp.asarray(x, dtype)
+    return {"real": x.real, "imag": x.imag}
+
+
+def _whole(real: Any, imag: Any) -> Any:
+    return None if real is None else jax.lax.complex(real, imag)
