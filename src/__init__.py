@@ -63,10 +63,9 @@ from .chains import sophia as sophia
 from .chains import stable_adamw as stable_adamw
 from .chains import yogi as yogi
 from .core.engine.engine import apply_updates as apply_updates
-from .core.engine.engine import make_step as make_step
 from .core.engine.offload import offload as offload
 from .core.engine.state import State as State
-from .core.engine.step_info import At as At
+from .core.engine.step_info import StepInfo as StepInfo
 from .core.engine.storage import Format as Format
 from .core.engine.storage import companded8 as companded8
 from .core.engine.storage import float8 as float8
@@ -85,6 +84,7 @@ from .core.facade.link import Treewise as Treewise
 from .core.facade.link import slot_like as slot_like
 from .core.facade.link import transform as transform
 from .core.facade.saving import Report as Report
+from .core.facade.transformation import make_step as make_step
 from .core.values.hyper import Hyper as Hyper
 from .core.values.hyper import HyperLike as HyperLike
 from .core.values.hyper import OptionalHyper as OptionalHyper

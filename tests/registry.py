@@ -23,7 +23,7 @@ class recenter(cx.Treewise):
         """The average starts at 0."""
         return {"center": jnp.zeros(())}
 
-    def update_tree(self, updates: Any, state: Any, params: Any, at: cx.At) -> tuple[Any, Any]:
+    def update_tree(self, updates: Any, state: Any, params: Any, at: cx.StepInfo) -> tuple[Any, Any]:
         """Subtract the average."""
         floats = [x for x in jax.tree.leaves(updates) if jnp.issubdtype(x.dtype, jnp.floating)]
         mean = sum((x.sum() for x in floats), jnp.zeros(())) / max(1, sum(x.size for x in floats))
@@ -252,8 +252,8 @@ def links_of(tx: Any) -> Iterator[Any]:
 
 def kind(link: Any) -> tuple[bool, ...]:
     """Which parts of the engine a link makes use of."""
-    memory = not link.treewise and link.init_memory()
-    flags = ("treewise", "needs_all_updates", "reads_params", "reads_grads", "random", "judges", "scaling", "slots")
+    memory = not link.treewise and link.init_global_state()
+    flags = ("treewise", "needs_all_updates", "reads_params", "reads_grads", "random", "can_reject", "scaling", "slots")
     flags += ("extra", "per_example", "moves_params")
     return (bool(memory), *(bool(getattr(link, flag, False)) for flag in flags))
 

@@ -108,7 +108,7 @@ def assert_same(one, other, rtol=1e-6, atol=1e-7):
 
 def takes_tables(link):
     """Whether leaves may have numbers of their own: not in a link that treats the whole tree at once."""
-    return not (link.treewise or link.init_memory())
+    return not (link.treewise or link.init_global_state())
 
 
 def test_all_links_are_here():

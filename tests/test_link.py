@@ -32,7 +32,7 @@ class center(cx.Treewise):
 
     equation = "u ← u − w·mean(u)"
 
-    def update_tree(self, updates: Any, state: Any, params: Any, at: cx.At) -> Any:
+    def update_tree(self, updates: Any, state: Any, params: Any, at: cx.StepInfo) -> Any:
         """Subtract the mean."""
         leaves = jax.tree.leaves(updates)
         mean = sum(x.sum() for x in leaves) / sum(x.size for x in leaves)
@@ -170,7 +170,7 @@ def test_what_a_link_returns_is_checked() -> None:
 
         equation = "u ← u"
 
-        def update_tree(self, updates: Any, state: Any, params: Any, at: cx.At) -> Any:
+        def update_tree(self, updates: Any, state: Any, params: Any, at: cx.StepInfo) -> Any:
             """Spread."""
             return jax.tree.map(lambda x: x[None], updates), state
 
@@ -180,7 +180,7 @@ def test_what_a_link_returns_is_checked() -> None:
 
         equation = "u ← u"
 
-        def scalars(self, at: cx.At) -> Any:
+        def scalars(self, at: cx.StepInfo) -> Any:
             """Ask."""
             return at.global_norm()
 
@@ -247,7 +247,7 @@ def test_whole_tree_links_get_the_parameters_even_if_none_moves() -> None:
 
         reads_params = True
 
-        def update_tree(self, updates: Any, state: Any, params: Any, at: cx.At) -> Any:
+        def update_tree(self, updates: Any, state: Any, params: Any, at: cx.StepInfo) -> Any:
             """Look."""
             seen.append(params)
             return updates, state

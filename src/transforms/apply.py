@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from ..core.engine.rounding import RESTS, first_rest
 from ..core.facade.link import Leafwise, transform
 from ..core.values.hyper import prng_seed
-from ..core.values.value import static
+from ..core.values.value import derived, static
 
 
 @transform
@@ -38,8 +38,8 @@ class apply_update(Leafwise):
     role = "apply"
     reads_params = True
 
-    @property
-    def slots(self) -> tuple[str, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]
+    @derived
+    def slots(self) -> tuple[str, ...]:
         rest = RESTS[self.rounding]
         return () if rest is None else (rest,)
 

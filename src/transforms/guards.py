@@ -17,7 +17,7 @@ from ..core.engine.checks import check_buffers
 from ..core.facade.link import Scaling, transform
 from ..core.values.hyper import Hyper, OptionalHyper, hyper, integer, whole
 from ..core.values.numerics import sqrt
-from ..core.values.value import Number, PlainKeyError, is_array, number
+from ..core.values.value import Number, PlainKeyError, derived, is_array, number
 
 
 def _counter() -> jax.Array:
@@ -28,17 +28,17 @@ class Guard(Scaling):
     """A link that leaves updates alone. It counts as a scaling by 1, so that a clip behind it shares its norm."""
 
     nonnegative = ("skipped",)
-    judges = True
+    can_reject = True
     role = "guard"
 
-    def init_memory(self):
+    def init_global_state(self):
         return {"skipped": _counter()}
 
     def factor(self, at):
         return 1.0
 
-    def remember(self, at):
-        return {"skipped": at.memory["skipped"] + jnp.where(at.accepted, 0, 1)}
+    def update_global_state(self, at):
+        return {"skipped": at.global_state["skipped"] + jnp.where(at.accepted, 0, 1)}
 
 
 @transform
@@ -56,21 +56,21 @@ class skip_nonfinite(Guard):
     equation = "no step unless all of u is finite, or n were refused in a row"
     needs_all_updates = True
 
-    @property
-    def refuses_nonfinite(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+    @derived
+    def refuses_nonfinite(self) -> bool:
         return self.max_consecutive is None
 
-    def init_memory(self):
-        return {**super().init_memory(), "consecutive": _counter()}
+    def init_global_state(self):
+        return {**super().init_global_state(), "consecutive": _counter()}
 
     def accepts(self, at):
         if self.max_consecutive is None:
             return at.all_finite()
-        return at.all_finite() | (at.memory["consecutive"] >= integer(self.max_consecutive))
+        return at.all_finite() | (at.global_state["consecutive"] >= integer(self.max_consecutive))
 
-    def remember(self, at):
-        row = jnp.where(at.all_finite(), 0, at.memory["consecutive"] + 1)
-        return {**super().remember(at), "consecutive": row}
+    def update_global_state(self, at):
+        row = jnp.where(at.all_finite(), 0, at.global_state["consecutive"] + 1)
+        return {**super().update_global_state(at), "consecutive": row}
 
 
 @transform
@@ -111,9 +111,9 @@ class skip_loss_spikes(Guard):
     nonnegative = ("skipped", "seen", "variance")
     extra = ("value",)
 
-    def init_memory(self):
+    def init_global_state(self):
         return {
-            **super().init_memory(),
+            **super().init_global_state(),
             "seen": _counter(),
             **{x: jnp.zeros((), jnp.float32) for x in ("mean", "variance")},
         }
@@ -121,7 +121,7 @@ class skip_loss_spikes(Guard):
     def accepts(self, at):
         return jnp.isfinite(_loss(at)) & (_loss(at) <= self.bound(at))
 
-    def remember(self, at):
+    def update_global_state(self, at):
         memory, counts = memories(at), jnp.isfinite(_loss(at))
         t = memory.seen + 1
         a = jnp.maximum(1 / t, 1 / self.window)
@@ -134,7 +134,7 @@ class skip_loss_spikes(Guard):
             "variance": jnp.where(far, 0.0, (1 - a) * (memory.variance + a * jnp.square(d))),
         }
         kept = {name: jnp.where(counts, x, getattr(memory, name)) for name, x in new.items()}
-        return {**super().remember(at), **kept}
+        return {**super().update_global_state(at), **kept}
 
     def bound(self, at) -> jax.Array:
         """The highest loss that is taken."""
@@ -173,9 +173,9 @@ class dynamic_loss_scale(Guard):
         if not is_array(self.init_scale) and self.init_scale == 0:
             raise ValueError("`dynamic_loss_scale.init_scale` must be positive, got 0")
 
-    def init_memory(self):
+    def init_global_state(self):
         scale = jnp.asarray(self.init_scale, jnp.float32)
-        return {**super().init_memory(), "loss_scale": scale, "growth_tracker": _counter()}
+        return {**super().init_global_state(), "loss_scale": scale, "growth_tracker": _counter()}
 
     def factor(self, at):
         return 1 / memories(at).loss_scale
@@ -183,7 +183,7 @@ class dynamic_loss_scale(Guard):
     def accepts(self, at):
         return at.all_finite(self.factor(at))
 
-    def remember(self, at):
+    def update_global_state(self, at):
         memory = memories(at)
         row = memory.growth_tracker + 1
         full = row >= self.growth_interval
@@ -197,7 +197,7 @@ class dynamic_loss_scale(Guard):
         worse = jnp.maximum(memory.loss_scale * self.backoff_factor, least)
         scale = jnp.where(at.accepted, better, worse)
         row = jnp.where(at.accepted & ~full, row, 0.0)
-        return {**super().remember(at), "loss_scale": scale, "growth_tracker": row}
+        return {**super().update_global_state(at), "loss_scale": scale, "growth_tracker": row}
 
 
 def loss_scale(state: Any) -> jax.Array:
@@ -228,4 +228,4 @@ def _loss(at) -> jax.Array:
 
 def memories(at) -> SimpleNamespace:
     """The memories in the dtype of the step, as hyperparameters are."""
-    return SimpleNamespace(**{name: x.astype(at.dtype) for name, x in at.memory.items()})
+    return SimpleNamespace(**{name: x.astype(at.dtype) for name, x in at.global_state.items()})

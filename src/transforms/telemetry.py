@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from ..core.engine.checks import check_roles
+from ..core.engine.protocol import Links
 from ..core.engine.state import State
 from ..core.facade.link import Scaling, transform
 from ..core.facade.telemetry import within
@@ -18,7 +19,7 @@ from ..core.facade.transformation import Transformation
 from ..core.values.hyper import compiled
 from ..core.values.numerics import sqrt
 from ..core.values.tree import flatten, global_norm
-from ..core.values.value import code, did_you_mean, fill, is_array, static
+from ..core.values.value import code, derived, did_you_mean, fill, is_array, static
 from .clipping.blocks import ratio
 from .clipping.clip import clip_by_global_norm
 
@@ -83,13 +84,13 @@ class record(Scaling):
             if name in self.statistics[:i]:
                 raise ValueError(f"`record` was given {name!r} twice")
 
-    @property
-    def slots(self) -> tuple[str, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]
+    @derived
+    def slots(self) -> tuple[str, ...]:
         needed = {q for name in self.statistics for q in STATISTICS[name][0]}
         return tuple(q for q in QUANTITIES if q in needed)
 
-    @property
-    def reads_params(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+    @derived
+    def reads_params(self) -> bool:
         return "param_norm" in self.slots
 
     def __repr__(self) -> str:
@@ -114,12 +115,12 @@ class counted_clip_by_global_norm(clip_by_global_norm):
 
     nonnegative = ("seen", "clipped")
 
-    def init_memory(self):
+    def init_global_state(self):
         return {name: jnp.zeros((), jnp.int32) for name in ("seen", "clipped")}
 
-    def remember(self, at):
+    def update_global_state(self, at):
         cuts = jnp.where(self.factor(at) < 1, 1, 0)
-        return {"seen": at.memory["seen"] + 1, "clipped": at.memory["clipped"] + cuts}
+        return {"seen": at.global_state["seen"] + 1, "clipped": at.global_state["clipped"] + cuts}
 
 
 def recorded(tx: Transformation, state: State, by: str | Mapping[str, str] | None = None) -> dict[str, Any]:
@@ -145,9 +146,13 @@ def recorded(tx: Transformation, state: State, by: str | Mapping[str, str] | Non
     check_roles("recorded(tx, state)", tx=tx, state=state)
     if not (by is None or by == "path" or isinstance(by, Mapping)):
         raise ValueError(f"`recorded` takes by='path', a table {{pattern: group}} or None, got {code(by)}")
+    return _recorded(tx.links, state, by)
+
+
+def _recorded(links: Links, state: State, by: str | Mapping[str, str] | None) -> dict[str, Any]:
     found = {}
-    for name, link in tx.links.items():
-        inner = {key: recorded(chain, own, by) for key, chain, _, own in within(name, link, state)}
+    for name, link in links.items():
+        inner = {key: _recorded(held, own, by) for key, held, _, own in within(name, link, state)}
         numbers = _read(link, state.links.get(name), by)
         if both := {**numbers, **{key: of for key, of in inner.items() if of}}:
             found[name] = both

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,11 +15,8 @@ from ..values.hyper import by_path, not_a_scalar, pick
 from ..values.tree import dtype_of, flatten, is_trainable, shard_axes, show, widened
 from ..values.value import PlainKeyError, Value, did_you_mean, is_array, renamed
 from ..values.warning import warn
+from .protocol import LinkLike, Links
 from .state import State
-
-if TYPE_CHECKING:
-    from ..facade.link import Leafwise
-
 
 REMEDY = "Carry it over with adopt(params, state), or begin anew with init(params)"
 """For a state of another chain."""
@@ -52,7 +49,7 @@ def check_roles(call: str, **given: Any) -> None:
         raise TypeError(f"`{call}` got {got}: {MEANT.get(name, MEANT['params'])}")
 
 
-def check_params(call: str, links: dict[str, Any], params: Any, **given: Any) -> None:
+def check_params(call: str, links: Links, params: Any, **given: Any) -> None:
     """Raise unless the links can make a state for these parameters. ``given`` is for `check_roles`."""
     check_roles(call, params=params, **given)
     if not _is_tree(params) or (_is_chain(params) and params.links == links):
@@ -83,9 +80,7 @@ def check_buffers(call: str, **given: Any) -> None:
                 )
 
 
-def check_arguments(
-    links: dict[str, Any], updates: Any, state: Any, params: Any, extra: dict[str, Any], *, apply: bool
-) -> None:
+def check_arguments(links: Links, updates: Any, state: Any, params: Any, extra: dict[str, Any], *, apply: bool) -> None:
     """Raise unless these links can work with these arguments."""
     call = STEP if apply else UPDATE
     check_roles(call, params=params, state=state, grads=updates)
@@ -132,7 +127,7 @@ def _with(call: str, extra: Iterable[str]) -> str:
     return f"{call[:-1]}{passed})"
 
 
-def check_entries(links: dict[str, Any], state: State, params: Any) -> None:
+def check_entries(links: Links, state: State, params: Any) -> None:
     """Raise unless the state is one of these links."""
     missing = [n for n, link in links.items() if n not in state.links and (link.slots or _keeps_state(link, params))]
     unknown = [n for n in state.links if n not in links]
@@ -170,7 +165,7 @@ def _check_entry(name: str, link: Any, entry: Any) -> None:
     """Raise unless a link's entry has its slots, and what it remembers."""
     if link.treewise or (isinstance(entry, dict) and entry.keys() == {*link.slots}):
         return
-    expected = [*link.slots, *jax.eval_shape(link.init_memory)]
+    expected = [*link.slots, *jax.eval_shape(link.init_global_state)]
     if not isinstance(entry, dict) or entry.keys() != {*expected}:
         found = ", ".join(entry) if isinstance(entry, dict) else show(entry)
         raise PlainKeyError(
@@ -225,7 +220,7 @@ def as_parameter(u: Any, p: Any) -> Any:
     return jnp.asarray(u, dtype_of(p)) if jnp.iscomplexobj(p) and not jnp.iscomplexobj(u) else u
 
 
-def check_result(name: str, link: Leafwise, u: Any, slots: dict[str, Any], result: Any) -> tuple[Any, dict]:
+def check_result(name: str, link: LinkLike, u: Any, slots: dict[str, Any], result: Any) -> tuple[Any, dict]:
     """What a leaf function returned, taken apart."""
     if not link.slots:
         new_u, new = result, {}
@@ -243,7 +238,7 @@ def check_result(name: str, link: Leafwise, u: Any, slots: dict[str, Any], resul
     return new_u, new
 
 
-def warn_of_unmatched(links: dict[str, Any], params: Any) -> None:
+def warn_of_unmatched(links: Links, params: Any) -> None:
     """Warn of patterns that decide for no parameter: most often a mistyped weight-decay mask."""
     flat = flatten(params)
     for name, link in links.items():
@@ -263,7 +258,7 @@ def warn_of_unmatched(links: dict[str, Any], params: Any) -> None:
 def _keeps_state(link: Any, params: Any) -> bool:
     """Whether a link has a state beside its slots, as far as can be known."""
     if not link.treewise:
-        return bool(link.init_memory())
+        return bool(link.init_global_state())
     if params is None:
         return False
     like = params if link.moves_params else widened(params)

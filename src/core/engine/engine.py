@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,14 +18,12 @@ from jax.tree_util import tree_leaves
 
 from ..values.tree import dtype_of, flatten, is_trainable, widened, widest
 from ..values.value import is_array
-from .checks import STEP, as_parameter, check_arguments, check_buffers, check_leaf, check_pair, check_roles
+from .checks import STEP, as_parameter, check_arguments, check_buffers, check_leaf, check_pair
 from .leaf import Frozen, added, freeze, is_elementwise, leaf_functions, less_shape
 from .offload import fetched, returned
+from .protocol import Links
 from .state import State
-from .walk import Links, Walk, init_leaf, resolve
-
-if TYPE_CHECKING:
-    from ..facade.transformation import Transformation
+from .walk import Walk, init_leaf, resolve
 
 
 def init(links: Links, params: Any) -> State:
@@ -42,7 +40,7 @@ def init(links: Links, params: Any) -> State:
             continue
         leaves = [init_leaf(link, name, path, p, count) for path, p in flat.items() if link.slots]
         entry = {s: flat.build([leaf and leaf[s] for leaf in leaves]) for s in link.slots}
-        if entry := {**entry, **link.init_memory()}:
+        if entry := {**entry, **link.init_global_state()}:
             entries[name] = entry
     return State(count, entries, {})
 
@@ -92,42 +90,6 @@ def apply_updates(params: Any, updates: Any) -> Any:
     leaves = flat.line_up("The updates", updates)
     moves = [check_leaf(path, u, p, True) for path, u, p in zip(flat.paths, leaves, flat.leaves)]
     return flat.build([added(as_parameter(u, p), p) if m else p for m, u, p in zip(moves, leaves, flat.leaves)])
-
-
-def make_step(tx: Transformation, *, donate: bool = True) -> Any:
-    """``tx.step`` compiled: ``step(params, state, grads, **extra) -> (params, state)``.
-
-    With ``donate`` the buffers of the parameters and the state that you pass are reused for those that
-    you get back, and cannot be read afterwards. In a process forked after JAX has run, a step hangs: spawn processes.
-    Errors: those of `Transformation.update`, and ``RuntimeError`` for arrays that were donated before.
-
-    >>> import chainax as cx
-    >>> tx = cx.sgd(0.5)
-    >>> step, params = cx.make_step(tx), jax.numpy.array(1.0)
-    >>> step(params, tx.init(params), jax.numpy.array(1.0))[0].item()
-    0.5
-    """
-    check_roles("make_step(tx)", tx=tx)
-    return _Step(jax.jit(tx.step, donate_argnums=(0, 1) if donate else ()))
-
-
-class _Step:
-    """A compiled step, whose error for arrays that were donated says which they are."""
-
-    compiled: Any = None
-
-    def __init__(self, compiled: Any) -> None:
-        self.compiled = compiled
-
-    def __call__(self, params: Any, state: State, grads: Any, **extra: Any) -> tuple[Any, State]:
-        try:
-            return self.compiled(params, state, grads, **extra)
-        except (RuntimeError, ValueError):
-            check_buffers(STEP, params=params, state=state, grads=grads)
-            raise
-
-    def __getattr__(self, name: str) -> Any:  # lower, trace
-        return getattr(self.compiled, name)
 
 
 def _walk(

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, Jaxpr
 from jax.tree_util import tree_flatten, tree_unflatten
 
-from ..values.tree import compute_dtype, dtype_of, merge, shard_axes, split
+from ..values.tree import compute_dtype, dtype_of, from_real, shard_axes, to_real
 from ..values.value import is_array
 from .checks import check_result
 from .rounding import by_turns, precise, rounded, saturated
@@ -127,11 +127,11 @@ def key_of_leaf(key: jax.Array, path: str, again: int, axes: tuple[str, ...]) ->
 
 
 def _through(plan: Plan, links: Any, scalars: Any, u: Any, p: Any, slots: Slots, given: dict[str, Any]) -> tuple:
-    w, q = split(u, plan.dtype), None
+    w, q = to_real(u, plan.dtype), None
     if p is not None:
         narrow = plan.rounding != "nearest"
-        q = precise(plan.rounding, p, given.get("rest"), plan.dtype) if narrow else split(jnp.asarray(p), plan.dtype)
-    grad = {"grad": split(given["grad"], plan.dtype)} if "grad" in given else {}
+        q = precise(plan.rounding, p, given.get("rest"), plan.dtype) if narrow else to_real(jnp.asarray(p), plan.dtype)
+    grad = {"grad": to_real(given["grad"], plan.dtype)} if "grad" in given else {}
     formats = {(name, slot): rest for name, slot, *rest in plan.formats}
     done = {}
     for name, link, shared in zip(plan.names, links, scalars):
@@ -143,9 +143,9 @@ def _through(plan: Plan, links: Any, scalars: Any, u: Any, p: Any, slots: Slots,
         done[name] = {s: _narrowed(x, formats.get((name, s)), old[s], given.get("turn")) for s, x in new.items()}
     done = {name: new for name, new in done.items() if new}
     if q is None or not plan.apply:
-        return merge(w, plan.out), done, None
+        return from_real(w, plan.out), done, None
     if plan.rounding == "nearest":
-        return merge(jax.lax.add(q, w), plan.out), done, None
+        return from_real(jax.lax.add(q, w), plan.out), done, None
     new, rest = rounded(plan.rounding, q, w, plan.out, given.get("round"))
     return new, done, rest
 
@@ -167,14 +167,14 @@ def _lagging(plan: Plan, slots: Slots, new: jax.Array, never: jax.Array) -> Slot
 
 def _widened(x: Any, form: Any, shape: tuple[int, ...], dtype: Any) -> jax.Array:
     if not isinstance(x, dict):
-        return split(x, dtype)
+        return to_real(x, dtype)
     return form[0].widen(x, shape, form[1]).astype(dtype)
 
 
 def _narrowed(x: jax.Array, form: Any, old: Any, turn: jax.Array | None) -> Any:
     if not isinstance(old, dict):
         if turn is None or not form or form[1] or jnp.finfo(old.dtype).bits >= jnp.finfo(x.dtype).bits:
-            return merge(saturated(x, old.dtype) if form else x, old.dtype)
+            return from_real(saturated(x, old.dtype) if form else x, old.dtype)
         return by_turns(x, old.dtype, turn)  # to the nearest, 0.999ν would stay ν for ever in bfloat16
     return form[0].keep(x.astype(jnp.float32), form[1])
 
@@ -187,14 +187,14 @@ def mixing_link(plan: Plan, traced: list[Any], u: Any, p: Any, slots: Slots, giv
 
     Every device has a part of the leaf, so the whole has at most as many times the length along each axis.
     """
-    part = jnp.shape(split(u, plan.dtype))
+    part = jnp.shape(to_real(u, plan.dtype))
     devices = math.prod(jax.lax.axis_size(axis) for axis in shard_axes(u))
     for name, link, shared in zip(plan.names, *plan.frozen.thaw(traced)):
         texts = []
         for shape in () if link.knows_shards else (part, tuple(devices * n for n in part)):
             like = jax.ShapeDtypeStruct(shape, plan.dtype)
             of = slots.get(name, {}).items()
-            own = {s: like if isinstance(x, dict) or jnp.ndim(x) else split(x, plan.dtype) for s, x in of}
+            own = {s: like if isinstance(x, dict) or jnp.ndim(x) else to_real(x, plan.dtype) for s, x in of}
             own |= {"grad": like} if "grad" in given else {}
             own |= {"key": given["keys"][name]} if link.random else {}
 

@@ -17,14 +17,14 @@ class Updates(Protocol):
     def scaled(self, factor: Any) -> Updates: ...
 
 
-class At:
+class StepInfo:
     """The step, as the leaves that share these scalars see it.
 
     ``step`` counts t = 1, 2, ..., the steps since the link's slots for these leaves began, as a
     floating-point scalar of the ``dtype`` that the leaves are computed in; ``count`` is the same number in
     int32, which float32 cannot hold from 2²⁴ on. ``extra`` holds the extra arguments of ``update``, and
-    ``memory`` the scalars that the link remembered at the last step. In `Leafwise.remember`, ``accepted`` is what
-    `Leafwise.accepts` has returned.
+    ``global_state`` the scalars that the link keeps for the whole tree. In `Leafwise.update_global_state`,
+    ``accepted`` is what `Leafwise.accepts` has returned.
     """
 
     accepted: Any = None
@@ -35,22 +35,22 @@ class At:
         dtype: Any,
         updates: Updates,
         extra: dict[str, Any],
-        memory: dict[str, Any],
+        global_state: dict[str, Any],
         late: dict[str, jax.Array] | None = None,
     ) -> None:
         self.count = count
         self.step = jax.lax.convert_element_type(count, dtype)
         self.dtype = dtype
         self.extra = extra
-        self.memory = memory
+        self.global_state = global_state
         self._updates = updates
         self._late = late or {}
 
-    def of(self, path: str) -> At:
+    def of(self, path: str) -> StepInfo:
         """The step as the parameter at ``path`` sees it, which may have joined later than the link."""
         if path not in self._late:
             return self
-        return At(self._late[path], self.dtype, self._updates, self.extra, self.memory)
+        return StepInfo(self._late[path], self.dtype, self._updates, self.extra, self.global_state)
 
     def phase(self, period: Any, start: Any = 0.0) -> jax.Array:
         """(t − start) mod ``period``, exact for whole numbers however many steps were taken; t >= start.

@@ -11,7 +11,7 @@ import functools
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -31,21 +31,17 @@ from ..values.tree import (
     shard_axes,
     show,
     slot_dtype,
-    split,
+    to_real,
     widest,
 )
 from ..values.value import make
 from .checks import unshardable
 from .leaf import NOTHING, Plan, freeze, key_of_leaf, leaf_function, mixing_link
+from .protocol import LeafwiseLike, LinkLike, Links
 from .rounding import precise, turn
 from .state import State
-from .step_info import At
+from .step_info import StepInfo
 from .storage import cast, formats_of
-
-if TYPE_CHECKING:
-    from ..facade.link import Leafwise, Link
-
-Links = dict[str, Any]
 
 
 def runs_of(links: Links) -> Iterator[Links]:
@@ -299,7 +295,7 @@ class Walk:
         self._enter(name, entry)
         return self.flat.line_up(f"The parameters that link {name!r} returned", params)
 
-    def _whole(self, name: str, link: Any, us: list[Any]) -> tuple[Any, At]:
+    def _whole(self, name: str, link: Any, us: list[Any]) -> tuple[Any, StepInfo]:
         """A whole-tree link with numbers for fields, and what it may know of the step."""
         dtype = widest(d for d in self.dtypes if d)
         updates = self._updates(us)
@@ -308,7 +304,7 @@ class Walk:
         for key, began in self.state.born.items():
             if key.startswith(prefix) and key != prefix:
                 late[key.removeprefix(prefix)] = self.number - began
-        return link, At(self._age(name, ""), dtype, updates, self.extra, {}, late)
+        return link, StepInfo(self._age(name, ""), dtype, updates, self.extra, {}, late)
 
     def _check_shards(self, name: str, link: Any, us: list[Any]) -> None:
         for path, u, moved in zip(self.flat.paths, us, self.moves):
@@ -325,7 +321,7 @@ class Walk:
         scalars = []
         for name, link in zip(run, links):
             seen = updates if link.needs_all_updates else _Unseen(name)
-            at = At(self._age(name, path), dtype, seen, self.extra, _memory(link, self.state.links.get(name)))
+            at = StepInfo(self._age(name, path), dtype, seen, self.extra, _memory(link, self.state.links.get(name)))
             with jax.named_scope(name):
                 scalars.append(link.scalars(at))
             if link.scaling:
@@ -352,7 +348,7 @@ class Walk:
     def _remember(self, run: Links, updates: _Updates) -> None:
         """Ask the links that judge or remember the step, once for the whole tree."""
         memories = {name: _memory(link, self.state.links.get(name)) for name, link in run.items()}
-        asked = [name for name, link in run.items() if link.judges or memories[name]]
+        asked = [name for name, link in run.items() if link.can_reject or memories[name]]
         if not asked:
             return
         dtype = widest(d for d in self.dtypes if d)
@@ -361,13 +357,16 @@ class Walk:
                 continue
             link, memory = resolve(link, name, None, self.count, dtype), memories[name]
             seen = updates if link.needs_all_updates else _Unseen(name)
-            at = At(self.number, dtype, seen, self.extra, memory)
+            at = StepInfo(self.number, dtype, seen, self.extra, memory)
             with jax.named_scope(name):
-                if link.judges:
+                if link.can_reject:
                     at.accepted = link.accepts(at)
                     self.verdicts.append(at.accepted)
                 if memory:
-                    self.entries[name] = {**self.entries[name], **jax.tree.map(_like, link.remember(at), memory)}
+                    self.entries[name] = {
+                        **self.entries[name],
+                        **jax.tree.map(_like, link.update_global_state(at), memory),
+                    }
                 if link.scaling:
                     updates = updates.scaled(link.factor(at))
 
@@ -475,7 +474,7 @@ def _memory(link: Any, entry: Any) -> dict[str, Any]:
     return {k: x for k, x in entry.items() if k not in link.slots}
 
 
-def init_leaf(link: Leafwise, name: str, path: str, p: Any, count: jax.Array) -> dict[str, Any] | None:
+def init_leaf(link: LeafwiseLike, name: str, path: str, p: Any, count: jax.Array) -> dict[str, Any] | None:
     """The first slots of one parameter, as they are stored; ``None`` where it has none."""
     formats = link.formats
     if not is_trainable(p):
@@ -495,12 +494,12 @@ def init_leaf(link: Leafwise, name: str, path: str, p: Any, count: jax.Array) ->
         form = formats.of(slot, path)
         if form is not None and x.shape == p.shape and x.size >= form.min_size:
             # Behind a barrier, or XLA would encode constant slots at compile time, for half a minute.
-            wide = jax.lax.optimization_barrier(split(x, dtype).astype(jnp.float32))
+            wide = jax.lax.optimization_barrier(to_real(x, dtype).astype(jnp.float32))
             slots[slot] = form.keep(wide, slot not in link.nonnegative)
     return slots
 
 
-def resolve(link: Link, name: str, path: str | None, count: Any, dtype: Any, own: Any = None) -> Any:
+def resolve(link: LinkLike, name: str, path: str | None, count: Any, dtype: Any, own: Any = None) -> Any:
     """The link with numbers in place of schedules and tables by path, for a parameter that has taken ``own`` steps."""
     numbers = {}
     for field in link._numbers:

@@ -104,7 +104,7 @@ def _encode(x: Any, where: str) -> Any:
     if isinstance(x, storage):
         return {"type": "storage", "formats": {slot: _encode(f, f"{where}.{slot}") for slot, f in x.table.items()}}
     if isinstance(x, Value):
-        given = [f for f in dataclasses.fields(x) if f.repr or getattr(x, f.name) is not None]  # pyright: ignore[reportArgumentType]
+        given = [f for f in dataclasses.fields(x) if f.repr or getattr(x, f.name) is not None]
         fields = [f.name for f in given]
         return {"type": _name(type(x)), **{n: _encode(getattr(x, n), f"{where}.{n}") for n in fields}}
     if isinstance(x, float) and not math.isfinite(x):
@@ -189,7 +189,7 @@ def _decode(x: Any, where: str) -> Any:
         names = " or ".join(f"{cls.__module__}.{kind}" for cls in classes)
         raise ValueError(f"the type {kind!r}{at} may be {names}: write which")
     (cls,) = classes
-    known = {f.name: f for f in dataclasses.fields(cls)}  # pyright: ignore[reportArgumentType]
+    known = {f.name: f for f in dataclasses.fields(cls)}
     required = tuple(n for n, f in known.items() if f.default is dataclasses.MISSING)
     _expect(kind, fields, tuple(known), at, required)
     return cls(**{name: _decode(v, f"{where}.{name}") for name, v in fields.items()})

@@ -8,12 +8,13 @@ import math
 import unicodedata
 import warnings
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from ..engine import engine
+from ..engine.protocol import LinkLike, Links
 from ..engine.storage import storage
 from ..values.hyper import by_path, pick
 from ..values.numerics import is_zero
@@ -23,11 +24,8 @@ from ..values.value import Value, code, is_array, make, same, shortest
 from ..values.warning import ChainWarning
 from . import order
 
-if TYPE_CHECKING:
-    from .link import Link
 
-
-def describe(links: dict[str, Link], params: Any = None) -> str:
+def describe(links: Links, params: Any = None) -> str:
     """The table of equations and settings, the kind of weight decay, and the size of the state."""
     rows = list(_rows(links))
     widths = [max((_width(row[i]) for row in rows), default=0) for i in range(2)]
@@ -36,7 +34,7 @@ def describe(links: dict[str, Link], params: Any = None) -> str:
     return "\n".join([*lines, *_schedules(links), *_penalties(links), *size])
 
 
-def _rows(links: dict[str, Link], indent: str = "") -> Iterator[tuple[str, str, str]]:
+def _rows(links: Links, indent: str = "") -> Iterator[tuple[str, str, str]]:
     """Name, equation and settings of each link; below a link that holds chains, theirs."""
     for name, link in links.items():
         yield indent + name, link.equation, _settings(link)
@@ -47,7 +45,7 @@ def _rows(links: dict[str, Link], indent: str = "") -> Iterator[tuple[str, str, 
             yield from _rows(tx.links, indent + ("    " if in_table else "  "))
 
 
-def _schedules(links: dict[str, Link]) -> Iterator[str]:
+def _schedules(links: Links) -> Iterator[str]:
     """What each schedule among the settings is, in words."""
     for name, link in links.items():
         for field in link._leaves:
@@ -58,7 +56,7 @@ def _schedules(links: dict[str, Link]) -> Iterator[str]:
             yield from _schedules(tx.links)
 
 
-def _penalties(links: dict[str, Link]) -> Iterator[str]:
+def _penalties(links: Links) -> Iterator[str]:
     """The kinds of weight decay: of this chain, unless it only holds others, and of those it holds."""
     inner = [(name, label, tx) for name, link in links.items() for label, tx in link.inner.items()]
     if not inner or any(not link.inner and link.role in ("decay", "decay_after", "penalty") for link in links.values()):
@@ -77,10 +75,10 @@ def _pad(text: str, width: int) -> str:
     return text + " " * (width - _width(text))
 
 
-def _settings(link: Link) -> str:
+def _settings(link: LinkLike) -> str:
     """``β₁=0.9  β₂=0.999``: hyperparameters by their symbol, other fields by name where they are set."""
     shown = []
-    for field in dataclasses.fields(link):  # pyright: ignore[reportArgumentType]
+    for field in dataclasses.fields(link):
         given, limits = getattr(link, field.name), field.metadata.get("range")
         if limits:
             shown.append(f"{limits.symbol or field.name}={_short(given)}")
@@ -102,7 +100,7 @@ def _short(x: Any) -> str:
     return code(float(f"{x:.6g}")) if isinstance(x, float) else code(x)
 
 
-def _size(links: dict[str, Link], params: Any) -> str:
+def _size(links: Links, params: Any) -> str:
     like = params
     if params is None:  # a large parameter, and links that need not know its path
         like = jax.ShapeDtypeStruct((1000, 1000), jnp.float32)
@@ -121,7 +119,7 @@ def _size(links: dict[str, Link], params: Any) -> str:
     return f"{counted}{each:.3g} bytes a parameter{total}"
 
 
-def _bytes(links: dict[str, Link], params: Any) -> int:
+def _bytes(links: Links, params: Any) -> int:
     """How much the links keep for these parameters."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ChainWarning)  # which `init` has for what is in the tables
@@ -129,7 +127,7 @@ def _bytes(links: dict[str, Link], params: Any) -> int:
     return sum(math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(state.links))
 
 
-def _unmoved(whole: dict[str, Link], links: dict[str, Link], params: Any) -> Iterator[str]:
+def _unmoved(whole: Links, links: Links, params: Any) -> Iterator[str]:
     """How much of the state is for parameters whose learning rate is 0, and a chain without it."""
     flat = flatten(params)
     if any(link.role == "decay_after" for link in links.values()):  # which moves them all the same
@@ -169,7 +167,7 @@ def _entry(x: Any, path: str) -> Any:
     return pick("learning_rate", x, path)[1] if isinstance(x, by_path) else x
 
 
-def _without_tables(link: Link) -> Link:
+def _without_tables(link: LinkLike) -> LinkLike:
     """The link with one entry in place of each table by path, and one number in place of each stack."""
 
     def one(x: Any) -> Any:

@@ -6,12 +6,12 @@ import dataclasses
 import inspect
 from collections.abc import Mapping
 from types import SimpleNamespace
-from typing import Any, ClassVar, TypeVar, dataclass_transform
+from typing import Any, TypeVar, dataclass_transform
 
 import jax
 import jax.numpy as jnp
 
-from ..engine.step_info import At
+from ..engine.step_info import StepInfo
 from ..engine.storage import storage
 from ..values import tree
 from ..values.hyper import by_path, hyper
@@ -26,47 +26,47 @@ L = TypeVar("L", bound="Link")
 class Link(Transformation):
     """One transformation in a chain. Derive from `Leafwise`, or from `Treewise` for the exceptions."""
 
-    slots: ClassVar[tuple[str, ...]] = ()
+    slots: tuple[str, ...] = ()
     """Names of what the link keeps for every parameter. Those of a `Treewise` link are keys of its state, which is then
     a dict, and each holds a tree like the parameters."""
-    nonnegative: ClassVar[tuple[str, ...]] = ()
+    nonnegative: tuple[str, ...] = ()
     """Slots, and other entries of the state, that hold no negative numbers. `int8` has finer codes for such slots."""
-    absent: ClassVar[Mapping[str, str | None]] = {}
+    absent: Mapping[str, str | None] = {}
     """For states that were stored before a slot, or another entry, existed: the slot that it starts as a copy of, or
     ``None`` to start it as `init` does. Any other missing slot makes the link start afresh."""
-    equation: ClassVar[str] = ""
+    equation: str = ""
     """What the leaf function does to the update ``u`` of a parameter ``θ``, as a line of mathematics."""
-    role: ClassVar[str] = "other"
+    role: str = "other"
     """What the link is for: one of `order.ROLES`. The order of roles gives a chain its meaning."""
-    bounds_size: ClassVar[bool] = False
+    bounds_size: bool = False
     """Whether the link compares the size of the updates with a bound of its own."""
-    hides_infinite: ClassVar[bool] = False
+    hides_infinite: bool = False
     """Whether infinite updates leave the link as finite ones."""
-    refuses_nonfinite: ClassVar[bool] = False
+    refuses_nonfinite: bool = False
     """Whether no step is taken where an update is infinite or NaN."""
-    fixes_norm: ClassVar[bool] = False
+    fixes_norm: bool = False
     """Whether all updates leave the link with one norm, as a sign does."""
-    inner_updates_differ: ClassVar[bool] = False
+    inner_updates_differ: bool = False
     """Whether the chains that the link holds get other updates than it does: a mean, a projection or some of them."""
-    undoes_scale: ClassVar[bool] = False
+    undoes_scale: bool = False
     """Whether a factor that all updates come with does not change the result, as where they are divided by their
     norm."""
-    reads_params: ClassVar[bool] = False
+    reads_params: bool = False
     """Whether the parameters must be passed to ``update``."""
-    needs_all_updates: ClassVar[bool] = False
+    needs_all_updates: bool = False
     """Whether the whole tree of updates must be known before the first leaf, as for a global norm."""
-    treewise: ClassVar[bool] = False
-    joins: ClassVar[bool] = False
+    treewise: bool = False
+    joins: bool = False
     """Whether several parameters share one slot array. An entry of the state named ``joined_<checksum>`` then
     identifies them."""
-    extra: ClassVar[tuple[str, ...]] = ()
+    extra: tuple[str, ...] = ()
     """Names of the extra arguments of ``update`` that the link reads, as ``at.extra[name]``."""
-    knows_shards: ClassVar[bool] = False
+    knows_shards: bool = False
     """Whether the link is right where `jax.shard_map` gives each device a part of a leaf: what it sums over a leaf's
     numbers is added up over the devices. Leaf functions that treat every number alone need not say so."""
-    per_example: ClassVar[bool] = False
+    per_example: bool = False
     """Whether the updates come with a leading axis of examples, which this link, the first, reduces."""
-    no_reverse_mode: ClassVar[str] = ""
+    no_reverse_mode: str = ""
     """Why reverse-mode derivatives, and so hypergradients, do not pass through the link, if they do not."""
 
     @property
@@ -93,17 +93,17 @@ class Leafwise(Link):
     In all three a hyperparameter such as ``self.b1`` is already the number for this step and path.
     """
 
-    scaling: ClassVar[bool] = False
+    scaling: bool = False
     """Whether the link multiplies all updates by one number: see `Scaling`."""
-    judges: ClassVar[bool] = False
+    can_reject: bool = False
     """Whether `accepts` may refuse the step."""
-    lagged: ClassVar[tuple[str, ...]] = ()
+    lagged: tuple[str, ...] = ()
     """The slots of which the update, or another slot, is made as they were before the step, and not as they are after.
     They are written last, so that XLA need not copy them."""
-    reads_grads: ClassVar[bool] = False
+    reads_grads: bool = False
     """Whether the leaf function reads ``slot.grad``, the gradient as it came into the chain (or out of its
     `per_example` link)."""
-    random: ClassVar[bool] = False
+    random: bool = False
     """Whether the leaf function reads ``slot.key``, a PRNG key of this step and leaf. Needs a field
     ``seed: Any = prng_seed(...)``."""
 
@@ -115,15 +115,15 @@ class Leafwise(Link):
         """
         return {name: slot_like(p) for name in self.slots}
 
-    def init_memory(self) -> dict[str, jax.Array]:
+    def init_global_state(self) -> dict[str, jax.Array]:
         """Scalars that the link remembers for the whole tree, by name; none by default."""
         return {}
 
-    def remember(self, at: At) -> dict[str, jax.Array]:
-        """The next ``at.memory``, also when the step is not taken (but not if a link in an earlier pass refuses it)."""
-        return at.memory
+    def update_global_state(self, at: StepInfo) -> dict[str, jax.Array]:
+        """The next ``at.global_state``, kept also where the step is not taken, unless by a link of an earlier pass."""
+        return at.global_state
 
-    def accepts(self, at: At) -> jax.Array:
+    def accepts(self, at: StepInfo) -> jax.Array:
         """Whether the step may be taken; where not, parameters and state stay as they are, memories excepted."""
         raise NotImplementedError
 
@@ -136,7 +136,7 @@ class Leafwise(Link):
         plain = super().__repr__()
         return f"store({plain}, {self.formats.arguments()})" if self.formats else plain
 
-    def scalars(self, at: At) -> Any:
+    def scalars(self, at: StepInfo) -> Any:
         """Numbers that all leaves share, computed once a step."""
         return None
 
@@ -157,7 +157,7 @@ class Scaling(Leafwise):
 
     scaling = True
 
-    def factor(self, at: At) -> Any:
+    def factor(self, at: StepInfo) -> Any:
         """The number, for this step."""
         raise NotImplementedError
 
@@ -172,20 +172,20 @@ class Treewise(Link):
     """A link that needs whole matrices or whole trees. Its state is any tree of arrays."""
 
     treewise = True
-    moves_params: ClassVar[bool] = False
+    moves_params: bool = False
     """Whether the link, where it ends a chain, moves the parameters itself, by `step_tree`."""
-    widens: ClassVar[bool] = False
+    widens: bool = False
     """Whether `update_tree` gets updates as they come, and widens them itself."""
 
     def init_tree(self, params: Any) -> Any:
         """The first state; an empty tree for none."""
         return ()
 
-    def update_tree(self, updates: Any, state: Any, params: Any, at: At) -> tuple[Any, Any]:
+    def update_tree(self, updates: Any, state: Any, params: Any, at: StepInfo) -> tuple[Any, Any]:
         """Transform a tree of updates. They and ``params`` (which may be ``None``) are float32 or wider."""
         raise NotImplementedError
 
-    def step_tree(self, params: Any, state: Any, updates: Any, at: At) -> tuple[Any, Any]:
+    def step_tree(self, params: Any, state: Any, updates: Any, at: StepInfo) -> tuple[Any, Any]:
         """Move the parameters, which come as they are: returns them and the next state."""
         raise NotImplementedError
 

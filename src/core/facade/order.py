@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
+from ..engine.protocol import LinkLike, Links
 from ..values.numerics import is_zero
 from ..values.value import code, same
 from ..values.warning import warn
-
-if TYPE_CHECKING:
-    from .link import Link
-
 
 ROLES = {
     "loss_scale": "divides by the scale of the loss",
@@ -38,7 +34,7 @@ ROLES = {
 """What a link may be for."""
 
 
-def ending(name: str, link: Link) -> str | None:
+def ending(name: str, link: LinkLike) -> str | None:
     """The name of the link that says how parameters are rounded: this one, or one in a chain that it holds."""
     if link.role == "apply":
         return name
@@ -161,7 +157,7 @@ RULES = (
 """What a link may not stand behind. ``tests/test_order.py`` shows that these orders break a promise, and no others."""
 
 
-def problems(links: dict[str, Link]) -> list[str]:
+def problems(links: Links) -> list[str]:
     """What is almost certainly a mistake in this order, each with its remedy."""
     names, roles = list(links), _roles(links)
     found = []
@@ -192,7 +188,7 @@ def problems(links: dict[str, Link]) -> list[str]:
     return found
 
 
-def _parts(links: dict[str, Link]) -> Iterator[list[tuple[str, frozenset[str]]]]:
+def _parts(links: Links) -> Iterator[list[tuple[str, frozenset[str]]]]:
     """Each link as the rules see it: its name and tags, or those of the links in the chains that it holds."""
     for (name, link), role in zip(links.items(), _roles(links)):
         if link.inner:
@@ -202,7 +198,7 @@ def _parts(links: dict[str, Link]) -> Iterator[list[tuple[str, frozenset[str]]]]
             yield [(repr(name), _tags(link, role))]
 
 
-def _idle_clips(links: dict[str, Link], fixing: str | None = None) -> Iterator[tuple[str, str]]:
+def _idle_clips(links: Links, fixing: str | None = None) -> Iterator[tuple[str, str]]:
     """The clips by the norm of the whole tree, each with the link before it behind which all updates have one norm.
 
     That may be ``fixing``, before the links. Those behind another link within the same chain were found when it was
@@ -221,7 +217,7 @@ def _idle_clips(links: dict[str, Link], fixing: str | None = None) -> Iterator[t
         fixing = repr(name) if "fixing" in tags else fixing if tags <= KEEPS_NORM else None
 
 
-def _tags(link: Link, role: str) -> frozenset[str]:
+def _tags(link: LinkLike, role: str) -> frozenset[str]:
     """What the rules know of a link."""
     flags = {
         "bounding": link.bounds_size,
@@ -235,7 +231,7 @@ def _tags(link: Link, role: str) -> frozenset[str]:
     return frozenset({role} | {tag for tag, holds in flags.items() if holds})
 
 
-def warn_of_ascent(links: dict[str, Link]) -> None:
+def warn_of_ascent(links: Links) -> None:
     """Warn of a chain whose steps are uphill: several links, and surely none that flips the sign of the update."""
     climbing = _climbing(links)
     if climbing is not None and sum(map(len, _parts(links))) > 1:
@@ -245,7 +241,7 @@ def warn_of_ascent(links: dict[str, Link]) -> None:
         )
 
 
-def _climbing(links: dict[str, Link]) -> str | None:
+def _climbing(links: Links) -> str | None:
     """The names of links that surely leave the update uphill. Of a link with chains, all must turn it downhill."""
     names = []
     for (name, link), role in zip(links.items(), _roles(links)):
@@ -263,7 +259,7 @@ def _climbing(links: dict[str, Link]) -> str | None:
     return " → ".join(names)
 
 
-def penalties(links: dict[str, Link]) -> list[str]:
+def penalties(links: Links) -> list[str]:
     """Which kind of weight decay, and of other penalties, the order amounts to: a line each."""
     names, roles = list(links), _roles(links)
     decays = [_kind(i, links) for i, role in enumerate(roles) if role in ("decay", "decay_after")]
@@ -273,17 +269,17 @@ def penalties(links: dict[str, Link]) -> list[str]:
     return lines + [f"{names[i]}: {_kind(i, links)}" for i, role in enumerate(roles) if role == "penalty"]
 
 
-def _decays(link: Link) -> bool:
+def _decays(link: LinkLike) -> bool:
     """Whether a link of another role has a weight decay of its own."""
     given = getattr(link, "weight_decay", None)
     return given is not None and not is_zero(given)
 
 
-def _roles(links: dict[str, Link]) -> list[str]:
+def _roles(links: Links) -> list[str]:
     """What each link is for; a scale by a negative number is a descent, but at the front of one a turned gradient."""
     later = any(link.role == "descend" for link in links.values())
 
-    def flips(i: int, link: Link) -> bool:
+    def flips(i: int, link: LinkLike) -> bool:
         factor = getattr(link, "step_size", None)
         negative = link.role == "scale" and isinstance(factor, float) and factor < 0
         return negative and not (i == 0 and later)
@@ -291,7 +287,7 @@ def _roles(links: dict[str, Link]) -> list[str]:
     return ["descend" if flips(i, link) else link.role for i, link in enumerate(links.values())]
 
 
-def _kind(i: int, links: dict[str, Link]) -> str:
+def _kind(i: int, links: Links) -> str:
     names, roles = list(links), _roles(links)
     before, after = list(zip(names[:i], roles[:i])), list(zip(names[i + 1 :], roles[i + 1 :]))
     descents = [n for n, r in zip(names, roles) if r == "descend"]
@@ -321,7 +317,7 @@ def _kind(i: int, links: dict[str, Link]) -> str:
     return f"{position}, scaled by the learning rate" + (f" but not by {', '.join(rates)}" if rates else "")
 
 
-def differences(ours: dict[str, Link], theirs: dict[str, Link]) -> list[str]:
+def differences(ours: Links, theirs: Links) -> list[str]:
     """What is different in ``theirs``, a line each."""
     lines = [f"{_shown(name, link)} is removed" for name, link in ours.items() if name not in theirs]
     names = list(theirs)
@@ -354,5 +350,5 @@ def _moves(ours: list[str], theirs: list[str]) -> list[str]:
     return [f"{n} is moved {'after ' + theirs[i - 1] if (i := theirs.index(n)) else 'to the front'}" for n in moved]
 
 
-def _shown(name: str, link: Link) -> str:
+def _shown(name: str, link: LinkLike) -> str:
     return repr(link) if name == type(link).__name__ else f"{name}={link!r}"

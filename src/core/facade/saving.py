@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,14 +13,11 @@ import numpy as np
 from jax.core import Tracer
 
 from ..engine import engine
+from ..engine.protocol import LinkLike, Links
 from ..engine.state import State
 from ..values.tree import flatten, show
 from ..values.value import PlainKeyError
 from .telemetry import within
-
-if TYPE_CHECKING:
-    from .link import Link
-    from .transformation import Transformation
 
 VERSION = 1
 """The version of what `state_dict` writes. It rises when a link of the library keeps something that it did not keep."""
@@ -61,12 +58,12 @@ def state_dict(state: State) -> dict[str, np.ndarray]:
 
 
 def load_state_dict(  # noqa: D103
-    tx: Transformation, params: Any, arrays: Mapping[str, Any], *, strict: bool = True
+    links: Links, params: Any, arrays: Mapping[str, Any], *, strict: bool = True
 ) -> tuple[State, Report]:
     arrays = _flat(arrays)
     version = _version(arrays)
     arrays.pop(VERSION_KEY, None)
-    state, report, newer, _ = _load(tx, params, arrays, trusted=False)
+    state, report, newer, _ = _load(links, params, arrays, trusted=False)
     missing = [name for name in report.missing if version == VERSION or name not in newer]
     if strict and (missing or report.unexpected or report.mismatched):
         raise PlainKeyError(
@@ -82,13 +79,13 @@ def _flat(arrays: Mapping[str, Any]) -> dict[str, Any]:
     return {name.removeprefix("links/"): x for name, x in flatten(dict(arrays)).items() if x is not None}
 
 
-def adopt(tx: Transformation, params: Any, state: State) -> tuple[State, Report]:  # noqa: D103
-    loaded = _load(tx, params, _named(state), trusted=True)
+def adopt(links: Links, params: Any, state: State) -> tuple[State, Report]:  # noqa: D103
+    loaded = _load(links, params, _named(state), trusted=True)
     return loaded.state, loaded.report
 
 
-def add_param_group(tx: Transformation, params: Any, state: State) -> State:  # noqa: D103
-    loaded = _load(tx, params, _named(state), trusted=True)
+def add_param_group(links: Links, params: Any, state: State) -> State:  # noqa: D103
+    loaded = _load(links, params, _named(state), trusted=True)
     if loaded.lost:
         raise PlainKeyError(
             f"what {', '.join(map(repr, loaded.lost))} keeps of the whole tree does not fit the new parameters: start "
@@ -117,11 +114,11 @@ class _Loaded(NamedTuple):
     """The links that would lose what they keep of the whole tree."""
 
 
-def _load(tx: Transformation, params: Any, arrays: Mapping[str, Any], *, trusted: bool) -> _Loaded:
+def _load(links: Links, params: Any, arrays: Mapping[str, Any], *, trusted: bool) -> _Loaded:
     """What can be made of the arrays. Unless ``trusted``, their numbers are looked at too."""
-    fresh = engine.init(tx.links, params)
+    fresh = engine.init(links, params)
     news, treedef = _named(fresh), jax.tree.structure(fresh)
-    parts = list(_parts(tx, params, fresh, jax.tree.unflatten(treedef, list(news))))
+    parts = list(_parts(links, params, fresh, jax.tree.unflatten(treedef, list(news))))
     _check_joined(parts, arrays)
     nonnegative = {name: part for part in parts for slot in part.link.nonnegative for name in part.names(slot)}
     report, loaded = Report([], [], [], []), {}
@@ -162,7 +159,7 @@ class _Part(NamedTuple):
     prefix: str
     """Of the names in this state."""
     link_name: str
-    link: Link
+    link: LinkLike
     path: str | None
     """``None`` for the whole tree."""
     shape: tuple[int, ...]
@@ -175,11 +172,11 @@ class _Part(NamedTuple):
 
 
 def _parts(
-    tx: Transformation, params: Any, state: State, names: State, place: Place = (), prefix: str = ""
+    links: Links, params: Any, state: State, names: State, place: Place = (), prefix: str = ""
 ) -> Iterator[_Part]:
     """The parts of a chain's state, and of those of the chains within. ``names`` is a state of names."""
     flat = flatten(params)
-    for name, link in tx.links.items():
+    for name, link in links.items():
         if name not in state.links:
             continue
         entry = names.links[name]

@@ -4,33 +4,30 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import numpy as np
 
 from ..engine.checks import REMEDY
+from ..engine.protocol import LinkLike, Links
 from ..engine.state import State
 from ..values.hyper import by_path, evaluate, pick
 from ..values.tree import compute_dtype, dtype_of, flatten, is_trainable, widest
 from ..values.value import PlainKeyError
 
-if TYPE_CHECKING:
-    from .link import Link
-    from .transformation import Transformation
-
-Inner = tuple[str, "Transformation", Any, State]
+Inner = tuple[str, Links, Any, State]
 """A chain within a link: its key in the link's entry of the state, the chain, its parameters and its state."""
 
 
-def hyperparams(links: dict[str, Link], state: State, params: Any) -> dict[str, Any]:
+def hyperparams(links: Links, state: State, params: Any) -> dict[str, Any]:
     """See `Transformation.hyperparams`."""
     found = {}
     for name, link in links.items():
-        inner = {key: tx.hyperparams(own, its) for key, tx, its, own in within(name, link, state, params)}
+        inner = {key: hyperparams(inner, own, its) for key, inner, its, own in within(name, link, state, params)}
         numbers = {
             field.name: _number(f"{name}.{field.name}", getattr(link, field.name), state, params)
-            for field in dataclasses.fields(link)  # pyright: ignore[reportArgumentType]
+            for field in dataclasses.fields(link)
             if "range" in field.metadata
         }
         if both := {**numbers, **{key: of for key, of in inner.items() if of}}:
@@ -55,7 +52,7 @@ def _number(where: str, given: Any, state: State, params: Any) -> Any:
     }
 
 
-def within(name: str, link: Link, state: Any, params: Any = None) -> Iterator[Inner]:
+def within(name: str, link: LinkLike, state: Any, params: Any = None) -> Iterator[Inner]:
     """The chains that a link holds, with their parameters as it shows them, and ``None`` for none."""
     look = getattr(link, "look", None)  # as those links have it that hold chains
     if look is None:
@@ -64,10 +61,10 @@ def within(name: str, link: Link, state: Any, params: Any = None) -> Iterator[In
         raise PlainKeyError(f"The state is not of this chain: it lacks {name}. {REMEDY}")
     entry, seen = state.links[name], []
 
-    def see(tx: Transformation, its: Any, own: State) -> dict[str, Any]:
-        seen.append((tx, None if params is None else its, own))
+    def see(tx: Any, its: Any, own: State) -> dict[str, Any]:
+        seen.append((tx.links, None if params is None else its, own))
         return {}
 
     look(see, params, entry)
-    for tx, its, own in seen:
-        yield next(key for key, x in entry.items() if x is own), tx, its, own
+    for links, its, own in seen:
+        yield next(key for key, x in entry.items() if x is own), links, its, own

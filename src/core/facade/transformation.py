@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +11,7 @@ import numpy as np
 
 from ..engine import engine
 from ..engine.checks import INIT, STEP, UPDATE, check_buffers, check_params, check_roles, warn_of_unmatched
+from ..engine.protocol import Links
 from ..engine.state import State
 from ..values.tree import show
 from ..values.value import Value
@@ -18,15 +19,12 @@ from . import describe, saving, telemetry
 from .order import warn_of_ascent
 from .saving import Report
 
-if TYPE_CHECKING:
-    from .link import Link
-
 
 class Transformation(Value):
     """Anything with ``init``, ``update`` and ``step``: a link, or a chain of them."""
 
     @property
-    def links(self) -> dict[str, Link]:
+    def links(self) -> Links:
         """The links by name, in order."""
         raise NotImplementedError
 
@@ -151,7 +149,7 @@ class Transformation(Value):
         swapped = isinstance(params, Mapping) and "step" in params and "step" not in arrays
         if swapped or not isinstance(arrays, Mapping):
             raise TypeError(f"`{call}` got {show(arrays)} as arrays: give the dict that tx.state_dict(state) returned")
-        return saving.load_state_dict(self, params, arrays, strict=strict)
+        return saving.load_state_dict(self.links, params, arrays, strict=strict)
 
     def adopt(self, params: Any, state: State) -> tuple[State, Report]:
         """Carry the state of another chain over to this one: what both have is kept, the rest begins at this step.
@@ -160,7 +158,7 @@ class Transformation(Value):
         """
         check_params("adopt(params, state)", self.links, params, state=state)
         check_buffers("adopt(params, state)", state=state)
-        return saving.adopt(self, params, state)
+        return saving.adopt(self.links, params, state)
 
     def add_param_group(self, params: Any, state: State) -> State:
         """The state for ``params`` that have gained (or lost) leaves in mid-training, as `adopt` makes it.
@@ -170,7 +168,7 @@ class Transformation(Value):
         """
         check_params("add_param_group(params, state)", self.links, params, state=state)
         check_buffers("add_param_group(params, state)", state=state)
-        return saving.add_param_group(self, params, state)
+        return saving.add_param_group(self.links, params, state)
 
     def axes(self) -> Any:
         """For ``jax.vmap(f, in_axes=(tx.axes(), ...))``: 0 for stacked hyperparameters, else ``None``.
@@ -181,6 +179,42 @@ class Transformation(Value):
         [1.0, 2.0]
         """
         return jax.tree.map(lambda x: 0 if np.ndim(x) else None, self)
+
+
+def make_step(tx: Transformation, *, donate: bool = True) -> Any:
+    """``tx.step`` compiled: ``step(params, state, grads, **extra) -> (params, state)``.
+
+    With ``donate`` the buffers of the parameters and the state that you pass are reused for those that
+    you get back, and cannot be read afterwards. In a process forked after JAX has run, a step hangs: spawn processes.
+    Errors: those of `Transformation.update`, and ``RuntimeError`` for arrays that were donated before.
+
+    >>> import chainax as cx
+    >>> tx = cx.sgd(0.5)
+    >>> step, params = cx.make_step(tx), jax.numpy.array(1.0)
+    >>> step(params, tx.init(params), jax.numpy.array(1.0))[0].item()
+    0.5
+    """
+    check_roles("make_step(tx)", tx=tx)
+    return _Step(jax.jit(tx.step, donate_argnums=(0, 1) if donate else ()))
+
+
+class _Step:
+    """A compiled step, whose error for arrays that were donated says which they are."""
+
+    compiled: Any = None
+
+    def __init__(self, compiled: Any) -> None:
+        self.compiled = compiled
+
+    def __call__(self, params: Any, state: State, grads: Any, **extra: Any) -> tuple[Any, State]:
+        try:
+            return self.compiled(params, state, grads, **extra)
+        except (RuntimeError, ValueError):
+            check_buffers(STEP, params=params, state=state, grads=grads)
+            raise
+
+    def __getattr__(self, name: str) -> Any:  # lower, trace
+        return getattr(self.compiled, name)
 
 
 def _zeros(x: Any) -> Any:

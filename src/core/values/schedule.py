@@ -65,7 +65,7 @@ class Schedule(Value):
         >>> (2 * cx.linear_schedule(0.0, 1.0, 4)).describe()
         '2 × (a line from 0 to 1 over 4 steps)'
         """
-        defaults = {f.name: f.default for f in dataclasses.fields(self)}  # pyright: ignore[reportArgumentType]
+        defaults = {f.name: f.default for f in dataclasses.fields(self)}
         clauses = []
         for clause in self.phrase.split("; "):
             fields = {name: getattr(self, name) for _, name, _, _ in Formatter().parse(clause) if name}

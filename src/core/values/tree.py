@@ -86,15 +86,15 @@ def widened(tree: Any) -> Any:
     return jax.tree.map(lambda x: jnp.asarray(x, slot_dtype(dtype_of(x))) if is_trainable(x) else x, tree)
 
 
-def split(x: jax.Array, dtype: Any) -> jax.Array:
+def to_real(x: jax.Array, dtype: Any) -> jax.Array:
     """Widen ``x`` to the real ``dtype``; complex numbers become pairs of reals along a new last axis."""
     if jnp.iscomplexobj(x):
         return jnp.stack([x.real, x.imag], axis=-1).astype(dtype)
     return lax.convert_element_type(x, dtype)
 
 
-def merge(x: jax.Array, dtype: Any) -> jax.Array:
-    """The inverse of `split`: round to ``dtype``, pairs of reals becoming complex numbers."""
+def from_real(x: jax.Array, dtype: Any) -> jax.Array:
+    """The inverse of `to_real`: round to ``dtype``, pairs of reals becoming complex numbers."""
     if jnp.issubdtype(dtype, jnp.complexfloating):
         return lax.complex(x[..., 0], x[..., 1]).astype(dtype)
     return lax.convert_element_type(x, dtype)
@@ -129,7 +129,7 @@ def max_abs(leaves: list[Any]) -> jax.Array:
     dtype = widest(x.dtype for x in leaves)
     largest = jnp.zeros((), dtype)
     for axes, shards in by_axes(leaves).items():
-        each = (jnp.max(jnp.abs(split(x, compute_dtype(x.dtype))), initial=0).astype(dtype) for x in shards)
+        each = (jnp.max(jnp.abs(to_real(x, compute_dtype(x.dtype))), initial=0).astype(dtype) for x in shards)
         here = functools.reduce(jnp.maximum, each)
         largest = jnp.maximum(largest, lax.pmax(here, axes) if axes else here)
     return largest
@@ -179,7 +179,7 @@ def _plus(f: Any, total: jax.Array, x: jax.Array) -> jax.Array:
     dtype = compute_dtype(x.dtype)
 
     def plain(x: jax.Array) -> jax.Array:
-        wide = f(split(x, dtype))
+        wide = f(to_real(x, dtype))
         return lax.reduce_sum(wide, range(wide.ndim))
 
     def on_cpu(x: jax.Array) -> jax.Array:

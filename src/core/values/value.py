@@ -37,6 +37,15 @@ if TYPE_CHECKING:
 else:
     Number = object
 
+if TYPE_CHECKING:
+
+    def derived(method: Callable[[Any], R]) -> R:
+        """A property in place of what is a constant in the base class, as for an equation that depends on a field."""
+        ...
+
+else:
+    derived = property
+
 
 @dataclasses.dataclass(frozen=True)
 class Range:
@@ -121,13 +130,16 @@ class PlainKeyError(KeyError):
 class Value:
     """Base of every chainax value. Subclasses are made by the `value` decorator."""
 
+    if TYPE_CHECKING:
+        __dataclass_fields__: ClassVar[dict[str, dataclasses.Field[Any]]]
+
     _leaves: ClassVar[tuple[str, ...]] = ()
     _static: ClassVar[tuple[str, ...]] = ()
     _numbers: ClassVar[tuple[str, ...]] = ()
     """Those of the leaves that are numbers, schedules or tables of these."""
 
     def __post_init__(self) -> None:
-        for field in dataclasses.fields(self):  # pyright: ignore[reportArgumentType]
+        for field in dataclasses.fields(self):
             where = f"{type(self).__name__}.{field.name}"
             given, limits = getattr(self, field.name), field.metadata.get("range")
             if check := field.metadata.get("check"):
@@ -136,7 +148,7 @@ class Value:
                 except ValueError as e:
                     if limits is None or not limits.steps:
                         raise
-                    names = ", ".join(f.name for f in dataclasses.fields(self))  # pyright: ignore[reportArgumentType]
+                    names = ", ".join(f.name for f in dataclasses.fields(self))
                     raise ValueError(f"{e}; the arguments are {type(self).__name__}({names})") from None
             elif one_of := field.metadata.get("one_of"):
                 if given not in one_of:
@@ -174,7 +186,7 @@ class Value:
 
     def __repr__(self) -> str:
         arguments = []
-        for field in dataclasses.fields(self):  # pyright: ignore[reportArgumentType]
+        for field in dataclasses.fields(self):
             given = getattr(self, field.name)
             if not field.repr:
                 continue
@@ -203,14 +215,14 @@ class Value:
         return make(cls, **dict(zip(cls._static, aux)), **dict(zip(cls._leaves, children)))
 
 
-def make(cls: type[T], **fields: Any) -> T:
+def make(cls: type[R], **fields: Any) -> R:
     """An instance with these fields, unchecked."""
     new = object.__new__(cls)
     fill(new, **fields)
     return new
 
 
-def fill(new: Value, **fields: Any) -> None:
+def fill(new: object, **fields: Any) -> None:
     """Set fields of a value that nobody holds yet."""
     new.__dict__.update(fields)
 
@@ -224,7 +236,7 @@ def value(cls: type[T], **options: Any) -> type[T]:
     """
     cls = dataclasses.dataclass(frozen=True, eq=False, repr=False, **options)(cls)
     del cls.__setattr__, cls.__delattr__  # those of Value have clearer errors
-    fields = dataclasses.fields(cls)  # pyright: ignore[reportArgumentType]
+    fields = dataclasses.fields(cls)
     for f in fields:
         if "doc" not in f.metadata:
             raise TypeError(f"declare the field `{cls.__name__}.{f.name}` by hyper, number, child or static")

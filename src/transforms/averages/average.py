@@ -16,9 +16,9 @@ from ...core.engine.state import State
 from ...core.facade.link import Leafwise, transform
 from ...core.facade.transformation import Transformation
 from ...core.values.hyper import Hyper, hyper
-from ...core.values.tree import compute_dtype, dtype_of, flatten, is_trainable, merge, slot_dtype, split
-from ...core.values.value import PlainKeyError, static
-from ..shared.wrappers import chosen, restored, search
+from ...core.values.tree import compute_dtype, dtype_of, flatten, from_real, is_trainable, slot_dtype, to_real
+from ...core.values.value import PlainKeyError, derived, static
+from ..shared.wrappers import chosen, fill_holes, search
 
 
 class Average(Leafwise):
@@ -52,8 +52,8 @@ class ema_params(Mean):
     decay: Hyper = hyper("β", "decay of the average", high=1.0, closed=True)
     debias: bool = static("correct for the start", default=True, one_of=(False, True))
 
-    @property
-    def equation(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
+    @derived
+    def equation(self) -> str:
         return f"θ̄ ← (1−c)θ̄ + c(θ+u),  c = {'(1−β)/(1−βᵗ)' if self.debias else '1−β, c₁ = 1'}"
 
     def scalars(self, at):
@@ -129,7 +129,7 @@ def read_average(tx: Transformation, params: Any, state: State, name: str | None
     found = search(tx, params, state, _average)
     if not found:
         raise PlainKeyError("the chain keeps no average of the parameters: append ema_params(0.999) to it")
-    return restored(chosen(found, name, "an average"), params)
+    return fill_holes(chosen(found, name, "an average"), params)
 
 
 def _average(link: Any, params: Any, entry: Any) -> Any:
@@ -146,8 +146,8 @@ def _read(link: Any, params: Any, average: Any) -> Any:
         if form is None or not isinstance(x, dict):
             return x
         dtype = compute_dtype(dtype_of(p))
-        wide = form.widen(x, split(jnp.asarray(p), dtype).shape, True)
-        return merge(wide, slot_dtype(dtype_of(p)))
+        wide = form.widen(x, to_real(jnp.asarray(p), dtype).shape, True)
+        return from_real(wide, slot_dtype(dtype_of(p)))
 
     leaves = zip(flat.paths, flat.leaves, slots)
     return flat.build(  # of copies, since the next step may reuse the state's memory

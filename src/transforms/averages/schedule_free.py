@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any
 
 import jax.numpy as jnp
 
@@ -15,7 +15,7 @@ from ...core.values.tree import flatten
 from ...core.values.value import Number, PlainKeyError, child, code, is_array, number
 from ..shared.vector import Space
 from ..shared.whole import Moving, check_guards, copied, over, unless_refused
-from ..shared.wrappers import Wrapper, begin, chosen, passed_on, restored, search
+from ..shared.wrappers import Wrapper, chosen, fill_holes, forwarded_arguments, init_inner, search
 from ..step_size.scale import scale_by_lr
 
 
@@ -38,9 +38,9 @@ class schedule_free(Wrapper):
 
     passes_updates = False
     slots = ("z", "own_total")  # z, and Σγ^p of a parameter that joined late
-    absent: ClassVar = {"own_total": None}
+    absent = {"own_total": None}
     moves_params = False
-    reads_params = True  # pyright: ignore[reportAssignmentType, reportIncompatibleMethodOverride]
+    reads_params = True
     equation = "z ← z + tx(u),  c = γ^p/Σγ^p,  x ← (1−c)x + cz,  θ ← (1−β)z + βx"
 
     def check(self) -> None:
@@ -63,10 +63,10 @@ class schedule_free(Wrapper):
         space = Space(params)
         zero = jnp.zeros((), space.dtype)
         own = space.keep([jnp.copy(zero) for _ in space.paths])
-        return {"tx": begin(self.tx, params), "z": copied(params), "total": zero, "own_total": own}
+        return {"tx": init_inner(self.tx, params), "z": copied(params), "total": zero, "own_total": own}
 
     def update_tree(self, updates, state, params, at):
-        w, inner = self.tx.update(updates, state["tx"], params, **passed_on(self.tx, at))
+        w, inner = self.tx.update(updates, state["tx"], params, **forwarded_arguments(self.tx, at))
         return unless_refused(self.tx, inner, state, updates, params, lambda: self.mixed(w, updates, state, params, at))
 
     def mixed(self, w: Any, updates: Any, state: Any, params: Any, at: Any) -> tuple[Any, dict[str, Any]]:
@@ -115,7 +115,7 @@ def schedule_free_eval_params(tx: Transformation, params: Any, state: State, nam
     found = search(tx, params, state, _mean)
     if not found:
         raise PlainKeyError("no schedule_free link moves the parameters, so there is no mean: see schedule_free(chain)")
-    return restored(chosen(found, name, "a mean"), params)
+    return fill_holes(chosen(found, name, "a mean"), params)
 
 
 def _mean(link: Link, params: Any, entry: Any) -> Any:

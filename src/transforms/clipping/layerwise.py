@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from ...core.facade.link import Leafwise, transform
 from ...core.values.hyper import Hyper, hyper
 from ...core.values.numerics import is_zero
+from ...core.values.value import derived
 from .blocks import norm, ratio
 
 
@@ -49,8 +50,8 @@ class scale_by_lars(Leafwise):
     undoes_scale = True
     reads_params = True
 
-    @property
-    def role(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
+    @derived
+    def role(self) -> str:
         return "precondition" if is_zero(self.weight_decay) else "decay"
 
     def leaf(self, u, slot, p, scalars):

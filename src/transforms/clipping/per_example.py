@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from ...core.facade.link import Treewise, transform
 from ...core.values.hyper import Hyper, as_key, hyper, prng_seed
 from ...core.values.tree import global_norm
-from ...core.values.value import static
+from ...core.values.value import derived, static
 from ..shared.vector import Space, Vector
 from .blocks import bounding
 
@@ -52,8 +52,8 @@ class clip_blocks_per_example(Treewise):
     role = "clip"
     per_example = True
 
-    @property
-    def equation(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
+    @derived
+    def equation(self) -> str:
         share = "1/number of leaves" if self.uniform else "size of the leaf / size of all"
         return f"u ← mean over examples i of uᵢ·min(1, b/‖uᵢ‖) in each leaf,  b = c·√({share})"
 

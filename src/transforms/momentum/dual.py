@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from ...core.facade.link import Leafwise, slot_like, transform
 from ...core.values.hyper import Hyper, hyper
-from ...core.values.value import static
+from ...core.values.value import derived, static
 from ..clipping.blocks import ratio
 
 
@@ -60,8 +60,8 @@ class scale_by_optimistic_gradient(Leafwise):
     lagged = slots
     role = "accumulate"
 
-    @property
-    def equation(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
+    @derived
+    def equation(self) -> str:
         return f"u₊ = αu + β(u − u₋),  u₋ ← u from {'0' if self.before == 'zero' else 'u₁'},  u ← u₊"
 
     def scalars(self, at):

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from ...core.facade.link import Leafwise, transform
 from ...core.values.hyper import Hyper, hyper
 from ...core.values.numerics import add, averaged, is_zero, mul
-from ...core.values.value import code, is_array, static
+from ...core.values.value import code, derived, is_array, static
 
 
 @transform
@@ -27,8 +27,8 @@ class trace(Leafwise):
     slots = ("trace",)
     role = "accumulate"
 
-    @property
-    def equation(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
+    @derived
+    def equation(self) -> str:
         return "b ← μb + (1−τ)u,  b₁ = u₁,  " + ("u ← u + μb" if self.nesterov else "u ← b")
 
     def check(self) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any
 
 import jax.numpy as jnp
 from jax import lax
@@ -10,7 +10,7 @@ from jax import lax
 from ...core.facade.link import Leafwise, slot_like, transform
 from ...core.values.hyper import Hyper, hyper
 from ...core.values.numerics import averaged, mul, over_root
-from ...core.values.value import static
+from ...core.values.value import derived, static
 
 
 @transform
@@ -72,10 +72,10 @@ class scale_by_amsgrad(scale_by_adam):
 
     slots = ("mu", "nu", "nu_max")
     nonnegative = ("nu", "nu_max")
-    absent: ClassVar = {"nu_max": "nu"}
+    absent = {"nu_max": "nu"}
 
-    @property
-    def equation(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
+    @derived
+    def equation(self) -> str:
         larger = "w ← max(w, v̂)" if self.debias == "before" else "w ← max(w, v)"
         ratio = {"after": "m̂ / (√(ŵ+ε̄) + ε)", "before": "m̂ / (√(w+ε̄) + ε)", "never": "m / (√(w+ε̄) + ε)"}[self.debias]
         return f"m ← β₁m + (1−β₁)u,  v ← β₂v + (1−β₂)u²,  {larger},  u ← {ratio}"

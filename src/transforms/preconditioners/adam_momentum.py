@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from ...core.facade.link import Leafwise, transform
 from ...core.values.hyper import Hyper, OptionalHyper, hyper
 from ...core.values.numerics import averaged, clipped, one_minus_power, over_root, sqrt
+from ...core.values.value import derived
 from .adam import scale_by_adam
 
 
@@ -107,8 +108,8 @@ class scale_by_adopt(Leafwise):
     )
     role = "precondition"
 
-    @property
-    def hides_infinite(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+    @derived
+    def hides_infinite(self) -> bool:
         return self.clip_value_fn is not None or self.power is not None
 
     def scalars(self, at):

@@ -10,8 +10,8 @@ import jax.numpy as jnp
 from ...core.facade.link import Leafwise, slot_like, transform
 from ...core.values.hyper import Hyper, OptionalHyper, hyper
 from ...core.values.numerics import averaged, is_zero, mul, one_minus_power, over_root, root, sqrt
-from ...core.values.tree import split
-from ...core.values.value import static
+from ...core.values.tree import to_real
+from ...core.values.value import derived, static
 from .adam import scale_by_adam
 
 
@@ -107,8 +107,8 @@ class scale_by_yogi(scale_by_adam):
     initial_accumulator_value: Hyper = hyper("v₀", "where the mean square starts", default=1e-6)
     debias: bool = static("correct the moments for bias", default=True, one_of=(False, True))
 
-    @property
-    def equation(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
+    @derived
+    def equation(self) -> str:
         ratio = "m̂ / (√(v̂+ε̄) + ε)" if self.debias else "m / (√(v+ε̄) + ε)"
         return f"m ← β₁m + (1−β₁)u,  v ← v − (1−β₂)·sign(v − u²)·u² from v₀,  u ← {ratio}"
 
@@ -232,7 +232,7 @@ class scale_by_adam_mini(scale_by_adam):
     def init_leaf(self, p):
         zeros = slot_like(p)
         # A mean, and not zeros of its shape, so that the blocks lie on the devices where the leaf lies.
-        return {"mu": zeros, "nu": self.mean_square(split(zeros, zeros.real.dtype))}
+        return {"mu": zeros, "nu": self.mean_square(to_real(zeros, zeros.real.dtype))}
 
     def mean_square(self, u) -> jax.Array:
         """The mean of squares in each block."""

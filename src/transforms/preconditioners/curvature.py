@@ -44,7 +44,7 @@ class scale_by_sophia(Treewise):
 
     def init_tree(self, params):
         space = Space(params)
-        zeros = space.read(jax.tree.map(slot_like, space.movable()))
+        zeros = space.read(jax.tree.map(slot_like, space.drop_holes()))
         return {"mu": space.keep(zeros), "nu": space.keep([jnp.copy(x) for x in zeros])}
 
     def update_tree(self, updates, state, params, at):
@@ -81,4 +81,4 @@ def hutchinson(loss: Callable[[Any], Any], params: Any, key: jax.Array) -> Any:
     x = space.read(params)
     z = [jax.random.rademacher(k, v.shape, v.dtype) for k, v in zip(jax.random.split(key, len(x)), x)]
     _, curved = jax.jvp(jax.grad(lambda x: loss(space.write(x, params))), (x,), (z,))
-    return space.write([a * b for a, b in zip(z, curved)], widened(space.movable()))
+    return space.write([a * b for a, b in zip(z, curved)], widened(space.drop_holes()))

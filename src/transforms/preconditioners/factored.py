@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from ...core.facade.link import Leafwise, slot_like, transform
 from ...core.values.hyper import Hyper, OptionalHyper, hyper
 from ...core.values.numerics import is_zero, mul, sqrt
-from ...core.values.tree import split
+from ...core.values.tree import to_real
 from ...core.values.value import static
 from ..clipping.blocks import ratio
 
@@ -43,7 +43,7 @@ class scale_by_factored_rms(Leafwise):
 
     def init_leaf(self, p):
         zeros = slot_like(p)
-        real = split(zeros, zeros.real.dtype)  # means of it lie on the devices where the leaf lies
+        real = to_real(zeros, zeros.real.dtype)  # means of it lie on the devices where the leaf lies
         if axes := self.row_and_column(real.shape):
             row, col = axes
             return {"nu_row": real.mean(col), "nu_col": real.mean(row), "nu": jnp.zeros((), real.dtype)}
@@ -106,7 +106,7 @@ class scale_by_sm3(Leafwise):
 
     def init_leaf(self, p):
         zeros = slot_like(p)
-        real = split(zeros, zeros.real.dtype)
+        real = to_real(zeros, zeros.real.dtype)
         # Sums, which XLA simplifies: the largest of zeros it looks for at compile time, 4 s for a million.
         return {"nu": zeros if real.ndim < 2 else jnp.concatenate([real.sum(others) for others in _others(real)])}
 

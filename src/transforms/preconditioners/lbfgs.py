@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from ...core.facade.link import Treewise, slot_like, transform
-from ...core.values.value import static
+from ...core.values.value import derived, static
 from ..shared.vector import Space, Vector, add, dot
 
 
@@ -32,8 +32,8 @@ class scale_by_lbfgs(Treewise):
     role = "precondition"
     reads_params = True
 
-    @property
-    def equation(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
+    @derived
+    def equation(self) -> str:
         start = "(sᵀy/yᵀy)·I" if self.scale_init_precond else "I"
         return f"s = Δθ,  y = Δu,  H ← (I − ρsyᵀ)H(I − ρysᵀ) + ρssᵀ,  H₀ = {start},  u ← Hu"
 

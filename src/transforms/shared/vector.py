@@ -8,8 +8,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ...core.engine.step_info import At
-from ...core.values.tree import by_axes, compute_dtype, flatten, is_trainable, merge, split, summed, widest
+from ...core.engine.step_info import StepInfo
+from ...core.values.tree import by_axes, compute_dtype, flatten, from_real, is_trainable, summed, to_real, widest
 
 Vector = list[jax.Array]
 """Real arrays, one for each parameter that an optimizer acts on; complex ones have a last axis of 2 more."""
@@ -29,7 +29,7 @@ class Space:
         leaves = [x for x, t in zip(self.flat.line_up(what, tree), self.trainable) if t]
         params = [jnp.asarray(p) for p, t in zip(self.flat.leaves, self.trainable) if t]
         pairs = ((jnp.zeros_like(p) if x is None else jnp.asarray(x), p) for x, p in zip(leaves, params))
-        return [split(x, compute_dtype(p.dtype)) for x, p in pairs]
+        return [to_real(x, compute_dtype(p.dtype)) for x, p in pairs]
 
     def keep(self, vector: Vector) -> Any:
         """The arrays of a vector as a tree like the parameters, for the state."""
@@ -40,26 +40,26 @@ class Space:
         """The vector in place of the leaves of ``onto``, in their dtypes. ``None`` and what is no parameter stay."""
         arrays = flatten(self.keep(vector)).leaves
         pairs = zip(arrays, self.flat.line_up("The arrays", onto))
-        return self.flat.build([x if a is None or x is None else merge(a, x.dtype) for a, x in pairs])
+        return self.flat.build([x if a is None or x is None else from_real(a, x.dtype) for a, x in pairs])
 
-    def each(self, at: At, f: Callable[[At], Any]) -> list[Any]:
+    def each(self, at: StepInfo, f: Callable[[StepInfo], Any]) -> list[Any]:
         """``f`` of the step as each parameter sees it: one that joined late counts from then."""
         common = f(at)
         steps = (at.of(path) for path in self.paths)
         return [common if own is at else f(own) for own in steps]
 
-    def begun(self, at: At, olds: Vector, news: Vector) -> Vector:
+    def begun(self, at: StepInfo, olds: Vector, news: Vector) -> Vector:
         """``olds``, but ``news`` for parameters whose first step this is since they joined."""
         joins = self.each(at, lambda own: own is not at and own.count == 1)
         return [old if now is False else jnp.where(now, new, old) for now, old, new in zip(joins, olds, news)]
 
-    def movable(self) -> Any:
+    def drop_holes(self) -> Any:
         """The parameters, with ``None`` for leaves that no optimizer acts on."""
         return self.keep([p for p, t in zip(self.flat.leaves, self.trainable) if t])
 
-    def whole(self, movable: Any) -> Any:
-        """The inverse of `movable`."""
-        pairs = zip(self.flat.line_up("The arrays", movable), self.flat.leaves)
+    def whole(self, drop_holes: Any) -> Any:
+        """The inverse of `drop_holes`."""
+        pairs = zip(self.flat.line_up("The arrays", drop_holes), self.flat.leaves)
         return self.flat.build([p if x is None else x for x, p in pairs])
 
 

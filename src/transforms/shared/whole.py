@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from ...core.values.tree import cond, flatten, is_trainable
 from .vector import Space, Vector
-from .wrappers import all_links, movable, restored
+from .wrappers import all_links, drop_holes, fill_holes
 
 
 class Moving(Space):
@@ -56,7 +56,7 @@ def over(a: jax.Array, b: jax.Array) -> jax.Array:
 def check_guards(where: str, tx: Any) -> None:
     """Raise for a guard that refuses steps inside another link of the chain: `unless_refused` would not see it."""
     for name, link in all_links(tx):
-        if getattr(link, "judges", False) and link not in tx.links.values():
+        if getattr(link, "can_reject", False) and link not in tx.links.values():
             raise ValueError(
                 f"`{where}`: {name!r} refuses steps inside another link, where {where.partition('.')[0]} cannot see "
                 f"it: put it at the front of the chain outside, or of `{where}` itself"
@@ -70,15 +70,15 @@ def unless_refused(
 
     Where a guard in the chain has refused the step, the updates are 0 and the rest of the state as it was.
     """
-    if not any(getattr(link, "judges", False) for link in tx.links.values()):
+    if not any(getattr(link, "can_reject", False) for link in tx.links.values()):
         new, rest = take()
         return new, {**rest, "tx": inner}
     before = {name: x for name, x in state.items() if name != "tx"}
 
     def taken() -> tuple[Any, Any]:
         new, rest = take()
-        return movable(new, params)[0], jax.tree.map(lambda x, old: x.astype(old.dtype), rest, before)
+        return drop_holes(new, params)[0], jax.tree.map(lambda x, old: x.astype(old.dtype), rest, before)
 
-    still = jax.tree.map(jnp.zeros_like, movable(updates, params)[0])
+    still = jax.tree.map(jnp.zeros_like, drop_holes(updates, params)[0])
     new, rest = cond(inner.step > state["tx"].step, taken, lambda: (still, before))
-    return restored(new, updates), {**rest, "tx": inner}
+    return fill_holes(new, updates), {**rest, "tx": inner}

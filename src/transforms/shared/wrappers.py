@@ -8,20 +8,20 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator
-from typing import Any, ClassVar
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from ...core.engine import engine
 from ...core.engine.state import State
-from ...core.engine.step_info import At
+from ...core.engine.step_info import StepInfo
 from ...core.facade.chain import chain
 from ...core.facade.link import Link, Treewise
 from ...core.facade.transformation import Transformation
 from ...core.values.hyper import by_path, pick
 from ...core.values.tree import cond, dtype_of, flatten, is_trainable, slot_dtype, widened
-from ...core.values.value import PlainKeyError, code, did_you_mean
+from ...core.values.value import PlainKeyError, code, derived, did_you_mean
 
 Look = Callable[[Any, Any, State], dict[str, Any]]
 """What is looked for in a chain, given its parameters and its state: trees like the parameters, by name."""
@@ -34,9 +34,8 @@ class Wrapper(Treewise):
 
     knows_shards = True
     moves_params = True
-    passes_updates: ClassVar[bool] = True
+    passes_updates: bool = True
     """Whether the parameters move by what the chain returns: else an average that it keeps is not one of theirs."""
-    reads_params: ClassVar[Any] = property(lambda self: any(link.reads_params for link in self.inner_links))
 
     def check(self) -> None:
         own = type(self).__name__
@@ -52,12 +51,16 @@ class Wrapper(Treewise):
     def inner_links(self) -> Iterator[Link]:
         return (link for tx in self.inner.values() for link in tx.links.values())
 
-    @property
-    def extra(self) -> tuple[str, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]
+    @derived
+    def reads_params(self) -> bool:
+        return any(link.reads_params for link in self.inner_links)
+
+    @derived
+    def extra(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys(name for link in self.inner_links for name in link.extra))
 
-    @property
-    def role(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
+    @derived
+    def role(self) -> str:
         """The weightiest of those inside: what a chain outside must know of it."""
         inside = {link.role for link in self.inner_links}
         weighty = ("descend", "precondition", "align", "accumulate", "decay", "penalty", "scale", "clip")
@@ -68,10 +71,10 @@ class Wrapper(Treewise):
         return look(self.tx, params, entry["tx"])
 
 
-class Sometimes(Wrapper):
+class ConditionalWrapper(Wrapper):
     """A wrapper that runs its chain at some steps only; at the others nothing moves."""
 
-    def decide(self, updates: Any, state: dict[str, Any], at: At) -> tuple[dict[str, Any], Any]:
+    def decide(self, updates: Any, state: dict[str, Any], at: StepInfo) -> tuple[dict[str, Any], Any]:
         """The next state but for the chain's, and whether the chain runs."""
         raise NotImplementedError
 
@@ -79,7 +82,7 @@ class Sometimes(Wrapper):
         """What the chain gets."""
         return updates
 
-    def idle_step(self, params: Any, updates: Any, inner: State, at: At) -> tuple[Any, State]:
+    def idle_step(self, params: Any, updates: Any, inner: State, at: StepInfo) -> tuple[Any, State]:
         """The parameters, and the chain's state, where the chain does not run."""
         return params, inner
 
@@ -88,11 +91,11 @@ class Sometimes(Wrapper):
         return jax.tree.map(jnp.zeros_like, as_chains_return(updates, params))
 
     def init_tree(self, params):
-        return {"tx": begin(self.tx, params)}
+        return {"tx": init_inner(self.tx, params)}
 
     def step_tree(self, params, state, updates, at):
-        extra = passed_on(self.tx, at, params)
-        updates, params = movable(updates, params)
+        extra = forwarded_arguments(self.tx, at, params)
+        updates, params = drop_holes(updates, params)
         state, runs = self.decide(updates, state, at)
         params, inner = cond(
             runs,
@@ -102,15 +105,15 @@ class Sometimes(Wrapper):
         return params, {**state, "tx": inner}
 
     def update_tree(self, updates, state, params, at):
-        extra = passed_on(self.tx, at, params)
-        moving, params = movable(updates, params)
+        extra = forwarded_arguments(self.tx, at, params)
+        moving, params = drop_holes(updates, params)
         state, runs = self.decide(moving, state, at)
         new, inner = cond(
             runs,
             lambda: self.tx.update(self.feed(moving, state), state["tx"], params, **extra),
             lambda: (self.idle_update(moving, params), state["tx"]),
         )
-        return restored(new, updates), {**state, "tx": inner}
+        return fill_holes(new, updates), {**state, "tx": inner}
 
 
 def check_chain(where: str, tx: Any) -> None:
@@ -188,13 +191,13 @@ def _last(name: str) -> str:
     return name.rpartition("/")[2]
 
 
-def begin(tx: Transformation, params: Any) -> State:
+def init_inner(tx: Transformation, params: Any) -> State:
     """The inner chain's first state."""
     # `describe` sizes a state by a lone array, which has no path: no pattern need match it.
     return engine.init(tx.links, params) if flatten(params).paths == [""] else tx.init(params)
 
 
-def passed_on(tx: Transformation, at: At, params: Any = None) -> dict[str, Any]:
+def forwarded_arguments(tx: Transformation, at: StepInfo, params: Any = None) -> dict[str, Any]:
     """The extra arguments that the chain reads.
 
     Functions of the parameters get the leaves that the chain does not see from ``params``.
@@ -203,12 +206,12 @@ def passed_on(tx: Transformation, at: At, params: Any = None) -> dict[str, Any]:
     def whole(x: Any) -> Any:
         if params is None or not callable(x):
             return x
-        return lambda there: x(restored(there, widened(params)))
+        return lambda there: x(fill_holes(there, widened(params)))
 
     return {name: whole(at.extra[name]) for link in tx.links.values() for name in link.extra}
 
 
-def movable(updates: Any, params: Any) -> tuple[Any, Any]:
+def drop_holes(updates: Any, params: Any) -> tuple[Any, Any]:
     """Both trees with ``None`` in place of what no optimizer acts on, so that they may pass through ``lax.cond``."""
     flat = flatten(updates if params is None else params)
     us = flat.line_up("The updates", updates)
@@ -221,7 +224,7 @@ def movable(updates: Any, params: Any) -> tuple[Any, Any]:
     )
 
 
-def restored(new: Any, old: Any) -> Any:
+def fill_holes(new: Any, old: Any) -> Any:
     """``new`` with the leaves of ``old`` in its holes."""
     flat = flatten(old)
     return flat.build([o if n is None else n for n, o in zip(flat.line_up("The leaves", new), flat.leaves)])

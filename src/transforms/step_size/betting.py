@@ -11,10 +11,10 @@ from ...core.facade.link import Leafwise, slot_like, transform
 from ...core.values.hyper import Hyper, hyper
 from ...core.values.numerics import sqrt
 from ...core.values.tree import global_norm
-from ...core.values.value import Number, check_number, child, each, number, static
+from ...core.values.value import Number, check_number, child, derived, each, number, static
 from ..shared.vector import Space, dot
 from ..shared.whole import Moving, check_guards, over, unless_refused, zeros
-from ..shared.wrappers import Wrapper, begin, passed_on
+from ..shared.wrappers import Wrapper, forwarded_arguments, init_inner
 
 
 @transform
@@ -88,7 +88,7 @@ class mechanize(Wrapper):
     slots = ("delta",)
     nonnegative = ("largest", "square")
     moves_params = False
-    reads_params = True  # pyright: ignore[reportAssignmentType, reportIncompatibleMethodOverride]
+    reads_params = True
 
     def check(self) -> None:
         super().check()
@@ -96,8 +96,8 @@ class mechanize(Wrapper):
         if not self.betas:
             raise ValueError("`mechanize.betas` must have a number for each bet, got none")
 
-    @property
-    def equation(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
+    @derived
+    def equation(self) -> str:
         reward = "R ← βR − s·min(max(h, −m), m)" if self.clipped else "R ← max(βR − sh, 0)"
         largest, wealth = ("|h| + ε", "max(R, 0)") if self.clipped else ("|h|", "R")
         return (
@@ -109,10 +109,10 @@ class mechanize(Wrapper):
         n, dtype = len(self.betas), Space(params).dtype
         bets = {name: jnp.zeros(n, dtype) for name in ("largest", "square", "reward")}
         first = jnp.full(n, self.s_init if self.clipped else 0.0, dtype)
-        return {"tx": begin(self.tx, params), "delta": zeros(params), "scale": first, **bets}
+        return {"tx": init_inner(self.tx, params), "delta": zeros(params), "scale": first, **bets}
 
     def update_tree(self, updates, state, params, at):
-        u, inner = self.tx.update(updates, state["tx"], params, **passed_on(self.tx, at))
+        u, inner = self.tx.update(updates, state["tx"], params, **forwarded_arguments(self.tx, at))
         return unless_refused(self.tx, inner, state, updates, params, lambda: self.bet(u, updates, state, params, at))
 
     def bet(self, u: Any, updates: Any, state: Any, params: Any, at: Any) -> tuple[Any, dict[str, Any]]:

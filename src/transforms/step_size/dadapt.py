@@ -17,7 +17,7 @@ from ...core.facade.link import Treewise, transform
 from ...core.values.hyper import Hyper, hyper
 from ...core.values.numerics import averaged, sqrt
 from ...core.values.tree import global_norm
-from ...core.values.value import static
+from ...core.values.value import derived, static
 from ..clipping.blocks import ratio
 from ..shared.vector import Space, Vector, dot, total
 from ..shared.whole import Moving, copied, over, zeros
@@ -84,8 +84,8 @@ class scale_by_dadapt_adam(Treewise):
     role = "precondition"
     reads_params = True
 
-    @property
-    def equation(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
+    @derived
+    def equation(self) -> str:
         return (
             f"ρ = γd{_correction(self)},  m ← β₁m + (1−β₁)ρu,  v ← β₂v + (1−β₂)u²,  A = √v + ε,  "
             "r ← √β₂r + (1−√β₂)ρuᵀ(s/A),  s ← √β₂s + (1−√β₂)ρu,  d ← max(d, r/((1−√β₂)‖s‖₁)) from d₀,  "
@@ -145,8 +145,8 @@ class scale_by_prodigy(Treewise):
     role = "precondition"
     reads_params = True
 
-    @property
-    def equation(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
+    @derived
+    def equation(self) -> str:
         weight = "d²" if self.safeguard_warmup else "ρd"
         return (
             f"ρ = γd{_correction(self)},  m ← β₁m + (1−β₁)du,  v ← β₂v + (1−β₂)d²u²,  r ← β₃r + ρd·uᵀ(θ₀ − θ),  "

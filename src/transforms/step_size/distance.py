@@ -14,7 +14,7 @@ from ...core.facade.link import Leafwise, Treewise, slot_like, transform
 from ...core.values.hyper import Hyper, hyper
 from ...core.values.numerics import sqrt
 from ...core.values.tree import global_norm
-from ...core.values.value import static
+from ...core.values.value import derived, static
 from ..shared.vector import Space
 from ..shared.whole import Moving, copied, over
 
@@ -37,8 +37,8 @@ class scale_by_dog(Treewise):
     undoes_scale = True
     reads_params = True
 
-    @property
-    def equation(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
+    @derived
+    def equation(self) -> str:
         return f"r̄ ← max(r̄, ‖θ − θ₀‖) from {_first(self)},  {self.rule}"
 
     @property
@@ -99,8 +99,8 @@ class scale_by_ldog(Leafwise):
     undoes_scale = True
     reads_params = True
 
-    @property
-    def equation(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
+    @derived
+    def equation(self) -> str:
         return f"r̄ ← max(r̄, ‖θ − θ₀‖) from {_first(self)},  G ← G + ‖u‖²,  u ← r̄/√(G + ε)·u,  leaf by leaf"
 
     def init_leaf(self, p):

@@ -14,8 +14,8 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -74,7 +74,7 @@ class Ray:
 
     def kept(self, value: jax.Array, gradient: Vector) -> dict[str, Any]:
         """What `value_and_grad_from_state` reads."""
-        return {"value": value, "grad": conj(self.space.write(gradient, self.space.movable()))}
+        return {"value": value, "grad": conj(self.space.write(gradient, self.space.drop_holes()))}
 
 
 REPORT = ("evaluations", "failed", "uphill")
@@ -90,7 +90,7 @@ class LineSearch(Treewise):
     reads_params = True
     extra = ("value", "grad", "value_fn")
     nonnegative = REPORT
-    absent: ClassVar[Mapping[str, str | None]] = dict.fromkeys(REPORT)
+    absent = dict.fromkeys(REPORT)
     no_reverse_mode = "its loop has as many turns as the search needs, and JAX keeps no record of them"
 
     @staticmethod
@@ -99,7 +99,7 @@ class LineSearch(Treewise):
 
     @staticmethod
     def _nothing_kept(space: Space) -> dict[str, Any]:
-        zeros = jax.tree.map(jnp.zeros_like, space.movable())
+        zeros = jax.tree.map(jnp.zeros_like, space.drop_holes())
         return {"value": jnp.full((), math.inf, space.dtype), "grad": zeros}
 
 
@@ -315,7 +315,7 @@ def value_and_grad_from_state(
 
 def _value_and_grad(value_fn: Callable[[Any], jax.Array], params: Any) -> tuple[jax.Array, Any]:
     space = Space(params)
-    return jax.value_and_grad(lambda movable: value_fn(space.whole(movable)))(space.movable())
+    return jax.value_and_grad(lambda drop_holes: value_fn(space.whole(drop_holes)))(space.drop_holes())
 
 
 def _check_function(value_fn: Any) -> None:
@@ -365,10 +365,10 @@ def minimize(
     check_roles("minimize(tx, value_fn, params)", tx=tx, params=params)
     space, limit = Space(params), _limit(max_steps)
 
-    def f(movable: Any) -> jax.Array:
-        return value_fn(space.whole(movable))
+    def f(drop_holes: Any) -> jax.Array:
+        return value_fn(space.whole(drop_holes))
 
-    start = jax.tree.map(jnp.asarray, space.movable())
+    start = jax.tree.map(jnp.asarray, space.drop_holes())
     state = tx.init(start)
     first = Minimum(start, *value_and_grad_from_state(tx, f, start, state), state)
 

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from ...core.facade.link import Treewise, transform
 from ...core.values.hyper import Hyper, hyper
 from ...core.values.numerics import averaged, sqrt
-from ...core.values.value import static
+from ...core.values.value import derived, static
 from ..shared.vector import Space, Vector, dot
 from ..shared.whole import Moving, over, zeros
 
@@ -42,8 +42,8 @@ class scale_by_momo(Treewise):
     reads_params = True
     extra = ("value",)
 
-    @property
-    def equation(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
+    @derived
+    def equation(self) -> str:
         adapted = "f* ← max(f*, f̄ − γ + dᵀθ − ½τ‖d‖²),  " if self.adapt_lower_bound else ""
         return (
             f"{MEANS} from the first,  τ = min(α, max((1+αλ)(f̄ − γ − f*) + dᵀθ, 0)/‖d‖²),  {adapted}"
@@ -108,8 +108,8 @@ class scale_by_momo_adam(scale_by_momo):
     nonnegative = ("nu",)
     role = "precondition"
 
-    @property
-    def equation(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
+    @derived
+    def equation(self) -> str:
         adapted = "f* ← max(f*, (f̄ − γ + dᵀθ − ½τdᵀ(d/D))/ρ),  " if self.adapt_lower_bound else ""
         return (
             f"{MEANS},  v ← β₂v + (1−β₂)u²,  D = √v̂ + ε,  ρ = 1−β₁ᵗ,  "

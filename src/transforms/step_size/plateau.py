@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from ...core.facade.link import Scaling, transform
 from ...core.values.hyper import Hyper, hyper
-from ...core.values.value import static
+from ...core.values.value import derived, static
 from ..guards import memories
 
 
@@ -16,7 +16,7 @@ class reduce_on_plateau(Scaling):
     """Scale down when a value has stopped improving, as PyTorch's ReduceLROnPlateau does.
 
     ``update`` and ``step`` must be given ``value``. The link takes the mean of ``accumulation_size`` values for one,
-    such as all of an epoch, and judges it at once: the last step of an epoch already has the new scale.
+    such as all of an epoch, and can_reject it at once: the last step of an epoch already has the new scale.
     The state holds it as ``scale``. PyTorch's ``eps`` is 0 here. In Optax ``patience`` is 1 more. The margin is a
     fraction of the best value's magnitude, where PyTorch and Optax take best·(1 ∓ τ): there a negative value that never
     changes is better than itself, and nothing is ever reduced. A value that is not finite is never better.
@@ -35,23 +35,23 @@ class reduce_on_plateau(Scaling):
     role = "scale"
     extra = ("value",)
 
-    @property
-    def equation(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
+    @derived
+    def equation(self) -> str:
         near = "τ" if self.threshold_mode == "abs" else "τ·|best|"
         better = f"mean of n values < best − {near}" if self.mode == "min" else f"mean of n values > best + {near}"
         return (
             f"u ← su,  s ← max(γs, s_min) when {better} has failed more than P times in a row; then C are passed over"
         )
 
-    def init_memory(self):
+    def init_global_state(self):
         best = jnp.inf if self.mode == "min" else -jnp.inf
         first = {"scale": 1.0, "best": best, "bad": 0.0, "cooldown": 0.0, "sum": 0.0, "count": 0.0}
         return {name: jnp.full((), x, jnp.float32) for name, x in first.items()}
 
     def factor(self, at):
-        return self.remember(at)["scale"]
+        return self.update_global_state(at)["scale"]
 
-    def remember(self, at):
+    def update_global_state(self, at):
         old = memories(at)
         total, count = old.sum + jnp.asarray(at.extra["value"], at.dtype), old.count + 1
         mean, complete = total / count, count >= self.accumulation_size

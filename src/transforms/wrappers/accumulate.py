@@ -12,18 +12,26 @@ from ...core.engine import engine
 from ...core.engine.checks import check_extra, check_state
 from ...core.engine.offload import fetched, returned
 from ...core.engine.state import State
-from ...core.engine.step_info import At
+from ...core.engine.step_info import StepInfo
 from ...core.facade.link import Leafwise, slot_like, transform
 from ...core.facade.transformation import Transformation
 from ...core.values.hyper import Hyper, check_whole, evaluate, hyper, integer
 from ...core.values.tree import cond, dtype_of, flatten, is_trainable, widest
-from ...core.values.value import Range, child, code
+from ...core.values.value import Range, child, code, derived
 from ..guards import dynamic_loss_scale
-from ..shared.wrappers import Sometimes, Wrapper, all_links, begin, movable, passed_on, restored
+from ..shared.wrappers import (
+    ConditionalWrapper,
+    Wrapper,
+    all_links,
+    drop_holes,
+    fill_holes,
+    forwarded_arguments,
+    init_inner,
+)
 
 
 @transform
-class accumulate(Sometimes):
+class accumulate(ConditionalWrapper):
     """Let a chain take one step for several micro-batches, on the mean of their gradients.
 
     In between only the sum, in float32 or wider, is written; parameters and the chain's state are not
@@ -65,7 +73,7 @@ class accumulate(Sometimes):
                 )
         vars(self)["every"] = check_whole(f"{own}.every", self.every, Range(low=1.0))
 
-    def weight(self, at: At) -> Any:
+    def weight(self, at: StepInfo) -> Any:
         """How much the micro-batch counts in the mean."""
         return 1.0
 
@@ -73,7 +81,7 @@ class accumulate(Sometimes):
         flat = flatten(params)
         sums = [slot_like(jnp.asarray(p)) if is_trainable(p) else None for p in flat.leaves]
         return {
-            "tx": begin(self.tx, params),
+            "tx": init_inner(self.tx, params),
             "sum": flat.build(sums),
             "weight": jnp.zeros((), widest(dtype_of(p) for p in flat.leaves if is_trainable(p))),
             "count": jnp.zeros((), jnp.int32),  # micro-batches that are behind us on the way to the next step
@@ -109,14 +117,14 @@ class accumulate(Sometimes):
 
     def closed(self, params: Any, state: dict[str, Any], extra: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
         """The parameters and the state after a step on the mean of the micro-batches so far, if there are any."""
-        extra = passed_on(self.tx, SimpleNamespace(extra=extra), params)  # pyright: ignore[reportArgumentType]
-        _, mine = movable(params, params)
+        extra = forwarded_arguments(self.tx, SimpleNamespace(extra=extra), params)  # pyright: ignore[reportArgumentType]
+        _, mine = drop_holes(params, params)
         new, inner = cond(
             (state["count"] > 0) & (state["weight"] > 0),
             lambda: engine.step(self.tx.links, mine, state["tx"], self.feed(mine, state), extra),
             lambda: (mine, state["tx"]),
         )
-        return restored(new, params), {**state, "tx": inner, "count": jnp.zeros_like(state["count"])}
+        return fill_holes(new, params), {**state, "tx": inner, "count": jnp.zeros_like(state["count"])}
 
 
 def _each(f: Any, updates: Any, sums: Any) -> Any:
@@ -137,8 +145,8 @@ class accumulate_weighted(accumulate):
 
     equation = "ū = Σwu / Σw over the micro-batches,  u ← tx(ū) at the last of them, else 0"
 
-    @property
-    def extra(self) -> tuple[str, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]
+    @derived
+    def extra(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys((*super().extra, "weight")))
 
     def weight(self, at):
@@ -226,6 +234,6 @@ def _flushed(tx: Transformation, params: Any, state: State, extra: dict[str, Any
         moved, inner[id(own)] = _flushed(tx, its, own, extra)
         return {"params": moved}
 
-    moved = restored(link.look(within, params, entry)["params"], params)
+    moved = fill_holes(link.look(within, params, entry)["params"], params)
     params = jax.tree.map(lambda p, new: jnp.asarray(new, dtype_of(p)) if is_trainable(p) else p, params, moved)
     return params, state._replace(links={**state.links, name: {k: inner.get(id(x), x) for k, x in entry.items()}})

@@ -9,14 +9,14 @@ import jax.numpy as jnp
 
 from ...core.engine import engine
 from ...core.engine.state import State
-from ...core.engine.step_info import At
+from ...core.engine.step_info import StepInfo
 from ...core.facade.link import transform
 from ...core.facade.order import ending
 from ...core.values.hyper import Hyper, check_hyper, hyper
 from ...core.values.schedule import Schedule, from_function
 from ...core.values.tree import cond
-from ...core.values.value import Range, Value, child, number, static, value
-from ..shared.wrappers import Sometimes, Wrapper, as_chains_return, begin, passed_on
+from ...core.values.value import Range, Value, child, derived, number, static, value
+from ..shared.wrappers import ConditionalWrapper, Wrapper, as_chains_return, forwarded_arguments, init_inner
 
 
 @value
@@ -53,7 +53,7 @@ def condition() -> Any:
 
 
 @transform
-class conditionally_mask(Sometimes):
+class conditionally_mask(ConditionalWrapper):
     """Run a chain where a condition holds; elsewhere the update is 0, and nothing moves.
 
     The condition is a schedule, or a function from the steps taken so far to a bool. With ``argument``
@@ -72,8 +72,8 @@ class conditionally_mask(Sometimes):
         if not isinstance(self.argument, str):
             raise ValueError(f"`{type(self).__name__}.argument` must be the name of an argument, got {self.argument!r}")
 
-    @property
-    def extra(self) -> tuple[str, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]
+    @derived
+    def extra(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys((*super().extra, *([self.argument] if self.argument else []))))
 
     def decide(self, updates, state, at):
@@ -132,19 +132,19 @@ class restart(Wrapper):
     reads_params = True
 
     def init_tree(self, params):
-        return {"tx": begin(self.tx, params)}
+        return {"tx": init_inner(self.tx, params)}
 
     def step_tree(self, params, state, updates, at):
         inner = self.renewed(state["tx"], params, at)
-        params, inner = engine.step(self.tx.links, params, inner, updates, passed_on(self.tx, at))
+        params, inner = engine.step(self.tx.links, params, inner, updates, forwarded_arguments(self.tx, at))
         return params, {"tx": inner}
 
     def update_tree(self, updates, state, params, at):
         inner = self.renewed(state["tx"], params, at)
-        updates, inner = self.tx.update(updates, inner, params, **passed_on(self.tx, at))
+        updates, inner = self.tx.update(updates, inner, params, **forwarded_arguments(self.tx, at))
         return updates, {"tx": inner}
 
-    def renewed(self, state: State, params: Any, at: At) -> State:
+    def renewed(self, state: State, params: Any, at: StepInfo) -> State:
         """The chain's state before the step."""
         due = (at.count > 1) & (at.phase(self.every, 1.0) < 1)
 

@@ -11,8 +11,8 @@ from jax.tree_util import all_leaves
 from ...core.facade.link import Treewise, transform
 from ...core.facade.order import ROLES
 from ...core.values.tree import Flat, flatten
-from ...core.values.value import static
-from ..shared.wrappers import movable, restored
+from ...core.values.value import derived, static
+from ..shared.wrappers import drop_holes, fill_holes
 
 
 @transform
@@ -39,16 +39,16 @@ class from_optax(Treewise):
         if not (callable(getattr(self.transformation, "init", None)) and hasattr(self.transformation, "update")):
             raise ValueError(f"`from_optax.transformation` must have init and update, got {self.transformation!r}")
 
-    @property
-    def extra(self) -> tuple[str, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]
+    @derived
+    def extra(self) -> tuple[str, ...]:
         return self.arguments
 
     def init_tree(self, params):
-        return self.transformation.init(movable(params, params)[1])
+        return self.transformation.init(drop_holes(params, params)[1])
 
     def update_tree(self, updates, state, params, at):
         passed = {name: at.extra[name] for name in self.arguments}
-        moving = flatten(movable(updates, params)[0])
+        moving = flatten(drop_holes(updates, params)[0])
         if all(u is not None for u in moving.leaves):
             return self.transformation.update(updates, state, params, **passed)
         if all(u is None for u in moving.leaves):
@@ -71,7 +71,7 @@ class _Some:
 
         def cut(part: Any) -> Any:
             if callable(part) and self.params is not None:
-                return lambda there: part(restored(there, self.params))
+                return lambda there: part(fill_holes(there, self.params))
             if not self._is_like(part):
                 return part
             return self._pairs(lambda u, own: None if u is None and all_leaves([own]) else own, part)

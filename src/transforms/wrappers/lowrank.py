@@ -10,9 +10,9 @@ import jax.numpy as jnp
 from ...core.facade.link import transform
 from ...core.values.hyper import Hyper, hyper, integer, whole
 from ...core.values.tree import cond, flatten, is_trainable
-from ...core.values.value import child, static
+from ...core.values.value import child, derived, static
 from ..shared.whole import check_guards, unless_refused
-from ..shared.wrappers import Wrapper, begin, passed_on
+from ..shared.wrappers import Wrapper, forwarded_arguments, init_inner
 
 
 @transform
@@ -38,8 +38,8 @@ class scale_by_galore(Wrapper):
     knows_shards = False  # a shard has singular vectors of its own
     moves_params = False
 
-    @property
-    def equation(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
+    @derived
+    def equation(self) -> str:
         return f"P ← {self.rank} leading left singular vectors of u every k steps,  u ← αP·tx(Pᵀu)"
 
     def check(self) -> None:
@@ -56,7 +56,7 @@ class scale_by_galore(Wrapper):
         flat = flatten(params)
         projectors = [self.no_projector(p) for p in flat.leaves]
         low = [p if P is None else self.project(P, p) for P, p in zip(projectors, flat.leaves)]
-        return {"projector": flat.build(projectors), "tx": begin(self.tx, flat.build(low))}
+        return {"projector": flat.build(projectors), "tx": init_inner(self.tx, flat.build(low))}
 
     def update_tree(self, updates, state, params, at):
         flat, inner = flatten(updates), state["tx"]
@@ -66,7 +66,7 @@ class scale_by_galore(Wrapper):
         for i in moving:
             projectors[i] = self.renewed(projectors[i], us[i], due)
         low = [self.project(projectors[i], u) if i in moving else u for i, u in enumerate(us)]
-        low, inner = self.tx.update(flat.build(low), inner, **passed_on(self.tx, at))
+        low, inner = self.tx.update(flat.build(low), inner, **forwarded_arguments(self.tx, at))
         low = flat.line_up("The updates", low)
 
         def whole() -> tuple[Any, dict[str, Any]]:

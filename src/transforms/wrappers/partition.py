@@ -12,7 +12,7 @@ from ...core.facade.link import Leafwise, transform
 from ...core.values.hyper import by_path, pick
 from ...core.values.tree import Flat, dtype_of, flatten, is_trainable, slot_dtype
 from ...core.values.value import child, code
-from ..shared.wrappers import Look, Wrapper, begin, check_chain, passed_on, restored
+from ..shared.wrappers import Look, Wrapper, check_chain, fill_holes, forwarded_arguments, init_inner
 
 DEFAULT = "default"
 """The name of the default's state, among those of the patterns."""
@@ -89,7 +89,7 @@ class partition(Wrapper):
     def init_tree(self, params):
         flat = flatten(params)
         groups = self.groups(flat, [is_trainable(p) for p in flat.leaves])
-        return {g.name: begin(g.tx, g.of(flat, flat.leaves)) for g in groups if not g.frozen}
+        return {g.name: init_inner(g.tx, g.of(flat, flat.leaves)) for g in groups if not g.frozen}
 
     def step_tree(self, params, state, updates, at):
         flat = flatten(params)
@@ -97,7 +97,7 @@ class partition(Wrapper):
         for group in self.groups(flat, [is_trainable(p) for p in flat.leaves]):
             if group.frozen:
                 continue
-            mine, extra = group.of(flat, flat.leaves), passed_on(group.tx, at, params)
+            mine, extra = group.of(flat, flat.leaves), forwarded_arguments(group.tx, at, params)
             us_of_group, links = group.of(flat, us), group.tx.links
             new, entries[group.name] = engine.step(links, mine, state[group.name], us_of_group, extra)
             self._put(out, group, flat, new)
@@ -113,7 +113,7 @@ class partition(Wrapper):
                     out[i] = None if us[i] is None else -jnp.zeros_like(us[i], slot_dtype(dtype_of(flat.leaves[i])))
                 continue
             mine = None if params is None else group.of(flat, flat.leaves)
-            extra = passed_on(group.tx, at, params)
+            extra = forwarded_arguments(group.tx, at, params)
             new, entries[group.name] = group.tx.update(group.of(flat, us), state[group.name], mine, **extra)
             self._put(out, group, flat, new)
         return flat.build(out), entries
@@ -129,5 +129,5 @@ class partition(Wrapper):
             if group.frozen:
                 continue
             for name, tree in look(group.tx, group.of(flat, flat.leaves), entry[group.name]).items():
-                found[name] = restored(tree, found[name]) if name in found else tree
+                found[name] = fill_holes(tree, found[name]) if name in found else tree
         return found

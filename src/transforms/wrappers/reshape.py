@@ -17,7 +17,7 @@ from ...core.values.hyper import chosen
 from ...core.values.tree import Flat, compute_dtype, dtype_of, is_trainable, show, slot_dtype
 from ...core.values.value import child, static
 from ..shared.vector import conj
-from ..shared.wrappers import Look, Wrapper, begin, links_at, passed_on, restored
+from ..shared.wrappers import Look, Wrapper, fill_holes, forwarded_arguments, init_inner, links_at
 
 
 class Reshaped(Wrapper):
@@ -43,22 +43,24 @@ class Reshaped(Wrapper):
     def init_tree(self, params):
         flat = tree.flatten(params)
         groups = self.groups(flat)
-        return {"tx": begin(self.tx, self.there(flat.leaves, flat, groups)), **_members(flat, groups)}
+        return {"tx": init_inner(self.tx, self.there(flat.leaves, flat, groups)), **_members(flat, groups)}
 
     def update_tree(self, updates, state, params, at):
         flat = tree.flatten(updates if params is None else params)
         groups = self.groups(flat)
         us = flat.line_up("The updates", updates)
         mine = None if params is None else self.there(flat.leaves, flat, groups)
-        extra = {name: self.carried(name, x, flat, groups) for name, x in passed_on(self.tx, at, None).items()}
+        extra = {
+            name: self.carried(name, x, flat, groups) for name, x in forwarded_arguments(self.tx, at, None).items()
+        }
         new, inner = self.tx.update(self.there(us, flat, groups), state["tx"], mine, **extra)
-        return restored(self.back(new, flat, groups), updates), {**state, "tx": inner}
+        return fill_holes(self.back(new, flat, groups), updates), {**state, "tx": inner}
 
     def carried(self, name: str, x: Any, flat: Flat, groups: list[list[int]]) -> Any:
         """An extra argument in the chain's form: functions of the parameters, and trees like them."""
         if callable(x):
             result, like = "value" if name == "value_fn" else "", flat.build(flat.leaves)
-            return lambda form: self.carried(result, x(restored(self.back(form, flat, groups), like)), flat, groups)
+            return lambda form: self.carried(result, x(fill_holes(self.back(form, flat, groups), like)), flat, groups)
         given = tree.flatten(x)
         pairs = zip(given.leaves, flat.leaves)
         alike = given.treedef == flat.treedef and all(y is None or jnp.shape(y) == jnp.shape(p) for y, p in pairs)
