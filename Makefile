@@ -14,7 +14,7 @@ demo: .venv/examples.done  ## The decay-order experiment: a table, and decay_ord
 
 test: lint types pytest newest  ## All checks, on the oldest Python and on the newest at hand
 
-bench: .venv/test.done  ## The step beside Optax and torch: a table a workload, and benchmarks/results/<device>.json
+bench: .venv/test.done  ## The step beside Optax and torch: a table a workload, and benchmarks/results/<device>.{json,md}
 	$(BIN)/python benchmarks/step.py --fresh
 
 lint: .venv/test.done

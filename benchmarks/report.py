@@ -62,11 +62,14 @@ def rows(table: dict[str, Any]) -> Iterator[Row]:
             ]
 
 
+ABOUT = """\
+`benchmarks/step.py` writes this file together with the JSON file of the same name: change neither by hand. \
+[The benchmark's README](../README.md) says how the numbers were measured and what the columns mean."""
 SHARES = ["workload", "recipe", "step / Optax", "step / torch", "trace + lower", "compile", "B/param / Optax"]
 
 
 def _shares(tables: list[dict[str, Any]]) -> Iterator[Row]:
-    """What the tables come to: chainax over each of the others, so that less is better."""
+    """The summary: chainax over each of the others, so that less is better."""
     for table in tables:
         for i, row in enumerate(table["rows"]):
             found = row["libraries"]
@@ -146,19 +149,24 @@ def _settings_rows(found: dict[str, Any]) -> Iterator[Row]:
 
 
 def markdown(results: dict[str, Any]) -> str:
-    """Everything, to be pasted into the README."""
-    machine, parts = results["machine"], [f"### {results['machine']['device']}"]
+    """Everything, as a file of its own."""
+    machine, parts = results["machine"], [f"# Benchmark tables: {results['machine']['device']}", ABOUT]
     parts.append(f"{versions(machine)}; {machine['cores']} cores, {machine['memory']} of memory.")
-    parts.append("**chainax as a share of the others, in short**")
-    parts.append(_markdown_table(SHARES, list(_shares(results["tables"])), left=2))
+    if shares := list(_shares(results["tables"])):
+        parts.append("## chainax relative to Optax and torch")
+        parts.append(
+            "chainax divided by the other library: below 1, chainax takes less. "
+            "Tracing with lowering, and compiling, are relative to Optax."
+        )
+        parts.append(_markdown_table(SHARES, shares, left=2))
     for table in results["tables"]:
-        parts.append(f"**{title(table, machine)}**")
+        parts.append(f"## {title(table, machine)}")
         base = table["rows"][0]["base"] if table["rows"] else "base"
         head = [column.replace("base", base) for column in COLUMNS]
         parts.append(_markdown_table(head, list(rows(table)), left=2))
-        parts += ["; ".join(_skipped(table)) + "."] * bool(table["skipped"])
+        parts += [f"Left out: {'; '.join(_skipped(table))}."] * bool(table["skipped"])
     if found := results.get("settings"):
-        parts.append(f"**{settings_title(found)}**")
+        parts.append(f"## {settings_title(found)}")
         head = ["library", "how", "seconds", "range", f"× {found['base']}"]
         parts.append(_markdown_table(head, list(_settings_rows(found)), left=2))
     return "\n\n".join(parts) + "\n"

@@ -1,7 +1,7 @@
 """The step of an optimizer in chainax, Optax and torch: time, memory traffic, and what compiling it takes.
 
-Prints a table for each workload and writes all to JSON. Nothing is timed before the libraries are seen to
-do the same work. What the columns mean stands in ``benchmarks/README.md``.
+Prints a table for each workload, and writes all of them to a JSON file and to a Markdown file beside it. Nothing is
+timed before the libraries are seen to do the same work. ``benchmarks/README.md`` explains the columns.
 """
 
 from __future__ import annotations
@@ -28,11 +28,15 @@ RESULTS = pathlib.Path(__file__).parent / "results"
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure what the options say; the exit status is 1 if the libraries disagree."""
-    given = _parser().parse_args(argv)
+    parser = _parser()
+    given = parser.parse_args(argv)
+    if given.output and given.output.suffix == ".md":
+        parser.error("--output names the JSON file; the tables go into the .md file beside it")
     width = None if sys.stdout.isatty() else 230  # a file has no width, and the tables are wide
     console, progress = Console(width=width), Console(stderr=True)
     if given.markdown:
-        console.file.write(report.markdown(json.loads(given.markdown.read_text())))
+        tables = _write_tables(given.markdown, json.loads(given.markdown.read_text(encoding="utf-8")))
+        console.print(f"Written to {tables}", soft_wrap=True)
         return 0
     # Three processes may share one GPU, so none may take all of its memory.
     os.environ["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"
@@ -80,7 +84,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Disagreement as e:
         progress.print(f"Stopped: {e}", style="red", soft_wrap=True)
         return 1
-    console.print(f"Written to {path}", soft_wrap=True)
+    console.print(f"Written to {path} and {_tables_file(path).name}", soft_wrap=True)
     return 0
 
 
@@ -93,11 +97,11 @@ def _parser() -> argparse.ArgumentParser:
     add("--dtypes", nargs="+", choices=DTYPES, default=list(DTYPES), help="of the parameters (default: both)")
     add("--libraries", nargs="+", choices=LIBRARIES, default=LIBRARIES, help="the first one is the base of the ratios")
     add("--rounds", type=int, default=9, metavar="N", help="timed turns of each library, at least 2 (default: 9)")
-    add("--output", type=pathlib.Path, metavar="FILE", help="default: benchmarks/results/<device>.json")
+    add("--output", type=pathlib.Path, metavar="FILE", help="JSON (default: benchmarks/results/<device>.json)")
     add("--fresh", action="store_true", help="begin the file anew, where its other rows would be kept")
     add("--quick", action="store_true", help="tiny sizes, hardly timed: to see whether the benchmark works")
     add("--perturb", choices=LIBRARIES, help="raise this library's learning rate by half, which must end the run")
-    add("--markdown", type=pathlib.Path, metavar="FILE", help="measure nothing; print the tables of this JSON")
+    add("--markdown", type=pathlib.Path, metavar="FILE", help="measure nothing; write this JSON's tables again")
     return parser
 
 
@@ -142,6 +146,18 @@ def _merge(tables: list[dict[str, Any]], new: dict[str, Any]) -> None:
 def _write(path: pathlib.Path, results: dict[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    _write_tables(path, results)
+
+
+def _write_tables(path: pathlib.Path, results: dict[str, Any]) -> pathlib.Path:
+    """Write the results as Markdown beside their JSON, and say where."""
+    tables = _tables_file(path)
+    tables.write_text(report.markdown(results), encoding="utf-8")
+    return tables
+
+
+def _tables_file(path: pathlib.Path) -> pathlib.Path:
+    return path.with_suffix(".md")
 
 
 if __name__ == "__main__":

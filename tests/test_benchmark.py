@@ -63,17 +63,21 @@ def test_every_column_is_there_and_the_libraries_agree(tmp_path: pathlib.Path) -
     assert row["libraries"]["chainax"]["ratios"]["step"] == 1
     assert list(results["settings"]["rows"]) == ["chainax", "optax", "optax_vmap", "torch"]
     assert "clip + AdamW, groups" in done.stdout
-    shown = subprocess.run(
+    tables = path.with_suffix(".md")
+    written = tables.read_text(encoding="utf-8")
+    tables.unlink()
+    subprocess.run(
         [sys.executable, str(BENCHMARK), "--markdown", str(path)],
         env=os.environ | {"PYTHONIOENCODING": "utf-8"},
         capture_output=True,
         encoding="utf-8",
         check=True,
     )
-    assert "| clip + AdamW, groups | chainax |" in shown.stdout
+    assert tables.read_text(encoding="utf-8") == written  # a run and --markdown write the same
+    assert "| clip + AdamW, groups | chainax |" in written
     step = 1 / row["libraries"]["torch"]["ratios"]["step"]
-    assert re.search(rf"\| GPT-2 small, float32 \| clip \+ AdamW, groups \| \d+\.\d\d \| {step:.2f} \|", shown.stdout)
-    assert results["machine"]["device"] in shown.stdout
+    assert re.search(rf"\| GPT-2 small, float32 \| clip \+ AdamW, groups \| \d+\.\d\d \| {step:.2f} \|", written)
+    assert results["machine"]["device"] in written
     path.write_text(json.dumps({**results, "machine": {**results["machine"], "jax": "0.0.1"}}), encoding="utf-8")
     refused = run("--output", str(path))
     assert refused.returncode == 1
@@ -101,6 +105,17 @@ def test_tiny_sizes_have_a_file_of_their_own(monkeypatch: pytest.MonkeyPatch) ->
     step = importlib.import_module("step")
     files = [step._default_file("Some CPU (R), 2 cores", quick).name for quick in (False, True)]
     assert files == ["some-cpu-r-2-cores.json", "some-cpu-r-2-cores-quick.json"]
+
+
+def test_stored_tables_are_those_of_the_stored_results(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither is edited without the other."""
+    monkeypatch.syspath_prepend(str(BENCHMARK.parent))
+    report = importlib.import_module("report")
+    stored = [path for path in (BENCHMARK.parent / "results").glob("*.json") if not path.stem.endswith("-quick")]
+    assert stored
+    for path in stored:
+        tables = report.markdown(json.loads(path.read_text(encoding="utf-8")))
+        assert path.with_suffix(".md").read_text(encoding="utf-8") == tables
 
 
 def test_kernels_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
