@@ -14,7 +14,6 @@ import pytest
 from chainax import chains
 from chainax.core.values import numerics
 from chainax.transforms.clipping import blocks
-from chainax.transforms.shared import whole
 from registry import given, quickly
 
 pytestmark = pytest.mark.usefixtures("x64")
@@ -65,8 +64,7 @@ GUARDS: dict[str, Callable[[Any], Any]] = {
     "bias of squares": lambda x: cx.bias_corrected_schedule(1.0, 0.5, x)(jnp.arange(4)).sum(),
     "clip": lambda x: numerics.clipped(jnp.array([-3.0, 0.0, 2.0]), x) @ jnp.array([1.0, 2.0, 4.0]),
     "bound": lambda x: blocks.bounding(jnp.asarray(2.0), x),
-    "ratio": lambda x: blocks.ratio(x, jnp.asarray(2.0)),
-    "over": lambda x: whole.over(x, jnp.asarray(2.0)),
+    "ratio": lambda x: numerics.safe_div(x, jnp.asarray(2.0)),
     "average": lambda x: numerics.averaged(jnp.asarray(2.0), jnp.asarray(3.0), x),
     "over a root": lambda x: numerics.over_root(jnp.asarray(2.0), jnp.asarray(3.0), x, x),
 }
@@ -75,8 +73,7 @@ INFINITE: dict[str, Callable[[Any], Any]] = {
     "schedule √x": lambda x: cx.power(x, 0.5)(3),
     "schedule 1/x": lambda x: cx.power(x, -1.0)(3),
     "half-life between": lambda x: cx.half_life_schedule(x, 0.9, 4.0)(2),
-    "ratio": lambda x: blocks.ratio(jnp.asarray(1.0), x),
-    "over": lambda x: whole.over(jnp.asarray(1.0), x),
+    "ratio": lambda x: numerics.safe_div(jnp.asarray(1.0), x),
 }
 
 

@@ -17,10 +17,9 @@ from ..core.facade.link import Scaling, transform
 from ..core.facade.telemetry import within
 from ..core.facade.transformation import Transformation
 from ..core.values.hyper import compiled
-from ..core.values.numerics import sqrt
+from ..core.values.numerics import safe_div, sqrt
 from ..core.values.tree import flatten, global_norm
 from ..core.values.value import code, derived, did_you_mean, fill, is_array, static
-from .clipping.blocks import ratio
 from .clipping.clip import clip_by_global_norm
 
 
@@ -47,7 +46,7 @@ STATISTICS: dict[str, tuple[tuple[str, ...], Callable[..., jax.Array]]] = {
     "rms": (("norm", "size"), lambda norm, size: norm / sqrt(jnp.maximum(size, 1.0))),
     "max": (("max",), lambda largest: largest),
     "param_norm": (("param_norm",), lambda norm: norm),
-    "ratio": (("norm", "param_norm"), ratio),
+    "ratio": (("norm", "param_norm"), safe_div),
 }
 """What may be recorded: of which quantities, and how it comes from them."""
 

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..values.hyper import as_key, by_path, chosen, evaluate, pick
+from ..values.hyper import as_key, by_path, evaluate, pick, table_choices
 from ..values.schedule import has_own_steps
 from ..values.tree import (
     Flat,
@@ -234,7 +234,7 @@ class Walk:
             dtype, late = self.dtypes[i], path in self.joined
             like = self.ps[i] if self.ps[i] is not None else us[i]
             formats = formats_of(run.items(), path)
-            key = (dtype, path if late else None, chosen(run.items(), path), formats)
+            key = (dtype, path if late else None, table_choices(run.items(), path), formats)
             if key not in groups:
                 groups[key] = self._group(run, path, dtype, updates, formats)
             plan, traced = groups[key]

@@ -266,7 +266,7 @@ def _finder(patterns: tuple[str, ...]) -> Callable[[str], int]:
     return find
 
 
-def chosen(links: Iterable[tuple[str, Any]], path: str) -> tuple[int, ...]:
+def table_choices(links: Iterable[tuple[str, Any]], path: str) -> tuple[int, ...]:
     """Which entry each table in the fields of these links has for a parameter's path."""
     fields = ((name, field, getattr(link, field)) for name, link in links for field in link._leaves)
     return tuple(pick(f"{n}.{f}", table, path)[0] for n, f, table in fields if isinstance(table, by_path))

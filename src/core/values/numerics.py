@@ -15,6 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from .types import Scalar
+
 
 @jax.custom_jvp
 def sqrt(x: jax.Array) -> jax.Array:
@@ -114,6 +116,12 @@ def _clipped(x: jax.Array, bound: jax.Array) -> jax.Array:
 def _clipped_jvp(primals: tuple, tangents: tuple) -> tuple:
     (x, bound), (dx, d_bound) = primals, tangents
     return _clipped(x, bound), jnp.where(jnp.abs(x) <= bound, dx, jnp.sign(x) * d_bound)
+
+
+def safe_div(a: Scalar, b: jax.Array) -> jax.Array:
+    """a/b, and 0 where b is 0, in value and derivatives. NaN for a ``b`` of NaN."""
+    zero = b == 0
+    return jnp.where(zero, 0.0, a / jnp.where(zero, 1.0, b))
 
 
 def one_minus_power(decay: Any, t: jax.Array) -> jax.Array:

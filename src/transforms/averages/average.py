@@ -18,7 +18,7 @@ from ...core.facade.transformation import Transformation
 from ...core.values.hyper import Hyper, hyper
 from ...core.values.tree import compute_dtype, dtype_of, flatten, from_real, is_trainable, slot_dtype, to_real
 from ...core.values.value import PlainKeyError, derived, static
-from ..shared.wrappers import chosen, fill_holes, search
+from ..shared.wrappers import fill_holes, search, select
 
 
 class Average(Leafwise):
@@ -129,7 +129,7 @@ def read_average(tx: Transformation, params: Any, state: State, name: str | None
     found = search(tx, params, state, _average)
     if not found:
         raise PlainKeyError("the chain keeps no average of the parameters: append ema_params(0.999) to it")
-    return fill_holes(chosen(found, name, "an average"), params)
+    return fill_holes(select(found, name, "an average"), params)
 
 
 def _average(link: Any, params: Any, entry: Any) -> Any:

@@ -11,11 +11,12 @@ from ...core.engine.state import State
 from ...core.facade.link import Link, transform
 from ...core.facade.transformation import Transformation
 from ...core.values.hyper import by_path, evaluate
+from ...core.values.numerics import safe_div
 from ...core.values.tree import flatten
 from ...core.values.value import Number, PlainKeyError, child, code, is_array, number
 from ..shared.vector import Space
-from ..shared.whole import Moving, check_guards, copied, over, unless_refused
-from ..shared.wrappers import Wrapper, chosen, fill_holes, forwarded_arguments, init_inner, search
+from ..shared.whole import Moving, check_guards, copied, unless_refused
+from ..shared.wrappers import Wrapper, fill_holes, forwarded_arguments, init_inner, search, select
 from ..step_size.scale import scale_by_lr
 
 
@@ -78,8 +79,8 @@ class schedule_free(Wrapper):
         total = state["total"].astype(at.dtype) + weight
         weights = [weight if own is None else self.weight(state["tx"].step, at.dtype, own) for own in late]
         totals = [old if own is None else old + w for own, old, w in zip(late, space.read(state["own_total"]), weights)]
-        common = over(weight, total)
-        shares = [common if own is None else over(w, t) for own, w, t in zip(late, weights, totals)]
+        common = safe_div(weight, total)
+        shares = [common if own is None else safe_div(w, t) for own, w, t in zip(late, weights, totals)]
         # What y moves by, with x put in as (y − (1−β)z)/β: nothing is divided by β.
         u = [c * (b - a) + (1 - self.b1 * (1 - c)) * d for c, a, b, d in zip(shares, y, z, w)]
         z = [b + d for b, d in zip(z, w)]
@@ -115,7 +116,7 @@ def schedule_free_eval_params(tx: Transformation, params: Any, state: State, nam
     found = search(tx, params, state, _mean)
     if not found:
         raise PlainKeyError("no schedule_free link moves the parameters, so there is no mean: see schedule_free(chain)")
-    return fill_holes(chosen(found, name, "a mean"), params)
+    return fill_holes(select(found, name, "a mean"), params)
 
 
 def _mean(link: Link, params: Any, entry: Any) -> Any:

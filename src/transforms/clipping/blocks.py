@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from ...core.facade.link import Leafwise, Scaling, transform
 from ...core.values.hyper import Hyper, hyper
-from ...core.values.numerics import sqrt
+from ...core.values.numerics import safe_div, sqrt
 
 
 @transform
@@ -68,7 +68,7 @@ class normalize_by_update_norm(Scaling):
     needs_all_updates = True
 
     def factor(self, at):
-        return ratio(self.scale_factor, at.global_norm() + self.eps)
+        return safe_div(self.scale_factor, at.global_norm() + self.eps)
 
 
 def norm(x: jax.Array) -> jax.Array:
@@ -85,8 +85,3 @@ def bounding(size: jax.Array, bound: jax.Array | float) -> jax.Array:
     """The factor that makes ``size`` at most ``bound``. NaN for a ``size`` of NaN, which shall spread."""
     within = size <= bound
     return jnp.where(within, 1.0, bound / jnp.where(within, 1.0, size))
-
-
-def ratio(a: jax.Array | float, b: jax.Array) -> jax.Array:
-    """a/b, and 0 where b is 0, in value and derivatives."""
-    return jnp.where(b == 0, 0.0, a / jnp.where(b == 0, 1.0, b))

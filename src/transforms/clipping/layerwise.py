@@ -7,9 +7,9 @@ import jax.numpy as jnp
 
 from ...core.facade.link import Leafwise, transform
 from ...core.values.hyper import Hyper, hyper
-from ...core.values.numerics import is_zero
+from ...core.values.numerics import is_zero, safe_div
 from ...core.values.value import derived
-from .blocks import norm, ratio
+from .blocks import norm
 
 
 @transform
@@ -71,7 +71,7 @@ class normalize_by_block_norm(Leafwise):
     bounds_size = fixes_norm = True
 
     def leaf(self, u, slot, p, scalars):
-        return ratio(u, norm(u) + self.eps)
+        return safe_div(u, norm(u) + self.eps)
 
 
 def _trust(eta, theta: jax.Array, length: jax.Array, denominator: jax.Array) -> jax.Array:

@@ -11,8 +11,8 @@ import jax.numpy as jnp
 
 from ...core.facade.link import Leafwise, slot_like, transform
 from ...core.values.hyper import Hyper, hyper
-from ...core.values.numerics import averaged
-from ..clipping.blocks import norm, ratio
+from ...core.values.numerics import averaged, safe_div
+from ..clipping.blocks import norm
 
 
 @transform
@@ -33,7 +33,7 @@ class cautious(Leafwise):
     def leaf(self, u, slot, p, scalars):
         agrees = u * slot.grad > 0
         stay = jnp.sum(agrees.astype(u.dtype)) + self.xi
-        return jnp.where(agrees, u * ratio(float(u.size), jnp.maximum(stay, self.floor * u.size)), 0.0)
+        return jnp.where(agrees, u * safe_div(float(u.size), jnp.maximum(stay, self.floor * u.size)), 0.0)
 
 
 @transform
@@ -83,11 +83,11 @@ class orthogonal_grad(Leafwise):
     reads_params = True
 
     def leaf(self, u, slot, p, scalars):
-        v = u - ratio(jnp.sum(u * p), jnp.sum(jnp.square(p))) * p
+        v = u - safe_div(jnp.sum(u * p), jnp.sum(jnp.square(p))) * p
         # Of a parallel gradient only rounding is left, that of the two sums included.
         rounding = (4 + math.log2(max(1, u.size))) * float(jnp.finfo(u.dtype).eps)
         length, rest = norm(u), norm(v)
-        return v * jnp.where(rest > rounding * length, ratio(length, rest), 0.0)
+        return v * jnp.where(rest > rounding * length, safe_div(length, rest), 0.0)
 
 
 @transform

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 
 from ...core.facade.link import Leafwise, slot_like, transform
 from ...core.values.hyper import Hyper, hyper
+from ...core.values.numerics import safe_div
 from ...core.values.value import derived, static
-from ..clipping.blocks import ratio
 
 
 @transform
@@ -40,7 +40,7 @@ class scale_by_madgrad(Leafwise):
 
     def leaf(self, u, slot, p, weight):
         s, nu = slot.sum + weight * u, slot.nu + weight * jnp.square(u)
-        z = slot.start - ratio(s, _cbrt(nu) + self.eps)
+        z = slot.start - safe_div(s, _cbrt(nu) + self.eps)
         return (1 - self.momentum) * (z - p), {"sum": s, "nu": nu, "start": slot.start}
 
 

@@ -9,10 +9,9 @@ import jax.numpy as jnp
 
 from ...core.facade.link import Leafwise, slot_like, transform
 from ...core.values.hyper import Hyper, OptionalHyper, hyper
-from ...core.values.numerics import is_zero, mul, sqrt
+from ...core.values.numerics import is_zero, mul, safe_div, sqrt
 from ...core.values.tree import to_real
 from ...core.values.value import static
-from ..clipping.blocks import ratio
 
 
 @transform
@@ -118,7 +117,7 @@ class scale_by_sm3(Leafwise):
             bounds = [jnp.expand_dims(x, others) for x, others in zip(jnp.split(slot.nu, ends), _others(u))]
             v = self.added(functools.reduce(jnp.minimum, bounds), jnp.square(u))
             nu = _largest(v)
-        return ratio(u, sqrt(v + self.eps)), {"nu": nu}
+        return safe_div(u, sqrt(v + self.eps)), {"nu": nu}
 
     def added(self, bound: jax.Array, square: jax.Array) -> jax.Array:
         """The next sum of squares, or their mean."""

@@ -47,12 +47,6 @@ def zeros(params: Any) -> Any:
     return space.keep([jnp.zeros_like(x) for x in space.read(params)])
 
 
-def over(a: jax.Array, b: jax.Array) -> jax.Array:
-    """a/b, and 0 where b is not positive: nothing is known yet. So are its derivatives. NaN for a ``b`` of NaN."""
-    unknown = b <= 0
-    return jnp.where(unknown, 0.0, a / jnp.where(unknown, 1.0, b))
-
-
 def check_guards(where: str, tx: Any) -> None:
     """Raise for a guard that refuses steps inside another link of the chain: `unless_refused` would not see it."""
     for name, link in all_links(tx):

@@ -175,7 +175,7 @@ def search(tx: Transformation, params: Any, state: State, read: Callable[[Link, 
     }
 
 
-def chosen(found: dict[str, Any], name: str | None, what: str) -> Any:
+def select(found: dict[str, Any], name: str | None, what: str) -> Any:
     """The only one that was found, or that of this name."""
     if name is None and len(found) > 1:
         raise PlainKeyError(f"several links keep {what}: say which by name= one of {', '.join(found)}")

@@ -9,11 +9,11 @@ import jax.numpy as jnp
 
 from ...core.facade.link import Leafwise, slot_like, transform
 from ...core.values.hyper import Hyper, hyper
-from ...core.values.numerics import sqrt
+from ...core.values.numerics import safe_div, sqrt
 from ...core.values.tree import global_norm
 from ...core.values.value import Number, check_number, child, derived, each, number, static
 from ..shared.vector import Space, dot
-from ..shared.whole import Moving, check_guards, over, unless_refused, zeros
+from ..shared.whole import Moving, check_guards, unless_refused, zeros
 from ..shared.wrappers import Wrapper, forwarded_arguments, init_inner
 
 
@@ -137,5 +137,5 @@ class mechanize(Wrapper):
         r = r if self.clipped else jnp.maximum(r, 0.0)
         m = jnp.maximum(beta * m, jnp.abs(h) + (self.eps if self.clipped else 0.0))
         v = jnp.square(beta) * v + jnp.square(h)
-        s = over(self.s_init * m / len(self.betas) + jnp.maximum(r, 0.0), sqrt(v) + self.eps)
+        s = safe_div(self.s_init * m / len(self.betas) + jnp.maximum(r, 0.0), sqrt(v) + self.eps)
         return {"largest": m, "square": v, "reward": r, "scale": s}

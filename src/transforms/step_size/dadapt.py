@@ -15,12 +15,11 @@ import jax.numpy as jnp
 
 from ...core.facade.link import Treewise, transform
 from ...core.values.hyper import Hyper, hyper
-from ...core.values.numerics import averaged, sqrt
+from ...core.values.numerics import averaged, safe_div, sqrt
 from ...core.values.tree import global_norm
 from ...core.values.value import derived, static
-from ..clipping.blocks import ratio
 from ..shared.vector import Space, Vector, dot, total
-from ..shared.whole import Moving, copied, over, zeros
+from ..shared.whole import Moving, copied, zeros
 
 
 @transform
@@ -53,10 +52,10 @@ class scale_by_dadapt_sgd(Treewise):
         x, x0, g, s = map(space.read, (params, state["start"], updates, state["sum"]))
         d, r, norm = (state[name].astype(at.dtype) for name in ("estimate", "inner", "norm"))
         norm = jnp.where(norm > 0, norm, at.global_norm())
-        rate = over(self.learning_rate * d, norm)
+        rate = safe_div(self.learning_rate * d, norm)
         r = r + rate * dot(g, s, at.dtype)
         s = [a + rate * b for a, b in zip(s, g)]
-        d = jnp.maximum(d, over(2 * r, global_norm(s + space.still(state["sum"]))))
+        d = jnp.maximum(d, safe_div(2 * r, global_norm(s + space.still(state["sum"]))))
         u = [(1 - self.momentum) * (a - b + c) for a, b, c in zip(x, x0, s)]
         state = {**state, "sum": space.write(s, state["sum"]), "estimate": d, "inner": r, "norm": norm}
         return space.write(u, updates), state
@@ -108,7 +107,7 @@ class scale_by_dadapt_adam(Treewise):
         A = [sqrt(a) + self.eps for a in v]
         r = averaged(r, dot(scaled, [a / b for a, b in zip(s, A)], at.dtype), b3)
         s = [averaged(a, b, b3) for a, b in zip(s, scaled)]
-        d = jnp.maximum(d, over(r, (1 - b3) * _absolute(s + space.still(state["sum"]), at.dtype)))
+        d = jnp.maximum(d, safe_div(r, (1 - b3) * _absolute(s + space.still(state["sum"]), at.dtype)))
         u = [a / b + self.weight_decay * rate * c for rate, a, b, c in zip(rates, m, A, x)]
         return space.write(u, updates), {
             "mu": space.write(m, state["mu"]),
@@ -169,9 +168,9 @@ class scale_by_prodigy(Treewise):
         added = [jnp.square(d) * b for b in g] if self.safeguard_warmup else scaled
         s = [self.b3 * a + b for a, b in zip(s, added)]
         # 0 where d = 0: nothing moves then, nor where ε = 0 and there was no gradient yet.
-        steps = (ratio(a, sqrt(b) + self.eps * d) + self.weight_decay * c for a, b, c in zip(m, v, x))
+        steps = (safe_div(a, sqrt(b) + self.eps * d) + self.weight_decay * c for a, b, c in zip(m, v, x))
         u = [rate * step for rate, step in zip(rates, steps)]
-        d = jnp.maximum(d, over(self.estim_lr_coef * r, _absolute(s + space.still(state["sum"]), at.dtype)))
+        d = jnp.maximum(d, safe_div(self.estim_lr_coef * r, _absolute(s + space.still(state["sum"]), at.dtype)))
         return space.write(u, updates), {
             "mu": space.write(m, state["mu"]),
             "nu": space.write(v, state["nu"]),

@@ -12,11 +12,11 @@ import jax.numpy as jnp
 
 from ...core.facade.link import Leafwise, Treewise, slot_like, transform
 from ...core.values.hyper import Hyper, hyper
-from ...core.values.numerics import sqrt
+from ...core.values.numerics import safe_div, sqrt
 from ...core.values.tree import global_norm
 from ...core.values.value import derived, static
 from ..shared.vector import Space
-from ..shared.whole import Moving, copied, over
+from ..shared.whole import Moving, copied
 
 
 @transform
@@ -62,7 +62,7 @@ class scale_by_dog(Treewise):
     def rate(self, r: jax.Array, square: jax.Array, total: jax.Array) -> tuple[jax.Array, jax.Array]:
         """The factor of the update, and the next sum under the root."""
         total = total + square
-        return over(r, sqrt(total + self.eps)), total
+        return safe_div(r, sqrt(total + self.eps)), total
 
 
 @transform
@@ -82,7 +82,7 @@ class scale_by_dowg(scale_by_dog):
 
     def rate(self, r, square, total):
         total = total + jnp.square(r) * square
-        return over(jnp.square(r), sqrt(total) + self.eps), total
+        return safe_div(jnp.square(r), sqrt(total) + self.eps), total
 
 
 @transform
@@ -112,7 +112,7 @@ class scale_by_ldog(Leafwise):
     def leaf(self, u, slot, p, scalars):
         distance = jnp.maximum(slot.distance, sqrt(jnp.sum(jnp.square(p - slot.start))))
         total = slot.total + jnp.sum(jnp.square(u))
-        rate = over(distance, sqrt(total + self.eps))
+        rate = safe_div(distance, sqrt(total + self.eps))
         return rate * u, {"start": slot.start, "distance": distance, "total": total}
 
 

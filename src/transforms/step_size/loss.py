@@ -10,10 +10,10 @@ import jax.numpy as jnp
 
 from ...core.facade.link import Treewise, transform
 from ...core.values.hyper import Hyper, hyper
-from ...core.values.numerics import averaged, sqrt
+from ...core.values.numerics import averaged, safe_div, sqrt
 from ...core.values.value import derived, static
 from ..shared.vector import Space, Vector, dot
-from ..shared.whole import Moving, over, zeros
+from ..shared.whole import Moving, zeros
 
 MEANS = "d ← β₁d + (1−β₁)u,  f̄ ← β₁f̄ + (1−β₁)f(θ),  γ ← β₁γ + (1−β₁)uᵀθ"
 
@@ -72,7 +72,7 @@ class scale_by_momo(Treewise):
         q = 1 + self.learning_rate * self.weight_decay
         model = q * (mean - slope) + inner
         bound = self.bound(model / (q * rho), state, at.dtype)
-        tau = jnp.minimum(self.learning_rate / rho, over(jnp.maximum(model - q * rho * bound, 0.0), norm))
+        tau = jnp.minimum(self.learning_rate / rho, safe_div(jnp.maximum(model - q * rho * bound, 0.0), norm))
         if self.adapt_lower_bound:
             fall = jnp.where(tau > 0, 0.5 * tau * norm, 0.0)  # also where ‖d‖² overflows
             more["bound"] = jnp.maximum((mean - slope + inner - fall) / rho, self.lower_bound)

@@ -13,7 +13,7 @@ from ...core.engine.storage import cast, formats_of
 from ...core.facade.link import Leafwise, transform
 from ...core.facade.saving import JOINED
 from ...core.values import tree
-from ...core.values.hyper import chosen
+from ...core.values.hyper import table_choices
 from ...core.values.tree import Flat, compute_dtype, dtype_of, is_trainable, show, slot_dtype
 from ...core.values.value import child, static
 from ..shared.vector import conj
@@ -173,7 +173,7 @@ class pack(Reshaped):
             links = list(links_at(self.tx, path))
             formats = formats_of(((name, link) for name, link in links if isinstance(link, Leafwise)), path)
             if all(isinstance(form, cast) for _, _, form, _ in formats):
-                found.setdefault((jnp.shape(x), _dtype(flat, i), chosen(links, path), formats), []).append(i)
+                found.setdefault((jnp.shape(x), _dtype(flat, i), table_choices(links, path), formats), []).append(i)
         return list(found.values())
 
     def _check_links(self, flat: Flat, alike: list[int]) -> None:
