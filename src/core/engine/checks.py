@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import contextlib
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import jax
@@ -34,6 +35,19 @@ MEANT = {
     "params": "params must be the tree of arrays to be trained",
 }
 """What arguments of these names are for."""
+
+
+@contextlib.contextmanager
+def blamed(name: str) -> Iterator[None]:
+    """The code of one link: its operations bear the link's name in profiles, and so do exceptions that it raises."""
+    try:
+        with jax.named_scope(name):
+            yield
+    except Exception as e:
+        note = f"raised in link {name!r} of the chain"
+        if note not in getattr(e, "__notes__", ()):
+            e.add_note(note)
+        raise
 
 
 def check_roles(call: str, **given: Any) -> None:
