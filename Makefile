@@ -7,7 +7,7 @@ WORKERS ?= 2
 # Links every module of src/ into the environment as the package `chainax`, where type checkers see it too.
 INSTALL := -m pip install -q --disable-pip-version-check --config-settings editable_mode=strict -e
 
-.PHONY: demo test bench lint types pytest newest clean
+.PHONY: demo test bench aot lint types pytest newest clean
 
 demo: .venv/examples.done  ## The decay-order experiment: a table, and decay_order.png
 	$(BIN)/python examples/decay_order.py
@@ -16,6 +16,9 @@ test: lint types pytest newest  ## All checks, on the oldest Python and on the n
 
 bench: .venv/test.done  ## The step beside Optax and torch: a table a workload, and benchmarks/results/<device>.{json,md}
 	$(BIN)/python benchmarks/step.py --fresh
+
+aot: .venv/aot  ## What the compilers for TPUs and GPUs make of a step: benchmarks/results/aot.md. Executes nothing
+	$(BIN)/python benchmarks/aot.py
 
 lint: .venv/test.done
 	$(BIN)/ruff check .
@@ -36,6 +39,13 @@ newest:  ## The laws and the references that need no torch, on the newest Python
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@$(BIN)/python $(INSTALL) ".[$*]"
 	@touch $@
+
+# A folder of their own: in the environment itself the plugins would make every import of jax look for devices.
+.venv/aot: .venv/test.done
+	@echo "Installing the compilers for TPU and GPU into .venv/aot ..."
+	@rm -rf $@ && version=$$($(BIN)/python -c 'import jax; print(jax.__version__)') && \
+	$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --target $@.partial \
+		libtpu jax-cuda12-plugin==$$version jax-cuda12-pjrt==$$version nvidia-cuda-nvcc-cu12 && mv $@.partial $@
 
 clean:
 	rm -rf .venv .venv-newest build *.egg-info decay_order.png low_precision.png

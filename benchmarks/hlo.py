@@ -1,0 +1,114 @@
+"""What an optimized HLO module does, read from its text: kernels, memory traffic, copies and gathers."""
+
+from __future__ import annotations
+
+import functools
+import math
+import re
+from collections.abc import Iterator
+from typing import NamedTuple
+
+BYTES = {
+    **dict.fromkeys(("f64", "s64", "u64", "c64"), 8.0),
+    **dict.fromkeys(("f32", "s32", "u32"), 4.0),
+    **dict.fromkeys(("bf16", "f16", "s16", "u16"), 2.0),
+    **dict.fromkeys(("s8", "u8", "pred", "f8e4m3fn", "f8e5m2"), 1.0),
+    **dict.fromkeys(("s4", "u4"), 0.5),
+}
+FREE = frozenset(
+    ("parameter", "constant", "tuple", "get-tuple-element", "bitcast", "partition-id", "replica-id", "after-all")
+    + ("copy-done", "slice-done", "async-done", "all-reduce-done", "all-gather-done", "opt-barrier")
+)
+"""Operations that move no data, and the ends of asynchronous ones, which count where they begin."""
+
+_ARRAY = re.compile(rf"\b({'|'.join(BYTES)})\[([\d,]*)\](?:\{{([\d,]*)(?::([^}}]*))?\}})?")
+_HEAD = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\) -> .* \{")
+_INSTRUCTION = re.compile(r"\s*(?:ROOT )?%?([\w.\-]+) = (.*?) ([\w\-]+)\((.*)")
+
+
+class Instruction(NamedTuple):
+    """One line of a computation."""
+
+    type: str
+    op: str
+    operands: tuple[str, ...]
+    line: str
+
+
+class Module:
+    """The computations of a module, of which the entry's instructions are kernels, one each."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.computations: dict[str, dict[str, Instruction]] = {}
+        self.entry = ""
+        current: dict[str, Instruction] = {}
+        for line in text.splitlines():
+            if head := _HEAD.match(line):
+                current = self.computations.setdefault(head[2], {})
+                self.entry = head[2] if head[1] else self.entry
+            elif found := _INSTRUCTION.match(line):
+                name, kind, op, rest = found.groups()
+                current[name] = Instruction(kind, op, tuple(re.findall(r"%([\w.\-]+)", rest.split("), ")[0])), line)
+
+    def kernels(self) -> int:
+        """How many kernels run: those of loops as often as XLA knows, of conditions those of the longer branch."""
+        return round(self._total(self.entry, "kernels"))
+
+    def traffic(self) -> float:
+        """Bytes read from and written to a TPU's main memory, counted as `kernels` are; padding counts."""
+        return self._total(self.entry, "traffic")
+
+    def count(self, op: str) -> int:
+        """How often an operation stands anywhere in the module, within fusions too."""
+        return len(re.findall(rf" {op}(?:-start)?\(", self.text))
+
+    def _total(self, name: str, what: str) -> float:
+        return sum(self._cost(self.computations[name], x, what) for x in self.computations[name].values())
+
+    def _cost(self, within: dict[str, Instruction], x: Instruction, what: str) -> float:
+        if x.op == "while":
+            trips = re.search(r'known_trip_count":\{"n":"(\d+)"', x.line)
+            return (int(trips[1]) if trips else 1) * self._total(_called(x.line, "body")[0], what)
+        if x.op == "conditional":
+            branches = _called(x.line, "branch_computations|true_computation|false_computation")
+            return max(self._total(branch, what) for branch in branches)
+        if x.op == "call":
+            return self._total(_called(x.line, "to_apply")[0], what)
+        if x.op in FREE:
+            return 0.0
+        return 1.0 if what == "kernels" else _bytes_moved(within, x)
+
+
+def _called(line: str, key: str) -> list[str]:
+    found = re.findall(rf"(?:{key})=\{{?((?:%[\w.\-]+(?:, )?)+)", line)
+    return [name for names in found for name in re.findall(r"%([\w.\-]+)", names)]
+
+
+def _bytes_moved(within: dict[str, Instruction], x: Instruction) -> float:
+    """Those that an instruction moves through main memory. A copy that begins here counts once, as it is written."""
+    if x.op.endswith("-start"):
+        arrays = list(_arrays(x.type))
+        if x.op == "copy-start":  # (destination, source, context)
+            return sum(size for size, near in arrays[:2] if not near)
+        return sum([size for size, near in arrays if near][:1])
+    read = (array for name in x.operands if name in within for array in _arrays(within[name].type))
+    return sum(size for size, near in (*read, *_arrays(x.type)) if not near)
+
+
+@functools.lru_cache(maxsize=4096)
+def _arrays(kind: str) -> tuple[tuple[float, bool], ...]:
+    """The bytes of each array of a type, with a TPU's padding, and whether it lies in memory on the chip."""
+    return tuple(_parse(kind))
+
+
+def _parse(kind: str) -> Iterator[tuple[float, bool]]:
+    for dtype, shape, order, layout in _ARRAY.findall(kind):
+        dims = [int(n) for n in shape.split(",") if n]
+        axes = [int(n) for n in order.split(",") if n]
+        dims = [dims[i] for i in reversed(axes)] if len(axes) == len(dims) else dims
+        tile = re.match(r"T\(([\d,]+)\)", layout)
+        if tile and len(dims) >= len(sides := [int(n) for n in tile[1].split(",")]):
+            lead, last = dims[: -len(sides)], dims[-len(sides) :]
+            dims = lead + [-(-n // side) * side for n, side in zip(last, sides)]
+        yield math.prod(dims) * BYTES[dtype], "S(" in layout
