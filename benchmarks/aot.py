@@ -267,11 +267,11 @@ ABOUT = """\
 # What the compilers for TPUs and GPUs make of a step
 
 `make aot` writes this file: do not change it by hand. **Nothing here was executed, and nothing is a time.** The \
-compilers for the devices ran on a machine that has none of them ({versions}). Each cell is chainax, then Optax where it \
-has the same. Bytes are bytes a parameter of one donated step: arguments are parameters, state and gradients; \
-temporaries come on top of them; peak is the most that is allocated at once; traffic is what the kernels read from and \
-write to main memory, counted in the optimized HLO, with a TPU's padding. Kernels are those of one step, with the longer \
-branch of a condition; copies and gathers are counted wherever they stand."""
+compilers for the devices ran on a machine that has none of them ({versions}). Each cell is chainax, then Optax \
+where it has the same. Bytes are bytes a parameter of one donated step: arguments are parameters, state and \
+gradients; temporaries come on top of them; peak is the most that is allocated at once; traffic is what the kernels \
+read from and write to main memory, counted in the optimized HLO, with a TPU's padding. Kernels are those of one \
+step, with the longer branch of a condition; copies and gathers are counted wherever they stand."""
 
 TITLES = {"leaf": "One leaf of 32M", "gpt2": "GPT-2 small, 124M in 148 leaves", "small": "200 leaves of 1024"}
 

@@ -15,10 +15,18 @@ BYTES = {
     **dict.fromkeys(("s8", "u8", "pred", "f8e4m3fn", "f8e5m2"), 1.0),
     **dict.fromkeys(("s4", "u4"), 0.5),
 }
-FREE = frozenset(
-    ("parameter", "constant", "tuple", "get-tuple-element", "bitcast", "partition-id", "replica-id", "after-all")
-    + ("copy-done", "slice-done", "async-done", "all-reduce-done", "all-gather-done", "opt-barrier")
+_IN_PLACE = (
+    "parameter",
+    "constant",
+    "tuple",
+    "get-tuple-element",
+    "bitcast",
+    "partition-id",
+    "replica-id",
+    "after-all",
 )
+_ENDS = ("copy-done", "slice-done", "async-done", "all-reduce-done", "all-gather-done")
+FREE = frozenset((*_IN_PLACE, *_ENDS, "opt-barrier"))
 """Operations that move no data, and the ends of asynchronous ones, which count where they begin."""
 
 _ARRAY = re.compile(rf"\b({'|'.join(BYTES)})\[([\d,]*)\](?:\{{([\d,]*)(?::([^}}]*))?\}})?")
