@@ -68,7 +68,7 @@ TRAFFIC = {
     "adamw_ecc": 24,
     "adamw_master": 30,
 }
-"""The floor, in bytes a parameter: each array is read and written once, and a gradient twice if its norm comes first."""
+"""The floor, in bytes a parameter: each array is read and written once, and a gradient twice for its norm."""
 
 
 def measured_in_another_process(workload: str, device: str, rows: Iterable[str]) -> dict[str, Any]:
