@@ -19,15 +19,16 @@ from jax.tree_util import tree_leaves
 from ..values.tree import dtype_of, flatten, is_trainable, widened, widest
 from ..values.types import Extra, Leaf, Params, PyTree, Updates
 from ..values.value import is_array
-from .checks import STEP, as_parameter, blamed, check_arguments, check_buffers, check_leaf, check_pair
+from .checks import STEP, blamed, check_arguments, check_buffers, check_pair
 from .elementwise import is_elementwise, leaf_functions, without_shape
 from .frozen import Frozen, freeze
 from .leaf import added
+from .moving import Tree
 from .offload import fetched, returned
 from .protocol import Links
 from .slots import init_leaf, resolve
 from .state import State
-from .walk import MovingLeaf, Tree, Walk
+from .walk import Walk
 
 
 def init(links: Links, params: Params) -> State:
@@ -67,7 +68,7 @@ def step(  # noqa: D103
     return _walk(links, grads, state, params, extra, apply=True)
 
 
-def treats_numbers_alone(name: str, link: Any, *trees: PyTree) -> bool:
+def leaf_is_elementwise(name: str, link: Any, *trees: PyTree) -> bool:
     """Whether a link's leaf function is elementwise, and one and the same, on trees of a single shape each."""
     links = {name: link.replace(storage=None) if link.formats else link}
     extra = {x: jax.ShapeDtypeStruct((), jnp.float32) for x in link.extra}
@@ -99,18 +100,22 @@ def apply_updates(params: Params, updates: Updates) -> Params:
     check_buffers("apply_updates(params, updates)", params=params, updates=updates)
     flat = flatten(params)
     check_pair(updates, params)
-    leaves = flat.line_up("The updates", updates)
-    moves = [check_leaf(path, u, p, True) for path, u, p in zip(flat.paths, leaves, flat.leaves)]
-    return flat.build([added(as_parameter(u, p), p) if m else p for m, u, p in zip(moves, leaves, flat.leaves)])
+    tree = Tree.of(flat, flat.line_up("The updates", updates), flat.leaves, per_example=False)
+    return tree.replaced(flat.leaves, [(leaf, added(leaf.update, leaf.param)) for leaf in tree.moving])
 
 
 def _walk(
     links: Links, updates: Updates, state: State, params: Params, extra: Extra, *, apply: bool
 ) -> tuple[PyTree, State]:
     check_arguments(links, updates, state, params, extra, apply=apply)
-    tree = _lined_up(links, updates, state, params)
-    leaves = _moving(tree, next((link.per_example for link in links.values()), False))
-    inputs = tree_leaves((tuple(links.values()), [(x.grad, x.param) for x in leaves], state, extra))
+    slots = (state.links[name][slot] for name, link in links.items() if not link.treewise for slot in link.slots)
+    check_pair(updates, next(slots, None) if params is None else params)
+    flat = flatten(updates if params is None else params)
+    per_example = next((link.per_example for link in links.values()), False)
+    # Here the leaves that do not move are dropped: None, float0, integers and keys.
+    tree = Tree.of(flat, flat.line_up("The updates", updates), None if params is None else flat.leaves, per_example)
+    leaves = tree.moving
+    inputs = tree_leaves((tuple(links.values()), [(leaf.grad, leaf.param) for leaf in leaves], state, extra))
     if _is_eager(links, inputs, extra):
         # Outside of jit the walk is compiled as a whole: one dispatch in place of one for each leaf.
         # A compiled function takes arrays only, so the other leaves become holes.
@@ -124,28 +129,10 @@ def _walk(
     else:
         near = state._replace(links=fetched(state.links))
         trace = next((x._trace for x in inputs if isinstance(x, DynamicJaxprTracer)), None)
-        moved, new_state = Walk(links, tree, leaves, near, extra, apply=apply, trace=trace).through(leaves)
+        moved, new_state = Walk(links, tree, near, extra, apply=apply, trace=trace).through()
         state = new_state._replace(links=returned(new_state.links, state.links))
     still = tree.params if apply and tree.params is not None else tree.updates
     return tree.replaced(still, zip(leaves, moved)), state
-
-
-def _lined_up(links: Links, updates: Updates, state: State, params: Params) -> Tree:
-    """The trees of updates and of parameters, taken apart; raises where they do not fit each other."""
-    slots = (state.links[name][slot] for name, link in links.items() if not link.treewise for slot in link.slots)
-    check_pair(updates, next(slots, None) if params is None else params)
-    flat = flatten(updates if params is None else params)
-    return Tree(flat, flat.line_up("The updates", updates), None if params is None else flat.leaves)
-
-
-def _moving(tree: Tree, per_example: bool) -> list[MovingLeaf]:
-    """The leaves that move: floating-point and complex ones with an update. The engine sees no others."""
-    ps = [None] * len(tree.updates) if tree.params is None else tree.params
-    return [
-        MovingLeaf.of(i, path, as_parameter(u, p), p)
-        for i, (path, u, p) in enumerate(zip(tree.flat.paths, tree.updates, ps))
-        if check_leaf(path, u, p, tree.params is not None, per_example)
-    ]
 
 
 @functools.lru_cache(maxsize=64)  # each holds what was compiled for these constants; a partition may have as many

@@ -19,8 +19,8 @@ class Frozen(NamedTuple):
 
     def thaw(self, arrays: list[jax.Array]) -> PyTree:
         """The tree, with the arrays put back."""
-        rest = iter(arrays)
-        return tree_unflatten(self.treedef, [next(rest) if c is _ARRAY else c for c in self.constants])
+        left = iter(arrays)
+        return tree_unflatten(self.treedef, [next(left) if c is _ARRAY else c for c in self.constants])
 
 
 _ARRAY = "array"  # stands in `Frozen.constants` for an array

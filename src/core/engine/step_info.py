@@ -28,7 +28,7 @@ class StepInfo:
     ``accepted`` is what `Leafwise.accepts` has returned.
     """
 
-    accepted: jax.Array | None = None
+    accepted: Any = None
 
     def __init__(
         self,

@@ -9,19 +9,19 @@ from __future__ import annotations
 import functools
 import zlib
 from collections import Counter
-from collections.abc import Iterable
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from ..values.hyper import as_key, table_choices
-from ..values.tree import Flat, compute_dtype, cond, dtype_of, is_trainable, shard_axes, show, slot_dtype, widest
-from ..values.types import DType, Extra, Leaf, Params, PyTree
+from ..values.tree import cond, dtype_of, is_trainable, shard_axes, show, slot_dtype, widest
+from ..values.types import DType, Extra, Leaf, Params
 from .checks import blamed, unshardable
 from .frozen import freeze
 from .leaf import leaf_function, mixing_link
+from .moving import MovingLeaf, Tree
 from .plan import LeafInputs, Plan
 from .protocol import L, LeafwiseRun, LinkLike, Links, TreewiseLike, is_leafwise, is_random, is_scaling, is_treewise
 from .rounding import golden_dither
@@ -35,46 +35,6 @@ Entries: TypeAlias = dict[str, Any]
 """What the state holds, by link."""
 
 
-class MovingLeaf(NamedTuple):
-    """A leaf that moves, on its way through the chain."""
-
-    place: int
-    """Its place among all leaves of the tree."""
-    path: str
-    param: Leaf
-    """As it is stored; ``None`` if no parameters were passed."""
-    grad: Leaf
-    """The update as it came into the chain, or out of its `Link.per_example` link."""
-    update: Leaf
-    """As the links so far have made it; the parameter, once it is applied."""
-    out: DType
-    """The dtype in which the leaf leaves the chain."""
-    dtype: DType
-    """The real dtype of the arithmetic."""
-
-    @classmethod
-    def of(cls, place: int, path: str, u: Leaf, p: Leaf) -> MovingLeaf:
-        out = dtype_of(u if p is None else p)
-        return cls(place, path, p, u, u, out, compute_dtype(out))
-
-
-class Tree(NamedTuple):
-    """The whole tree, of which the walk takes the leaves that move. Whole-tree links see the others as they came."""
-
-    flat: Flat
-    updates: list[Leaf]
-    """Of all leaves."""
-    params: list[Leaf] | None
-    """Of all leaves, if parameters were passed."""
-
-    def replaced(self, still: list[Leaf], moved: Iterable[tuple[MovingLeaf, Leaf]]) -> PyTree:
-        """A tree of ``still``, but for the leaves that have moved."""
-        filled = list(still)
-        for leaf, x in moved:
-            filled[leaf.place] = x
-        return self.flat.build(filled)
-
-
 class Walk:
     """One walk: what all leaves share, and how they pass through the links."""
 
@@ -82,7 +42,6 @@ class Walk:
         self,
         links: Links,
         tree: Tree,
-        leaves: list[MovingLeaf],
         state: State,
         extra: Extra,
         *,
@@ -95,13 +54,13 @@ class Walk:
         # The step counts from the new counter: reading the old one after it would cost XLA a copy.
         self.number = _next(state.step)
         self.count = jax.lax.sub(self.number, np.int32(1))
-        self.widest = widest(leaf.dtype for leaf in leaves)
+        self.widest = widest(leaf.dtype for leaf in tree.moving)
         self.residuals = self._residuals()
         self.function = leaf_function(trace)
         self._slot_checks = SlotChecks()
         self._mixing: dict[tuple, str | None] = {}
 
-    def through(self, leaves: list[MovingLeaf]) -> tuple[list[Leaf], State]:
+    def through(self) -> tuple[list[Leaf], State]:
         """Take the leaves that move through all links, unless a link rejects the step.
 
         Returns their updates, or with ``apply`` their parameters, and the next state.
@@ -111,7 +70,7 @@ class Walk:
         if last is not None and is_treewise(last) and not (self.apply and last.moves_params):
             runs.append({})  # in which the updates are narrowed, or applied
         entries = self.state.links
-        values, entries, number = self._take(runs, leaves, entries, entries)
+        values, entries, number = self._take(runs, self.tree.moving, entries, entries)
         return values, State(number, entries, self.state.born)
 
     def _take(
@@ -121,7 +80,7 @@ class Walk:
         run, *later = runs
         leafwise = {name: link for name, link in run.items() if is_leafwise(link)}
         updates = AllUpdates([leaf.update for leaf in leaves])
-        verdicts, global_states = self._judge(leafwise, updates)
+        verdicts, global_states = self._verdicts(leafwise, updates)
         entries, rejected = _merged(entries, global_states), _merged(rejected, global_states)
 
         def taken() -> tuple[list[Leaf], Entries, jax.Array]:
@@ -141,7 +100,7 @@ class Walk:
         # A condition, and not a choice leaf by leaf: for that XLA's CPU compiler copies every slot.
         return cond(functools.reduce(jnp.logical_and, verdicts), taken, not_taken) if verdicts else taken()
 
-    def _judge(self, run: LeafwiseRun, updates: AllUpdates) -> tuple[list[jax.Array], Entries]:
+    def _verdicts(self, run: LeafwiseRun, updates: AllUpdates) -> tuple[list[jax.Array], Entries]:
         """Ask the links that may reject the step or keep a global state, once for the whole tree.
 
         Returns their verdicts, and the next global states by link.
