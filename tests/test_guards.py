@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from chainax.core.engine.walk import runs_of
+from chainax.core.engine.runs import runs_of
 from libraries import run_optax
 from reference import STEPS, Tree, assert_agree, follow, problem, run, traced
 from registry import quickly

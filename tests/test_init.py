@@ -7,7 +7,7 @@ import chainax as cx
 import jax
 import jax.numpy as jnp
 import pytest
-from chainax.core.engine.leaf import _EACH_ALONE
+from chainax.core.engine.elementwise import ELEMENTWISE
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 from registry import LINK_CLASSES
 
@@ -41,7 +41,7 @@ def folded(jaxpr: Jaxpr, constant: list[bool], most: int = 1024) -> tuple[list[s
             takes = len(x.invars)  # of a condition or a loop the last
             own = of[len(of) - takes :] if takes <= len(of) else [all(of)] * takes
             found += folded(x, own, most)[0]
-        mixes = not inner and name not in SIMPLIFIED | _EACH_ALONE
+        mixes = not inner and name not in SIMPLIFIED | ELEMENTWISE
         large = any(math.prod(getattr(v.aval, "shape", ())) > most for v in e.invars)
         if mixes and large and all(of):
             found.append(name)

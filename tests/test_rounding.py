@@ -1,5 +1,6 @@
 """Parameters in bfloat16 and float16: what rounding takes from an update is not lost."""
 
+import re
 from typing import Any
 
 import chainax as cx
@@ -9,7 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from chainax.core.engine.rounding import precise, rounded, stochastic
+from chainax.core.engine.rounding import ROUNDINGS, Rounding, kahan, to_neighbour
+from chainax.core.values.value import static, value
 from jax.extend.core import Literal
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
@@ -43,10 +45,10 @@ def test_nearest_loses_a_thousand_updates() -> None:
 
 @pytest.mark.parametrize("rounding", REMEMBERING)
 def test_small_updates_are_kept(rounding: str) -> None:
-    """A thousand updates of −1e-4 arrive at 0.9, to what the rest can resolve at each step."""
+    """A thousand updates of −1e-4 arrive at 0.9, to what the residual can resolve at each step."""
     params, state = train(rounding)
-    (rest,) = state.links["apply_update"].values()
-    theta = precise(rounding, params["w"], rest["w"], jnp.float32)
+    (residual,) = state.links["apply_update"].values()
+    theta = ROUNDINGS[rounding].precise(params["w"], residual["w"], jnp.float32)
     # ECC resolves 2⁻⁸/127 or half of that below 1, and rounds by at most half of it at each step.
     tolerance = {"kahan": 2e-3, "ecc": 1e-2, "master": 5e-5}[rounding]  # float32 itself rounds 0.9 to 0.89998
     np.testing.assert_allclose(theta, 0.9, atol=tolerance)
@@ -68,7 +70,7 @@ def test_stochastic_emits_neighbours_only_and_is_unbiased(dtype: Any) -> None:
     x = (rng.normal(size=40) * 10.0 ** rng.integers(-4, 4, size=40)).astype(np.float32)
     x = np.concatenate([x, [0.0, 1.0, -1.0, 2.0**-14, 2.0**-15 * 1.01, 3e-7, 65000.0]]).astype(np.float32)
     keys = jax.random.split(jax.random.key(1), 10_000)
-    draws = np.asarray(jax.jit(jax.vmap(lambda key: stochastic(jnp.asarray(x), dtype, key)))(keys), np.float64)
+    draws = np.asarray(jax.jit(jax.vmap(lambda key: to_neighbour(jnp.asarray(x), dtype, key)))(keys), np.float64)
     near = x.astype(dtype)
     for i, exact in enumerate(x.astype(np.float64)):
         seen = np.unique(draws[:, i])
@@ -85,12 +87,12 @@ def test_stochastic_emits_neighbours_only_and_is_unbiased(dtype: Any) -> None:
 
 @every_dtype
 @pytest.mark.parametrize("rounding", REMEMBERING)
-def test_rest_resolves_what_rounding_takes(dtype: Any, rounding: str) -> None:
+def test_residual_resolves_what_rounding_takes(dtype: Any, rounding: str) -> None:
     """Rounded and put together again, a number is off by a small fraction of the rounding's error at most."""
     rng = np.random.default_rng(0)
     x = jnp.asarray(rng.normal(size=2000) * 10.0 ** rng.integers(-3, 3, size=2000), jnp.float32)
-    p, rest = rounded(rounding, x, jnp.zeros_like(x), dtype, None)
-    back = precise(rounding, p, rest, jnp.float32)
+    p, residual = ROUNDINGS[rounding].rounded(x, jnp.zeros_like(x), dtype, None)
+    back = ROUNDINGS[rounding].precise(p, residual, jnp.float32)
     np.testing.assert_array_equal(p, x.astype(dtype))
     half_gap = np.abs(np.asarray(x)) * float(jnp.finfo(dtype).eps) / 2
     share = {"kahan": 2.0 ** -(jnp.finfo(dtype).nmant + 1), "ecc": 1 / 127, "master": 0.0}[rounding]
@@ -99,15 +101,15 @@ def test_rest_resolves_what_rounding_takes(dtype: Any, rounding: str) -> None:
 
 @pytest.mark.parametrize("rounding", REMEMBERING)
 def test_infinite_parameters_stay_infinite(rounding: str) -> None:
-    """What overflows the dtype leaves no NaN in the rest."""
-    p, rest = rounded(rounding, jnp.array([1e30, -1e30], jnp.float32), jnp.zeros(2), jnp.float16, None)
+    """What overflows the dtype leaves no NaN in the residual."""
+    p, residual = ROUNDINGS[rounding].rounded(jnp.array([1e30, -1e30], jnp.float32), jnp.zeros(2), jnp.float16, None)
     np.testing.assert_array_equal(p, [np.inf, -np.inf])
-    assert not np.any(np.isnan(np.asarray(precise(rounding, p, rest, jnp.float32))))
+    assert not np.any(np.isnan(np.asarray(ROUNDINGS[rounding].precise(p, residual, jnp.float32))))
 
 
 @pytest.mark.parametrize("rounding", (*REMEMBERING, "nearest"))
 def test_adamw_in_bfloat16_follows_float32(rounding: str) -> None:
-    """With a rest, 200 small steps of AdamW stay near those in float32; without, they stand still."""
+    """With a residual, 200 small steps of AdamW stay near those in float32; without, they stand still."""
     rng = np.random.default_rng(0)
     start = {"w": jnp.asarray(rng.uniform(0.5, 1.5, size=(32, 16)), jnp.bfloat16)}
     plain = cx.adamw(3e-5, weight_decay=0.1)
@@ -129,7 +131,7 @@ def test_adamw_in_bfloat16_follows_float32(rounding: str) -> None:
 
 @pytest.mark.parametrize("rounding", ("stochastic", *REMEMBERING))
 def test_same_bits_on_eight_devices(rounding: str) -> None:
-    """The draws and the rests do not depend on the sharding."""
+    """The draws and the residuals do not depend on the sharding."""
     mesh = Mesh(np.array(jax.devices()), ("d",))
     tx = cx.chain(cx.adamw(1e-4), cx.apply_update(rounding, seed=3))
     rng = np.random.default_rng(0)
@@ -174,7 +176,7 @@ def test_parameters_set_from_outside_count() -> None:
 
 
 def test_every_link_sees_the_precise_parameter() -> None:
-    """Weight decay multiplies the parameter with its rest, in leaf functions and in whole-tree links."""
+    """Weight decay multiplies the parameter with its residual, in leaf functions and in whole-tree links."""
 
     @cx.transform
     class report_params(cx.Treewise):
@@ -195,7 +197,7 @@ def test_every_link_sees_the_precise_parameter() -> None:
         np.testing.assert_allclose(weights, (1 + 2.0**-12) ** 3, rtol=1e-7)
 
 
-def test_wide_parameters_need_no_rest() -> None:
+def test_wide_parameters_need_no_residual() -> None:
     """Float32 leaves are added to as ever, and have no slot."""
     tx = cx.chain(cx.scale_by_lr(0.1), cx.apply_update("kahan"))
     params = {"w": jnp.ones(3), "n": jnp.arange(2), "h": jnp.ones(2, jnp.bfloat16)}
@@ -217,6 +219,122 @@ def test_mistakes_are_explained() -> None:
     params = {"w": jnp.ones(3, jnp.bfloat16)}
     with pytest.raises(TypeError, match=r"'apply_update' rounds the parameters itself: call tx\.step"):
         tx.update(params, tx.init(params), params)
+
+
+@value
+class toward_zero(Rounding):
+    """What a user may write: the lower bits are cut off, and remembered where they are kept."""
+
+    slot = "cut"
+    share: float = static("of what was cut, how much is remembered", default=1.0)
+
+    def init_residual(self, p):
+        return jnp.zeros_like(p, dtype=jnp.float32)
+
+    def precise(self, p, residual, dtype):
+        return p.astype(dtype) + residual.astype(dtype)
+
+    def rounded(self, theta, u, dtype, key):
+        pattern = jax.lax.bitcast_convert_type((theta + u).astype(jnp.float32), jnp.uint32)
+        wide = jax.lax.bitcast_convert_type(pattern & np.uint32(0xFFFF0000), jnp.float32)
+        return wide.astype(dtype), jnp.float32(self.share) * (theta + u - wide)
+
+
+@value
+class coin(Rounding):
+    """A rounding that draws: up or down, whatever is nearer."""
+
+    random = True
+
+    def rounded(self, theta, u, dtype, key):
+        return to_neighbour(theta + u, dtype, key), None
+
+
+def test_a_rounding_of_ones_own() -> None:
+    """It keeps its slot in the state, sees it again at the next step, and is a value as part of a chain."""
+    tx = cx.chain(cx.scale_by_lr(1.0), r=cx.apply_update(toward_zero()))
+    assert eval(repr(tx), {**vars(cx), "toward_zero": toward_zero}) == tx
+    assert hash(tx) == hash(cx.chain(cx.scale_by_lr(1.0), r=cx.apply_update(toward_zero(1.0))))
+    assert tx != cx.chain(cx.scale_by_lr(1.0), r=cx.apply_update(toward_zero(0.5)))
+    assert cx.from_config(cx.to_config(tx)) == tx
+    params, grads = {"w": jnp.ones(2, jnp.bfloat16)}, {"w": jnp.full(2, -(2.0**-10), jnp.bfloat16)}
+    state = tx.init(params)
+    for step, stored in ((1, 1.0), (7, 1.0), (8, 1 + 2.0**-7)):  # of 2⁻¹⁰ each; the next bfloat16 is 2⁻⁷ away
+        p, s = params, state
+        for _ in range(step):
+            p, s = tx.step(p, s, grads)
+        np.testing.assert_array_equal(p["w"], stored)
+        np.testing.assert_array_equal(s.links["r"]["cut"]["w"], step * 2.0**-10 % 2.0**-7)
+
+
+def test_a_random_rounding_of_ones_own_draws_from_the_seed() -> None:
+    """And what it does is what `stochastic` does, which is written in the same way."""
+    params = {"w": jnp.ones(512, jnp.bfloat16)}
+
+    def moved(rounding: Any, seed: int) -> Any:
+        tx = cx.chain(cx.scale_by_lr(1e-3), cx.apply_update(rounding, seed))
+        return tx.step(params, tx.init(params), params)[0]
+
+    chex.assert_trees_all_equal(moved(coin(), 1), moved("stochastic", 1))
+    assert not np.array_equal(moved(coin(), 1)["w"], moved(coin(), 2)["w"])
+
+
+def test_roundings_of_the_library_are_their_names() -> None:
+    """So that configurations, pickles and the repr of a chain are the same for both."""
+    for name, rounding in ROUNDINGS.items():
+        assert cx.apply_update(rounding) == cx.apply_update(name)
+        assert cx.apply_update(rounding).rounding == name
+        assert cx.to_config(cx.apply_update(rounding))["rounding"] == name
+    assert repr(cx.apply_update(kahan())) == "apply_update(rounding='kahan')"
+
+
+class Wrong(Rounding):
+    """Breaks the contract in the way that its field says."""
+
+    slot = "left"
+    how: str = static("how")
+
+    def init_residual(self, p):
+        return jnp.zeros_like(p)
+
+    def precise(self, p, residual, dtype):
+        return p if self.how == "precise" else p.astype(dtype)
+
+    def rounded(self, theta, u, dtype, key):
+        if self.how == "raises":
+            raise ArithmeticError("no")
+        if self.how == "alone":
+            return theta.astype(dtype)
+        p = theta if self.how == "parameter" else theta.astype(dtype)
+        return p, {"residual": theta, "none": None}.get(self.how, u.astype(dtype))
+
+
+wrong = value(Wrong)
+
+
+@pytest.mark.parametrize(
+    ("how", "message"),
+    (
+        ("precise", "of link 'apply_update' made bfloat16[2] of a parameter, expected float32[2]"),
+        ("alone", "of link 'apply_update' must return the parameter and its residual, or None for it"),
+        ("parameter", "of link 'apply_update' returned float32[2] as the parameter, expected bfloat16[2]"),
+        ("residual", "of link 'apply_update' returned float32[2] as the residual, expected bfloat16[2]"),
+        ("none", "of link 'apply_update' returned None as the residual, expected bfloat16[2]"),
+    ),
+)
+def test_what_a_rounding_returns_is_checked(how: str, message: str) -> None:
+    """Shapes, dtypes and the number of results."""
+    tx, params = cx.apply_update(wrong(how)), {"w": jnp.ones(2, jnp.bfloat16)}
+    with pytest.raises(TypeError, match=re.escape(message)):
+        tx.step(params, tx.init(params), params)
+
+
+def test_exceptions_of_a_rounding_bear_the_name_of_the_link() -> None:
+    """As those of a link's own code do."""
+    tx, params = cx.chain(cx.scale(1.0), end=cx.apply_update(wrong("raises"))), {"w": jnp.ones(2, jnp.bfloat16)}
+    with pytest.raises(ArithmeticError) as e:
+        tx.step(params, tx.init(params), params)
+    assert e.value.__notes__ == ["raised in link 'end' of the chain"]
 
 
 def without_pairs_of_conversions(f: Any, *args: Any) -> Any:

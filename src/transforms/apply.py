@@ -6,10 +6,19 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from ..core.engine.rounding import RESTS, first_rest
+from ..core.engine.rounding import ROUNDINGS, Rounding
 from ..core.facade.link import Leafwise, transform
 from ..core.values.hyper import prng_seed
-from ..core.values.value import derived, static
+from ..core.values.value import brief, derived, static
+
+
+def _check_rounding(where: str, x: Any, limits: Any) -> str | Rounding:
+    """A rounding of the library by its name, one of your own as it is."""
+    if isinstance(x, Rounding):
+        return next((name for name, known in ROUNDINGS.items() if known == x), x)
+    if isinstance(x, str) and x in ROUNDINGS:
+        return x
+    raise ValueError(f"`{where}` must be a Rounding or one of {', '.join(map(repr, ROUNDINGS))}, got {brief(x)}")
 
 
 @transform
@@ -26,24 +35,29 @@ class apply_update(Leafwise):
       16 bits of mantissa.
     - ``"master"``: the parameters in float32 are kept in the state (4 bytes). Micikevicius et al. 2018,
       arXiv:1710.03740. Where you set a parameter yourself, what you set counts.
+    - a `Rounding` of your own.
 
-    All links of the chain see the parameter as it is with its rest. Parameters in float32 or wider are
+    All links of the chain see the parameter with its rounding residual. Parameters in float32 or wider are
     left alone. The chain must be used by `step`: `update` does not know how the update is applied.
     """
 
-    rounding: str = static("how", default="nearest", one_of=tuple(RESTS))
-    seed: Any = prng_seed("seed of stochastic rounding")
+    rounding: str | Rounding = static("how", default="nearest", check=_check_rounding)
+    seed: Any = prng_seed("seed of a random rounding")
 
     equation = "θ ← round(θ + u)"
     role = "apply"
     reads_params = True
 
     @derived
+    def final_rounding(self) -> Rounding:
+        return self.rounding if isinstance(self.rounding, Rounding) else ROUNDINGS[self.rounding]
+
+    @derived
     def slots(self) -> tuple[str, ...]:
-        rest = RESTS[self.rounding]
-        return () if rest is None else (rest,)
+        slot = self.final_rounding.slot
+        return () if slot is None else (slot,)
 
     def init_leaf(self, p):
         if jnp.finfo(p.dtype).bits >= 32:
             return None
-        return {slot: first_rest(self.rounding, p) for slot in self.slots}
+        return {slot: self.final_rounding.init_residual(p) for slot in self.slots}

@@ -14,6 +14,7 @@ from jax.tree_util import all_leaves, tree_leaves
 
 from ..values.hyper import by_path, not_a_scalar, pick
 from ..values.tree import dtype_of, flatten, is_trainable, shard_axes, show, widened
+from ..values.types import DType, Extra, Leaf, Params, Updates
 from ..values.value import PlainKeyError, Value, did_you_mean, is_array, renamed
 from ..values.warning import warn
 from .protocol import LinkLike, Links
@@ -94,13 +95,13 @@ def check_buffers(call: str, **given: Any) -> None:
                 )
 
 
-def check_arguments(links: Links, updates: Any, state: Any, params: Any, extra: dict[str, Any], *, apply: bool) -> None:
+def check_arguments(links: Links, updates: Updates, state: State, params: Params, extra: Extra, *, apply: bool) -> None:
     """Raise unless these links can work with these arguments."""
     call = STEP if apply else UPDATE
     check_roles(call, params=params, state=state, grads=updates)
     check_extra(f"tx.{call}", links.items(), extra)
     for name, link in links.items():
-        if link.role == "apply" and not apply:
+        if link.final_rounding is not None and not apply:
             raise TypeError(
                 f"Link {name!r} rounds the parameters itself: call {_with(f'tx.{STEP}', extra)} in place of update. "
                 "flax's TrainState calls update: there write params, opt_state = tx.step(ts.params, ts.opt_state, "
@@ -188,7 +189,7 @@ def _check_entry(name: str, link: Any, entry: Any) -> None:
         )
 
 
-def check_leaf(path: str, u: Any, p: Any, has_params: bool, examples: bool = False) -> bool:
+def check_leaf(path: str, u: Leaf, p: Leaf, has_params: bool, examples: bool = False) -> bool:
     """Whether the leaf moves; raises if update and parameter do not fit each other.
 
     With ``examples`` the update has a first axis more.
@@ -229,12 +230,14 @@ def unshardable(name: str, path: str, axes: tuple[str, ...]) -> str:
     )
 
 
-def as_parameter(u: Any, p: Any) -> Any:
+def as_parameter(u: Leaf, p: Leaf) -> Leaf:
     """The update; one of real numbers for a complex parameter made complex."""
     return jnp.asarray(u, dtype_of(p)) if jnp.iscomplexobj(p) and not jnp.iscomplexobj(u) else u
 
 
-def check_result(name: str, link: LinkLike, u: Any, slots: dict[str, Any], result: Any) -> tuple[Any, dict]:
+def check_result(
+    name: str, link: LinkLike, u: jax.Array, slots: dict[str, jax.Array], result: Any
+) -> tuple[jax.Array, dict[str, Any]]:
     """What a leaf function returned, taken apart."""
     if not link.slots:
         new_u, new = result, {}
@@ -250,6 +253,23 @@ def check_result(name: str, link: LinkLike, u: Any, slots: dict[str, Any], resul
         if jnp.shape(x) != jnp.shape(slots[s]):
             raise TypeError(f"Link {name!r} turned its slot {s!r} of {show(slots[s])} into {show(x)}")
     return new_u, new
+
+
+def check_precise(name: str, theta: jax.Array, u: jax.Array) -> None:
+    """Raise unless a rounding made of the parameter what its update can be added to."""
+    if getattr(theta, "shape", None) != u.shape or theta.dtype != u.dtype:
+        raise TypeError(f"The rounding of link {name!r} made {show(theta)} of a parameter, expected {show(u)}")
+
+
+def check_rounded(name: str, result: Any, p: Leaf, residual: jax.Array | None, dtype: DType) -> tuple[jax.Array, Any]:
+    """The parameter and the residual that a rounding returned, taken apart."""
+    if not (isinstance(result, tuple) and len(result) == 2):
+        raise TypeError(f"The rounding of link {name!r} must return the parameter and its residual, or None for it")
+    like = jax.ShapeDtypeStruct(jnp.shape(p), dtype)
+    for what, new, old in zip(("parameter", "residual"), result, (like, residual)):
+        if show(new) != show(old):
+            raise TypeError(f"The rounding of link {name!r} returned {show(new)} as the {what}, expected {show(old)}")
+    return result
 
 
 def warn_of_unmatched(links: Links, params: Any) -> None:

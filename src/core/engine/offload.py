@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax
 
+from ..values.types import PyTree
 from .checks import check_buffers, check_roles
 from .state import State
 
@@ -40,16 +39,16 @@ def offload(state: State) -> State:
     return state._replace(links=jax.tree.map(put, state.links))
 
 
-def fetched(links: Any) -> Any:
+def fetched(links: PyTree) -> PyTree:
     """The slots in the device's memory, for computing with them."""
     return jax.tree.map(lambda x: jax.device_put(x, jax.memory.Space.Device) if _is_away(x) else x, links)
 
 
-def returned(links: Any, old: Any) -> Any:
+def returned(links: PyTree, old: PyTree) -> PyTree:
     """The slots where the old ones lay."""
     away = iter(jax.tree.leaves(jax.tree.map(_is_away, old)))
     return jax.tree.map(lambda x: jax.device_put(x, jax.memory.Space.Host) if next(away) else x, links)
 
 
-def _is_away(x: Any) -> bool:
+def _is_away(x: jax.Array) -> bool:
     return getattr(jax.typeof(x), "memory_space", None) is jax.memory.Space.Host

@@ -9,13 +9,14 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeAlias, TypeGuard, TypeVar
 
 import jax
 
 from ..values.types import Params, PyTree, Scalar, Scalars, Updates
 
 if TYPE_CHECKING:
+    from .rounding import Rounding
     from .step_info import StepInfo
     from .storage import storage
 
@@ -74,6 +75,8 @@ class LinkLike(ChainLike, Protocol):
     @property
     def no_reverse_mode(self) -> str: ...
     @property
+    def final_rounding(self) -> Rounding | None: ...
+    @property
     def inner(self) -> Mapping[str, ChainLike]: ...
 
 
@@ -101,6 +104,13 @@ class LeafwiseLike(LinkLike, Protocol):
     def leaf(self, u: jax.Array, slot: SimpleNamespace, p: jax.Array, scalars: Scalars, /) -> Any: ...
 
 
+class RandomLike(LeafwiseLike, Protocol):
+    """What is asked of a link that draws random numbers."""
+
+    @property
+    def seed(self) -> Any: ...
+
+
 class ScalingLike(LeafwiseLike, Protocol):
     """What is asked of a link that multiplies all updates by one number."""
 
@@ -122,3 +132,27 @@ class TreewiseLike(LinkLike, Protocol):
 
 Links: TypeAlias = dict[str, Any]
 """Links by name, in order."""
+LeafwiseRun: TypeAlias = dict[str, LeafwiseLike]
+"""Links that treat every leaf alone, by name, in order."""
+
+L = TypeVar("L", bound=LinkLike)
+
+
+def is_leafwise(link: LinkLike) -> TypeGuard[LeafwiseLike]:
+    """Whether the link treats every leaf alone."""
+    return not link.treewise
+
+
+def is_treewise(link: LinkLike) -> TypeGuard[TreewiseLike]:
+    """Whether the link sees the whole tree."""
+    return link.treewise
+
+
+def is_random(link: LinkLike) -> TypeGuard[RandomLike]:
+    """Whether the link draws random numbers for every leaf."""
+    return is_leafwise(link) and link.random
+
+
+def is_scaling(link: LinkLike) -> TypeGuard[ScalingLike]:
+    """Whether the link multiplies all updates by one number."""
+    return is_leafwise(link) and link.scaling

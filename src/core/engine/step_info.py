@@ -7,14 +7,15 @@ from typing import Any, Protocol
 import jax
 
 from ..values.numerics import div, one_minus_power, remainder
+from ..values.types import DType, Extra, Scalar
 
 
-class Updates(Protocol):
-    """The whole tree of updates as it stands before a link."""
+class KnowsUpdates(Protocol):
+    """What is known of the whole tree of updates as it stands before a link."""
 
     def norm(self) -> jax.Array: ...
     def finite(self) -> jax.Array: ...
-    def scaled(self, factor: Any) -> Updates: ...
+    def scaled(self, factor: Scalar) -> KnowsUpdates: ...
 
 
 class StepInfo:
@@ -32,9 +33,9 @@ class StepInfo:
     def __init__(
         self,
         count: jax.Array,
-        dtype: Any,
-        updates: Updates,
-        extra: dict[str, Any],
+        dtype: DType,
+        updates: KnowsUpdates,
+        extra: Extra,
         global_state: dict[str, Any],
         late: dict[str, jax.Array] | None = None,
     ) -> None:
@@ -52,14 +53,14 @@ class StepInfo:
             return self
         return StepInfo(self._late[path], self.dtype, self._updates, self.extra, self.global_state)
 
-    def phase(self, period: Any, start: Any = 0.0) -> jax.Array:
+    def phase(self, period: Scalar, start: Scalar = 0.0) -> jax.Array:
         """(t − start) mod ``period``, exact for whole numbers however many steps were taken; t >= start.
 
         It is below 1 at the steps that are due: the first at or after start, start + period, start + 2·period, ...
         """
         return remainder(self.count, period, self.dtype, start)
 
-    def debias(self, decay: Any) -> jax.Array:
+    def debias(self, decay: Scalar) -> jax.Array:
         """1 / (1 − decayᵗ): the correction of a moving average that started at zero."""
         return div(1, one_minus_power(decay, self.step))
 
@@ -67,6 +68,6 @@ class StepInfo:
         """The norm of the whole tree of updates as it stands before this link (`Leafwise.needs_all_updates`)."""
         return self._updates.norm().astype(self.dtype)
 
-    def all_finite(self, factor: Any = 1.0) -> jax.Array:
+    def all_finite(self, factor: Scalar = 1.0) -> jax.Array:
         """Whether no update of the whole tree, times ``factor``, is infinite or NaN (`Leafwise.needs_all_updates`)."""
         return self._updates.scaled(factor).finite()

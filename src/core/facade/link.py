@@ -11,6 +11,7 @@ from typing import Any, TypeVar, dataclass_transform
 import jax
 import jax.numpy as jnp
 
+from ..engine.rounding import Rounding
 from ..engine.step_info import StepInfo
 from ..engine.storage import storage
 from ..values import tree
@@ -68,6 +69,9 @@ class Link(Transformation):
     """Whether the updates come with a leading axis of examples, which this link, the first, reduces."""
     no_reverse_mode: str = ""
     """Why reverse-mode derivatives, and so hypergradients, do not pass through the link, if they do not."""
+    final_rounding: Rounding | None = None
+    """How the chain that the link ends rounds parameters, if the link says so: see `apply_update`. Such a link keeps
+    nothing but the residual, and has a field ``seed: Any = prng_seed(...)`` where the rounding is random."""
 
     @property
     def links(self) -> dict[str, Link]:

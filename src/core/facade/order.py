@@ -36,7 +36,7 @@ ROLES = {
 
 def ending(name: str, link: LinkLike) -> str | None:
     """The name of the link that says how parameters are rounded: this one, or one in a chain that it holds."""
-    if link.role == "apply":
+    if link.final_rounding is not None:
         return name
     held = (ending(*pair) for tx in link.inner.values() for pair in tx.links.items())
     return next(filter(None, held), None)

@@ -243,7 +243,7 @@ def _births(
     births: dict[Place, dict[str, jax.Array]] = {}
     links: dict[tuple[Place, str], list[_Part]] = {}
     for part in parts:
-        if part.link.role != "apply" and (part.link.treewise or part.path is not None):
+        if part.link.final_rounding is None and (part.link.treewise or part.path is not None):
             links.setdefault((part.place, part.link_name), []).append(part)
     for (place, link), own in links.items():
         prefix, born = own[0].prefix, births.setdefault(place, {})

@@ -102,12 +102,14 @@ def static(
     one_of: tuple = (),
     least: int | None = None,
     most: int | None = None,
+    check: Callable[[str, Any, Any], Any] | None = None,
 ) -> Any:
     """A field that shapes the computation: part of the pytree's structure, hashed by ``jit``.
 
     With ``least`` it is a whole number from there, up to ``most``.
     """
-    return dataclasses.field(default=default, metadata={"doc": doc, "one_of": one_of, "least": least, "most": most})
+    metadata = {"doc": doc, "one_of": one_of, "least": least, "most": most, "check": check}
+    return dataclasses.field(default=default, metadata=metadata)
 
 
 def child(

@@ -41,7 +41,7 @@ class Wrapper(Treewise):
         own = type(self).__name__
         check_chain(f"{own}.tx", self.tx)
         for name, link in () if self.moves_params else all_links(self.tx):
-            if link.role == "apply":
+            if link.final_rounding is not None:
                 raise ValueError(
                     f"`{own}.tx`: {name!r} says how parameters are rounded, but {own} moves them by an update: "
                     f"put it at the end of the chain outside: chain({own}(...), {code(link)})"

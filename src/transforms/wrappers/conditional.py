@@ -99,7 +99,7 @@ class conditionally_transform(conditionally_mask):
     def check(self) -> None:
         super().check()
         for name, link in self.tx.links.items():
-            if link.role != "apply" and (inside := ending(name, link)):
+            if link.final_rounding is None and (inside := ending(name, link)):
                 raise ValueError(
                     f"`conditionally_transform.tx`: {inside!r} in {name!r} cannot round what passes the chain by: put "
                     f"the condition inside: {type(link).__name__}(conditionally_transform(...))"
@@ -108,9 +108,9 @@ class conditionally_transform(conditionally_mask):
     def idle_step(self, params, updates, inner, at):
         # The chain's last link still says how parameters are rounded. The chain's count stands still, so what
         # it draws is drawn for a step of its own: below 0, where no other is.
-        last = {name: link for name, link in self.tx.links.items() if link.role == "apply"}
-        rests = {name: inner.links[name] for name in last if name in inner.links}
-        alone = State(-at.count, rests, {})
+        last = {name: link for name, link in self.tx.links.items() if link.final_rounding is not None}
+        residuals = {name: inner.links[name] for name in last if name in inner.links}
+        alone = State(-at.count, residuals, {})
         params, after = engine.step(last, params, alone, updates, {})
         return params, inner._replace(links={**inner.links, **after.links})
 

@@ -182,7 +182,7 @@ class pack(Reshaped):
         probes = [jax.ShapeDtypeStruct(shape, compute_dtype(_dtype(flat, first))) for shape in shapes]
         lone = [flat.build([x if i == first else None for i in range(len(flat.leaves))]) for x in probes]
         for name, link in links_at(self.tx, flat.paths[first]):
-            if isinstance(link, Leafwise) and not engine.treats_numbers_alone(name, link, *lone):
+            if isinstance(link, Leafwise) and not engine.leaf_is_elementwise(name, link, *lone):
                 raise TypeError(
                     f"Link 'pack': {name!r} computes with several numbers of {flat.paths[first]!r}, as for a norm, or "
                     "with its shape, and a pack is no leaf: put the link outside, or leave the parameter out by a "

@@ -1,0 +1,67 @@
+"""Whether a traced function is elementwise: each number of its results depends on one number of each array."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+from jax.extend.core import ClosedJaxpr, Jaxpr
+
+ELEMENTWISE = frozenset(
+    re.findall(
+        r"\w+",
+        """abs acos acosh add add_any and asin asinh atan atan2 atanh bessel_i0e bessel_i1e bitcast_convert_type
+        broadcast_in_dim cbrt ceil clamp convert_element_type copy cos cosh digamma div eq erf erf_inv erfc exp exp2
+        expm1 floor ge gt igamma igammac imag integer_pow is_finite le lgamma log log1p logistic lt max min mul ne neg
+        nextafter not optimization_barrier or pcast polygamma population_count pow pvary real reduce_precision
+        regularized_incomplete_beta rem round rsqrt select_n sharding_constraint shift_left shift_right_arithmetic
+        shift_right_logical sign sin sinh sqrt square stop_gradient sub tan tanh xor zeta""",
+    )
+)
+"""The primitives that are elementwise on arrays of one shape."""
+
+
+def is_elementwise(jaxpr: Jaxpr, shape: tuple[int, ...]) -> bool:
+    """Whether every array of more than one number has the leaf's shape, and no operation mixes its numbers."""
+    if any(_shape(v) == shape for v in jaxpr.constvars):  # numbers of which each belongs to one of the leaf's
+        return False
+    for e in jaxpr.eqns:
+        inner = _jaxprs_in(e)
+        draws = e.primitive.name.startswith("random")
+        if not (inner or draws or e.primitive.name in ELEMENTWISE):
+            return False
+        if not all(is_elementwise(x, shape) for x in inner):
+            return False
+        sizes = {_shape(v) for v in e.outvars}
+        if any(_shape(v) == shape for v in e.invars) and sizes != {shape}:
+            return False
+        if not inner and not draws and any(math.prod(size) > 1 for size in sizes - {shape}):
+            return False
+    return True
+
+
+def leaf_functions(jaxpr: Jaxpr) -> Iterator[Jaxpr]:
+    """The jaxprs of leaf functions, in one that calls them."""
+    for e in jaxpr.eqns:
+        for inner in _jaxprs_in(e):
+            yield from [inner] if e.params.get("name") == "fused" else leaf_functions(inner)
+
+
+def without_shape(jaxpr: Jaxpr | ClosedJaxpr, shape: tuple[int, ...]) -> str:
+    """The text of a computation, on one line, without the shape of the leaf."""
+    text = jaxpr.pretty_print(use_color=False, width=1 << 30)
+    return text.replace(f"[{','.join(map(str, shape))}]", "[*]").replace(str(shape), "(*)")
+
+
+def _shape(v: Any) -> tuple[int, ...]:
+    """That of a variable or a constant; of a token, none."""
+    return getattr(v.aval, "shape", ())
+
+
+def _jaxprs_in(equation: Any) -> list[Jaxpr]:
+    """The jaxprs that an equation calls."""
+    found = (x for x in jax.tree.leaves(list(equation.params.values())) if isinstance(x, (ClosedJaxpr, Jaxpr)))
+    return [x.jaxpr if isinstance(x, ClosedJaxpr) else x for x in found]

@@ -1,0 +1,89 @@
+"""Runs: consecutive links that one pass over the leaves serves, and the tree of updates before a run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from ..values.hyper import by_path
+from ..values.schedule import has_own_steps
+from ..values.tree import all_finite, cond, global_norm, max_abs
+from ..values.types import Scalar
+from .protocol import LinkLike, Links, is_scaling
+
+
+def runs_of(links: Links) -> Iterator[Links]:
+    """The runs of a chain; at least one, if an empty one.
+
+    A `Treewise` link is a run of its own. A link that must see all updates first, as for a global norm, begins a run.
+    """
+    run: Links = {}
+    for name, link in links.items():
+        alone = link.treewise or any(before.treewise for before in run.values())
+        # What scales all leaves alike scales their norm too, so it need not end a run.
+        if run and (alone or (link.needs_all_updates and not all(map(scales_uniformly, run.values())))):
+            yield run
+            run = {}
+        run[name] = link
+    yield run
+
+
+def scales_uniformly(link: LinkLike) -> bool:
+    """Whether a link multiplies all updates by one number, which is the same for all parameters."""
+    fields = (getattr(link, field) for field in link._leaves)
+    return is_scaling(link) and not any(isinstance(x, by_path) or has_own_steps(x) for x in fields)
+
+
+class AllUpdates:
+    """The whole tree of updates before a link: the leaves at the start of its run, times a number."""
+
+    def __init__(self, leaves: list[jax.Array]) -> None:
+        self.leaves = leaves
+        self.factor: Scalar = 1.0
+        self._cache: dict[str, jax.Array] = {}
+        self._own: dict[str, jax.Array] = {}
+
+    @property
+    def _unscaled(self) -> bool:
+        return isinstance(self.factor, float) and self.factor == 1
+
+    def norm(self) -> jax.Array:
+        if "norm" not in self._cache:
+            self._cache["norm"] = global_norm(self.leaves)
+        norm = self._cache["norm"]
+        return norm if self._unscaled else norm * jnp.abs(self.factor)
+
+    def finite(self) -> jax.Array:
+        known = self._cache if self._unscaled else self._own
+        if "finite" not in known:
+            # Squares of finite numbers may overflow, which is rare enough to look again then.
+            look = (lambda: all_finite(self.leaves)) if self._unscaled else self._largest_fits
+            known["finite"] = cond(jnp.isfinite(self.norm()), lambda: jnp.array(True), look)
+        return known["finite"]
+
+    def _largest_fits(self) -> jax.Array:
+        largest = max_abs(self.leaves)
+        return jnp.isfinite(largest * jnp.abs(jnp.asarray(self.factor, largest.dtype)))
+
+    def scaled(self, factor: Scalar) -> AllUpdates:
+        new = AllUpdates(self.leaves)
+        new._cache, new.factor = self._cache, factor if self._unscaled else self.factor * factor
+        return new
+
+
+class UnseenUpdates:
+    """In place of `AllUpdates`, for a link that does not declare that it needs them."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def norm(self) -> jax.Array:
+        raise TypeError(f"Link {self.name!r} asks for the global norm: declare needs_all_updates = True in its class")
+
+    finite = norm
+
+    def scaled(self, factor: Any) -> UnseenUpdates:
+        return self

@@ -1,0 +1,105 @@
+"""The slots of one leaf: their first values, and whether those of a state belong to it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from ..values.hyper import by_path, evaluate, pick
+from ..values.tree import compute_dtype, dtype_of, is_trainable, show, slot_dtype, to_real
+from ..values.types import DType, Leaf, PyTree, Scalar
+from ..values.value import make
+from .checks import blamed
+from .plan import Slots
+from .protocol import L, LeafwiseLike, LeafwiseRun
+from .storage import formats_of
+
+
+def resolve(link: L, name: str, path: str | None, count: jax.Array, dtype: DType, own: jax.Array | None = None) -> L:
+    """The link with numbers in place of schedules and tables by path, for a parameter that has taken ``own`` steps."""
+    numbers: dict[str, Scalar] = {}
+    for field in link._numbers:
+        entry = getattr(link, field)
+        if isinstance(entry, by_path):
+            if path is None:
+                raise ValueError(f"`{name}.{field}` cannot be by_path: the link treats the whole tree at once")
+            _, entry = pick(f"{name}.{field}", entry, path)
+        numbers[field] = evaluate(f"{name}.{field}", entry, count, dtype, own)
+    return make(type(link), **{**vars(link), **numbers})
+
+
+def init_leaf(link: LeafwiseLike, name: str, path: str, p: Leaf, count: jax.Array) -> dict[str, Any] | None:
+    """The first slots of one parameter, as they are stored; ``None`` where it has none."""
+    formats = link.formats
+    if not is_trainable(p):
+        if formats is not None and p is not None:
+            formats.refuse(name, path, p)
+        return None
+    p = p if isinstance(p, jax.ShapeDtypeStruct) else jnp.asarray(p)
+    dtype = compute_dtype(p.dtype)
+    resolved = resolve(link, name, path, count, dtype)
+    with blamed(name):
+        slots = resolved.init_leaf(p)
+    if slots is None:
+        return None
+    if set(slots) != set(link.slots):
+        raise TypeError(f"Link {name!r} declares the slots {link.slots} but its init_leaf makes {tuple(slots)}")
+    if formats is None:
+        return slots
+    for slot, x in slots.items():
+        form = formats.of(slot, path)
+        if form is not None and x.shape == p.shape and x.size >= form.min_size:
+            # Behind a barrier, or XLA would encode constant slots at compile time, for half a minute.
+            wide = jax.lax.optimization_barrier(to_real(x, dtype).astype(jnp.float32))
+            slots[slot] = form.keep(wide, slot not in link.nonnegative)
+    return slots
+
+
+class SlotChecks:
+    """Checks of a state's slots against parameters, which remember the first slots that they have made."""
+
+    def __init__(self) -> None:
+        self._first: dict[tuple, dict[str, Any]] = {}
+
+    def check(self, run: LeafwiseRun, path: str, like: jax.Array, slots: Slots, has_params: bool) -> None:
+        """Raise unless the slots of one leaf are such as ``init`` makes for ``like``, its parameter or its update."""
+        # Gradients alone may be of another dtype than the parameters.
+        dtypes = {slot_dtype(dtype_of(like))} if has_params else {x.dtype for x in jax.tree.leaves(slots)}
+        for name, of in slots.items():
+            for slot, x in of.items():
+                if x is None:
+                    raise TypeError(no_slot(name, slot, path, like))
+                unusual = isinstance(x, dict) or x.dtype not in dtypes or x.shape not in ((), jnp.shape(like))
+                if unusual or run[name].formats is not None:
+                    self._compare(run[name], name, slot, path, like, x)
+
+    def _compare(self, link: LeafwiseLike, name: str, slot: str, path: str, like: jax.Array, x: Any) -> None:
+        key = name, jnp.shape(like), dtype_of(like), formats_of([(name, link)], path)
+        if key not in self._first:
+            count, p = jnp.zeros((), jnp.int32), jax.ShapeDtypeStruct(*key[1:3])
+            self._first[key] = jax.eval_shape(lambda p: init_leaf(link, name, path, p, count), p) or {}
+        made = self._first[key].get(slot)
+        if _avals(made) != _avals(x):
+            raise TypeError(
+                f"Slot {slot!r} of link {name!r} is {_shown(x)} at {path!r}, where the parameter is {show(like)} and "
+                f"the slot {_shown(made)}: the state belongs to other parameters, or was stored in another format"
+            )
+
+
+def no_slot(name: str, slot: str, path: str, p: Leaf) -> str:
+    """What is said of a parameter for which the state has no slot."""
+    return (
+        f"The state has no slot {slot!r} of link {name!r} for parameter {path!r} ({show(p)}): "
+        "if it has joined since init, call add_param_group(params, state)"
+    )
+
+
+def _avals(slots: PyTree) -> PyTree:
+    return jax.tree.map(lambda x: (jnp.shape(x), x.dtype), slots)
+
+
+def _shown(x: Any) -> str:
+    """A slot as it is stored: an array, or the arrays of a format."""
+    return f"{{{', '.join(f'{k}: {show(v)}' for k, v in x.items())}}}" if isinstance(x, dict) else show(x)
