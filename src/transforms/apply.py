@@ -47,3 +47,6 @@ class apply_update(Leafwise):
         if jnp.finfo(p.dtype).bits >= 32:
             return None
         return {slot: first_rest(self.rounding, p) for slot in self.slots}
+
+    def leaf(self, u, slot, p, scalars):
+        return u
