@@ -7,6 +7,7 @@ from typing import Any, Protocol
 import jax
 
 from ..values.numerics import div, one_minus_power, remainder
+from ..values.value import PlainKeyError
 
 
 class Updates(Protocol):
@@ -15,6 +16,14 @@ class Updates(Protocol):
     def norm(self) -> jax.Array: ...
     def finite(self) -> jax.Array: ...
     def scaled(self, factor: Any) -> Updates: ...
+
+
+class Extra(dict[str, Any]):
+    """The extra arguments of ``update``, by name."""
+
+    def __missing__(self, name: str) -> Any:
+        known = f"; those that links of this chain declare are {', '.join(self)}" if self else ""
+        raise PlainKeyError(f"at.extra has no {name!r}: declare extra = ({name!r},) in the class of the link{known}")
 
 
 class StepInfo:
@@ -41,7 +50,7 @@ class StepInfo:
         self.count = count
         self.step = jax.lax.convert_element_type(count, dtype)
         self.dtype = dtype
-        self.extra = extra
+        self.extra = Extra(extra)
         self.global_state = global_state
         self._updates = updates
         self._late = late or {}
