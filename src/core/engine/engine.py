@@ -18,7 +18,7 @@ from jax.tree_util import tree_leaves
 
 from ..values.tree import dtype_of, flatten, is_trainable, widened, widest
 from ..values.value import is_array
-from .checks import STEP, as_parameter, check_arguments, check_buffers, check_leaf, check_pair
+from .checks import STEP, as_parameter, blamed, check_arguments, check_buffers, check_leaf, check_pair
 from .leaf import Frozen, added, freeze, is_elementwise, leaf_functions, less_shape
 from .offload import fetched, returned
 from .protocol import Links
@@ -34,7 +34,9 @@ def init(links: Links, params: Any) -> State:
     dtype = widest(dtype_of(p) for p in flat.leaves if is_trainable(p))
     for name, link in links.items():
         if link.treewise:
-            entry = resolve(link, name, None, count, dtype).init_tree(params if link.moves_params else widened(params))
+            like = params if link.moves_params else widened(params)
+            with blamed(name):
+                entry = resolve(link, name, None, count, dtype).init_tree(like)
             if type(entry) is not tuple or entry:
                 entries[name] = entry
             continue

@@ -7,7 +7,6 @@ import math
 import re
 import zlib
 from collections.abc import Callable, Iterator
-from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import jax
@@ -17,7 +16,7 @@ from jax.tree_util import tree_flatten, tree_unflatten
 
 from ..values.tree import compute_dtype, dtype_of, from_real, shard_axes, to_real
 from ..values.value import is_array
-from .checks import check_result
+from .checks import LeafSlots, blamed, check_result
 from .rounding import by_turns, precise, rounded, saturated
 
 Slots = dict[str, dict[str, Any]]
@@ -137,8 +136,8 @@ def _through(plan: Plan, links: Any, scalars: Any, u: Any, p: Any, slots: Slots,
     for name, link, shared in zip(plan.names, links, scalars):
         old = slots.get(name, {})
         wide = {s: _widened(x, formats.get((name, s)), w.shape, plan.dtype) for s, x in old.items()}
-        own = SimpleNamespace(**wide, **grad, **({"key": given["keys"][name]} if link.random else {}))
-        with jax.named_scope(name):
+        own = LeafSlots(**wide, **grad, **({"key": given["keys"][name]} if link.random else {}))
+        with blamed(name):
             w, new = check_result(name, link, w, wide, link.leaf(w, own, q, shared))
         done[name] = {s: _narrowed(x, formats.get((name, s)), old[s], given.get("turn")) for s, x in new.items()}
     done = {name: new for name, new in done.items() if new}
@@ -199,7 +198,7 @@ def mixing_link(plan: Plan, traced: list[Any], u: Any, p: Any, slots: Slots, giv
             own |= {"key": given["keys"][name]} if link.random else {}
 
             def leaf(u: Any, own: Any, p: Any, link: Any = link, shared: Any = shared) -> Any:
-                return link.leaf(u, SimpleNamespace(**own), p, shared)
+                return link.leaf(u, LeafSlots(**own), p, shared)
 
             try:
                 jaxpr = jax.make_jaxpr(leaf)(like, own, None if p is None else like).jaxpr

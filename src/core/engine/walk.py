@@ -35,7 +35,7 @@ from ..values.tree import (
     widest,
 )
 from ..values.value import make
-from .checks import unshardable
+from .checks import blamed, check_first_slots, check_global_state, check_scalars, check_verdict, unshardable
 from .leaf import NOTHING, Plan, freeze, key_of_leaf, leaf_function, mixing_link
 from .protocol import LeafwiseLike, LinkLike, Links
 from .rounding import precise, turn
@@ -274,7 +274,7 @@ class Walk:
         self._check_shards(name, link, us)
         link, at = self._whole(name, link, wide)
         whole = self.flat.build([self._precise(i, p) for i, p in enumerate(self.ps)]) if self.has_params else None
-        with jax.named_scope(name):
+        with blamed(name):
             updates, entry = link.update_tree(self.flat.build(wide), self.entries.get(name, ()), whole, at)
         self._enter(name, entry)
         new = self.flat.line_up(f"The updates that link {name!r} returned", updates)
@@ -290,7 +290,7 @@ class Walk:
             )
         self._check_shards(name, link, us)
         link, at = self._whole(name, link, us)
-        with jax.named_scope(name):
+        with blamed(name):
             params, entry = link.step_tree(params, self.entries.get(name, ()), self.flat.build(us), at)
         self._enter(name, entry)
         return self.flat.line_up(f"The parameters that link {name!r} returned", params)
@@ -322,8 +322,8 @@ class Walk:
         for name, link in zip(run, links):
             seen = updates if link.needs_all_updates else _Unseen(name)
             at = StepInfo(self._age(name, path), dtype, seen, self.extra, _memory(link, self.state.links.get(name)))
-            with jax.named_scope(name):
-                scalars.append(link.scalars(at))
+            with blamed(name):
+                scalars.append(check_scalars(name, link.scalars(at)))
             if link.scaling:
                 updates = updates.scaled(scalars[-1])
         frozen, traced = freeze((links, scalars))
@@ -358,15 +358,13 @@ class Walk:
             link, memory = resolve(link, name, None, self.count, dtype), memories[name]
             seen = updates if link.needs_all_updates else _Unseen(name)
             at = StepInfo(self.number, dtype, seen, self.extra, memory)
-            with jax.named_scope(name):
+            with blamed(name):
                 if link.can_reject:
-                    at.accepted = link.accepts(at)
+                    at.accepted = check_verdict(name, link.accepts(at))
                     self.verdicts.append(at.accepted)
                 if memory:
-                    self.entries[name] = {
-                        **self.entries[name],
-                        **jax.tree.map(_like, link.update_global_state(at), memory),
-                    }
+                    new = check_global_state(name, link.update_global_state(at), memory)
+                    self.entries[name] = {**self.entries[name], **jax.tree.map(_like, new, memory)}
                 if link.scaling:
                     updates = updates.scaled(link.factor(at))
 
@@ -483,12 +481,9 @@ def init_leaf(link: LeafwiseLike, name: str, path: str, p: Any, count: jax.Array
         return None
     p = p if isinstance(p, jax.ShapeDtypeStruct) else jnp.asarray(p)
     dtype = compute_dtype(p.dtype)
-    slots = resolve(link, name, path, count, dtype).init_leaf(p)
-    if slots is None:
-        return None
-    if set(slots) != set(link.slots):
-        raise TypeError(f"Link {name!r} declares the slots {link.slots} but its init_leaf makes {tuple(slots)}")
-    if formats is None:
+    with blamed(name):
+        slots = check_first_slots(name, link, resolve(link, name, path, count, dtype).init_leaf(p))
+    if slots is None or formats is None:
         return slots
     for slot, x in slots.items():
         form = formats.of(slot, path)
