@@ -154,7 +154,7 @@ def _at_odds(cls: Any) -> Iterator[str]:
             yield f"`{name}.{hook}` would never be called: declare {flag} = True"
     if getattr(cls, "random", False) is True and "seed" not in fields:
         yield f'`{name}.random` is True, but there is no seed: give it the field seed: Any = prng_seed("...")'
-    if getattr(cls, "scaling", False) is True and not _defines(cls, "factor"):
+    if "scaling" in own and not _defines(cls, "factor"):
         yield f"`{name}.scaling` is declared by deriving from Scaling, which has the method 'factor'"
     if "update_global_state" in own and not _defines(cls, "init_global_state"):
         yield f"`{name}.update_global_state` would never be called: write init_global_state(self), the first values"

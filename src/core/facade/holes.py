@@ -17,7 +17,7 @@ def shield(cls: type) -> None:
     """Hand the hooks of a `Treewise` class trees without holes, unless an instance declares ``sees_holes``."""
     for name, around in (("init_tree", _init_tree), ("update_tree", _update_tree)):
         hook = getattr(cls, name)
-        if not hasattr(hook, "shielded"):
+        if not hasattr(hook, "shielded") and not hasattr(hook, "__isabstractmethod__"):
             setattr(cls, name, around(hook))
 
 
@@ -36,7 +36,7 @@ def check_state(link: Any, hook: str, new: Any, old: Any) -> None:
     if tree_structure(new) != tree_structure(old):
         raise TypeError(f"{where}, {brief(tree_structure(old))}, but returned {brief(tree_structure(new))}")
     for (path, a), b in zip(flatten(new).items(), flatten(old).leaves):
-        if jnp.shape(a) != jnp.shape(b):
+        if a is not None and jnp.shape(a) != jnp.shape(b):
             raise TypeError(f"{where}: at {path!r} that is {show(b)}, and not {show(a)}")
 
 

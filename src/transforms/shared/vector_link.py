@@ -84,7 +84,7 @@ class VectorLink(Treewise):
 
     @abstractmethod
     def update_vector(
-        self, u: Vector, state: dict[str, Any], x: Vector | None, at: VectorInfo
+        self, u: Vector, state: dict[str, Any], x: Vector, at: VectorInfo
     ) -> tuple[Vector, dict[str, Any]]:
         """Transform the updates. Called once a step.
 
@@ -126,7 +126,8 @@ class VectorLink(Treewise):
         if not space.paths:
             return updates, state
         slots = {name: state[name] for name in self.slots}
-        u, x = space.read(updates), None if params is None else space.read(params)
+        u = space.read(updates)
+        x: Any = None if params is None else space.read(params)
         seen = {k: space.read(v) if k in slots else _scalar(v, at.dtype) for k, v in state.items()}
         result = self.update_vector(u, dict(seen), x, VectorInfo(at, space, params, slots))
         new, kept = check_result(self, "update_vector", result, "a vector")
