@@ -238,7 +238,8 @@ def compiled(
         warnings.simplefilter("ignore")  # of donated buffers that a library does not reuse
         state = placed(jax.eval_shape(init, params))
         made = jax.jit(step, donate_argnums=(0, 1)).lower(params, state, params).compile()
-    memory, module = made.memory_analysis(), Module(made.as_text())
+    memory: Any = made.memory_analysis()
+    module = Module(made.as_text() or "")
     size = sum(map(math.prod, of.values()))
     return {
         "arguments": memory.argument_size_in_bytes / size,

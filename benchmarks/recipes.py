@@ -11,8 +11,8 @@ from typing import Any
 
 EXEMPT = "bias|norm|ln_"  # what `clip_adamw_groups` does not decay
 DECAY, MOMENTUM = 0.1, 0.9
-ADAM = {"b1": 0.9, "b2": 0.95, "eps": 1e-8}
-LION = {"b1": 0.9, "b2": 0.99}
+ADAM: dict[str, Any] = {"b1": 0.9, "b2": 0.95, "eps": 1e-8}
+LION: dict[str, Any] = {"b1": 0.9, "b2": 0.99}
 STORED = {"adamw_int8": "int8", "adamw_companded8": "companded8"}  # the formats of the state
 
 

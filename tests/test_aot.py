@@ -16,8 +16,8 @@ import pytest
 
 BENCHMARKS = pathlib.Path(__file__).parent.parent / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))
-import aot  # noqa: E402
-import hlo  # noqa: E402
+import aot  # noqa: E402  # pyright: ignore[reportMissingImports]
+import hlo  # noqa: E402  # pyright: ignore[reportMissingImports]
 
 N = 512 * 1024
 PARAMS = {"w": jax.ShapeDtypeStruct((512, 1024), jnp.float32)}
@@ -26,7 +26,7 @@ PARAMS = {"w": jax.ShapeDtypeStruct((512, 1024), jnp.float32)}
 def entry_of(f: Any, *arguments: Any) -> tuple[hlo.Module, float]:
     """A function compiled for this machine: what is read from its text, and the traffic that XLA itself counts."""
     made = jax.jit(f).lower(*arguments).compile()
-    costs = made.cost_analysis()
+    costs: Any = made.cost_analysis()
     return hlo.Module(made.as_text()), costs["bytes accessed"]
 
 

@@ -184,6 +184,10 @@ def test_what_a_link_returns_is_checked() -> None:
             """Ask."""
             return at.global_norm()
 
+        def leaf(self, u: Any, slot: Any, p: Any, scalars: Any) -> Any:
+            """Pass on."""
+            return u
+
     class bare(cx.Leafwise):
         """Not decorated."""
 
@@ -246,6 +250,7 @@ def test_whole_tree_links_get_the_parameters_even_if_none_moves() -> None:
         """Look at the parameters."""
 
         reads_params = True
+        sees_holes = True
 
         def update_tree(self, updates: Any, state: Any, params: Any, at: cx.StepInfo) -> Any:
             """Look."""

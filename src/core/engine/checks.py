@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import numbers
 from collections.abc import Iterable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -49,6 +51,20 @@ def blamed(name: str) -> Iterator[None]:
         if note not in getattr(e, "__notes__", ()):
             e.add_note(note)
         raise
+
+
+class LeafSlots(SimpleNamespace):
+    """The slots of one leaf, as `Leafwise.leaf` reads them."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):  # which Python asks for
+            raise AttributeError(name)
+        remedy = {"grad": "reads_grads = True", "key": "random = True"}.get(name)
+        if remedy is None:
+            known = [slot for slot in vars(self) if slot not in ("grad", "key")]
+            remedy = f"slots = {(*known, name)!r}"
+            name = f"{name!r}{did_you_mean(name, known)}; the link has {', '.join(known) or 'none'}"
+        raise AttributeError(f"there is no slot {name}: declare {remedy} in its class")
 
 
 def check_roles(call: str, **given: Any) -> None:
@@ -178,6 +194,13 @@ def _fits(tree: Any, like: Any) -> bool:
 
 def _check_entry(name: str, link: Any, entry: Any) -> None:
     """Raise unless a link's entry has its slots, and what it remembers."""
+    for field in ("nonnegative", "absent") if isinstance(entry, dict) else ():
+        for key in getattr(link, field):
+            if key not in entry and key not in link.slots:
+                raise ValueError(
+                    f"`{type(link).__name__}.{field}` names {key!r}{did_you_mean(key, entry)}; the state has "
+                    f"{', '.join(entry)}"
+                )
     if link.treewise or (isinstance(entry, dict) and entry.keys() == {*link.slots}):
         return
     expected = [*link.slots, *jax.eval_shape(link.init_global_state)]
@@ -240,6 +263,11 @@ def check_result(
 ) -> tuple[jax.Array, dict[str, Any]]:
     """What a leaf function returned, taken apart."""
     if not link.slots:
+        if type(result) is tuple:
+            raise TypeError(
+                f"The leaf of link {name!r} returned a tuple, but the link has no slots: return the update alone, or "
+                "declare slots in its class"
+            )
         new_u, new = result, {}
     elif isinstance(result, tuple) and len(result) == 2 and isinstance(result[1], dict):
         new_u, new = result
@@ -250,7 +278,7 @@ def check_result(
     if set(new) != set(link.slots):
         raise TypeError(f"Link {name!r} declares the slots {link.slots} but its leaf returned {tuple(new)}")
     for s, x in new.items():
-        if jnp.shape(x) != jnp.shape(slots[s]):
+        if not _is_number(x) or jnp.shape(x) != jnp.shape(slots[s]) or jnp.iscomplexobj(x):
             raise TypeError(f"Link {name!r} turned its slot {s!r} of {show(slots[s])} into {show(x)}")
     return new_u, new
 
@@ -270,6 +298,56 @@ def check_rounded(name: str, result: Any, p: Leaf, residual: jax.Array | None, d
         if show(new) != show(old):
             raise TypeError(f"The rounding of link {name!r} returned {show(new)} as the {what}, expected {show(old)}")
     return result
+
+
+def check_first_slots(name: str, link: LinkLike, slots: Any) -> dict[str, Any] | None:
+    """What `init_leaf` returned."""
+    if slots is None:
+        return None
+    if not isinstance(slots, dict) or slots.keys() != {*link.slots}:
+        made = tuple(slots) if isinstance(slots, dict) else show(slots)
+        raise TypeError(f"Link {name!r} declares the slots {link.slots} but its init_leaf makes {made}")
+    for s, x in slots.items():
+        if not is_array(x):
+            raise TypeError(f"The init_leaf of link {name!r} must make an array of slot {s!r}, got {show(x)}")
+    return slots
+
+
+def check_scalars(name: str, scalars: Any) -> Any:
+    """What `scalars` or `factor` returned."""
+    for path, x in flatten(scalars).items():
+        if not (x is None or _is_number(x) or isinstance(x, str)):
+            where = f" at {path!r}" if path else ""
+            raise TypeError(f"The scalars of link {name!r} must be arrays and numbers, got {show(x)}{where}")
+    return scalars
+
+
+def check_verdict(name: str, accepted: Any) -> Any:
+    """What `accepts` returned."""
+    if not _is_number(accepted) or jnp.shape(accepted) or jnp.result_type(accepted) != jnp.bool_:
+        raise TypeError(
+            f"The accepts of link {name!r} must return a boolean scalar, got {show(accepted)}: reduce it by jnp.all"
+        )
+    return accepted
+
+
+def check_global_state(name: str, new: Any, old: dict[str, Any]) -> dict[str, Any]:
+    """What `update_global_state` returned."""
+    if not isinstance(new, dict) or new.keys() != old.keys():
+        made = ", ".join(map(str, new)) or "nothing" if isinstance(new, dict) else show(new)
+        raise TypeError(
+            f"The update_global_state of link {name!r} must return {', '.join(old)}, as its init_global_state does, "
+            f"got {made}"
+        )
+    for key, x in new.items():
+        if not _is_number(x) or jnp.shape(x) != jnp.shape(old[key]):
+            raise TypeError(f"Link {name!r} turned {key!r} of its global state, {show(old[key])}, into {show(x)}")
+    return new
+
+
+def _is_number(x: Any) -> bool:
+    """Whether ``x`` is an array or a number."""
+    return is_array(x) or isinstance(x, (numbers.Number, np.generic))
 
 
 def warn_of_unmatched(links: Links, params: Any) -> None:

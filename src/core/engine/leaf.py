@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
-from types import SimpleNamespace
 from typing import Any, TypeAlias
 
 import jax
@@ -14,7 +13,7 @@ import jax.numpy as jnp
 from ..values.tree import compute_dtype, dtype_of, from_real, shard_axes, to_real
 from ..values.types import DType
 from ..values.value import is_array
-from .checks import blamed, check_precise, check_result, check_rounded
+from .checks import LeafSlots, blamed, check_precise, check_result, check_rounded
 from .elementwise import is_elementwise, without_shape
 from .plan import NO_LINKS, LeafInputs, LeafOutputs, Plan, Slots
 from .rounding import dithered_positive, saturated
@@ -87,7 +86,7 @@ def _through(plan: Plan, links: list[Any], scalars: list[Any], inputs: LeafInput
     for name, link, shared in zip(plan.names, links, scalars):
         old = inputs.slots.get(name, {})
         wide = {s: _widened(x, formats.get((name, s)), w.shape, plan.dtype) for s, x in old.items()}
-        own = SimpleNamespace(**wide, **grad, **({"key": inputs.keys[name]} if link.random else {}))
+        own = LeafSlots(**wide, **grad, **({"key": inputs.keys[name]} if link.random else {}))
         with blamed(name):
             result = link.leaf(w, own, theta, shared)
         w, new = check_result(name, link, w, wide, result)
@@ -149,7 +148,7 @@ def mixing_link(plan: Plan, arrays: list[jax.Array], inputs: LeafInputs) -> str 
             own |= {"key": inputs.keys[name]} if link.random else {}
 
             def leaf(u: Any, own: Any, p: Any, link: Any = link, shared: Any = shared) -> Any:
-                return link.leaf(u, SimpleNamespace(**own), p, shared)
+                return link.leaf(u, LeafSlots(**own), p, shared)
 
             try:
                 jaxpr = jax.make_jaxpr(leaf)(like, own, None if inputs.p is None else like).jaxpr

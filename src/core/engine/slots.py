@@ -11,7 +11,7 @@ from ..values.hyper import by_path, evaluate, pick
 from ..values.tree import compute_dtype, dtype_of, is_trainable, show, slot_dtype, to_real
 from ..values.types import DType, Leaf, PyTree, Scalar
 from ..values.value import make
-from .checks import blamed
+from .checks import blamed, check_first_slots
 from .plan import Slots
 from .protocol import L, LeafwiseLike, LeafwiseRun
 from .storage import formats_of
@@ -41,12 +41,8 @@ def init_leaf(link: LeafwiseLike, name: str, path: str, p: Leaf, count: jax.Arra
     dtype = compute_dtype(p.dtype)
     resolved = resolve(link, name, path, count, dtype)
     with blamed(name):
-        slots = resolved.init_leaf(p)
-    if slots is None:
-        return None
-    if set(slots) != set(link.slots):
-        raise TypeError(f"Link {name!r} declares the slots {link.slots} but its init_leaf makes {tuple(slots)}")
-    if formats is None:
+        slots = check_first_slots(name, link, resolved.init_leaf(p))
+    if slots is None or formats is None:
         return slots
     for slot, x in slots.items():
         form = formats.of(slot, path)

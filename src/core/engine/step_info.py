@@ -8,6 +8,7 @@ import jax
 
 from ..values.numerics import div, one_minus_power, remainder
 from ..values.types import DType, Extra, Scalar
+from ..values.value import PlainKeyError
 
 
 class KnowsUpdates(Protocol):
@@ -16,6 +17,14 @@ class KnowsUpdates(Protocol):
     def norm(self) -> jax.Array: ...
     def finite(self) -> jax.Array: ...
     def scaled(self, factor: Scalar) -> KnowsUpdates: ...
+
+
+class _DeclaredArguments(dict[str, Any]):
+    """The extra arguments of ``update``, by name."""
+
+    def __missing__(self, name: str) -> Any:
+        known = f"; those that links of this chain declare are {', '.join(self)}" if self else ""
+        raise PlainKeyError(f"at.extra has no {name!r}: declare extra = ({name!r},) in the class of the link{known}")
 
 
 class StepInfo:
@@ -42,7 +51,7 @@ class StepInfo:
         self.count = count
         self.step = jax.lax.convert_element_type(count, dtype)
         self.dtype = dtype
-        self.extra = extra
+        self.extra = _DeclaredArguments(extra)
         self.global_state = global_state
         self._updates = updates
         self._late = late or {}

@@ -18,7 +18,7 @@ import numpy as np
 from ..values.hyper import as_key, table_choices
 from ..values.tree import cond, dtype_of, is_trainable, shard_axes, show, slot_dtype, widest
 from ..values.types import DType, Extra, Leaf, Params
-from .checks import blamed, unshardable
+from .checks import blamed, check_global_state, check_scalars, check_verdict, unshardable
 from .frozen import freeze
 from .leaf import leaf_function, mixing_link
 from .moving import MovingLeaf, Tree
@@ -115,10 +115,11 @@ class Walk:
             at = StepInfo(self.number, self.widest, _seen(name, link, updates), self.extra, old)
             with blamed(name):
                 if link.can_reject:
-                    at.accepted = link.accepts(at)
+                    at.accepted = check_verdict(name, link.accepts(at))
                     verdicts.append(at.accepted)
                 if old:
-                    global_states[name] = jax.tree.map(_like, link.update_global_state(at), old)
+                    new = check_global_state(name, link.update_global_state(at), old)
+                    global_states[name] = jax.tree.map(_like, new, old)
                 if is_scaling(link):
                     updates = updates.scaled(link.factor(at))
         return verdicts, global_states
@@ -180,7 +181,7 @@ class Walk:
             old = _global_state(link, self.state.links.get(name))
             at = StepInfo(self._age(name, path), dtype, _seen(name, link, updates), self.extra, old)
             with blamed(name):
-                scalars.append(link.scalars(at))
+                scalars.append(check_scalars(name, link.scalars(at)))
             if link.scaling:
                 updates = updates.scaled(scalars[-1])
         frozen, arrays = freeze((links, scalars))

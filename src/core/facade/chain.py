@@ -108,6 +108,12 @@ class chain(Transformation):
     @overload
     def __getitem__(self, key: slice) -> chain: ...
     def __getitem__(self, key: str | int | slice) -> Link | chain:
+        """One link, by name or place, or a chain of those in a slice.
+
+        Python's types cannot say which class the link of some name has, so a type checker takes it for a `Link`,
+        without the fields of its class: ``assert isinstance(link, scale_by_lr)`` before ``link.learning_rate``. To
+        change a field, ``tx.replace("scale_by_lr", learning_rate=0.1)`` needs no class.
+        """
         if isinstance(key, slice):
             return self._edited(list(self.links.items())[key])
         return self.values[self._index(key) if isinstance(key, str) else operator.index(key)]

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+from abc import abstractmethod
 from collections.abc import Mapping
 from types import SimpleNamespace
-from typing import Any, TypeVar, dataclass_transform
+from typing import Any, TypeVar, dataclass_transform, final
 
 import jax
 import jax.numpy as jnp
@@ -18,14 +19,20 @@ from ..values import tree
 from ..values.hyper import by_path, hyper
 from ..values.numerics import is_zero, mul
 from ..values.value import child, number, static, value
-from .order import ROLES
+from .declared import check_class, check_hooks, contract
+from .holes import shield
 from .transformation import Transformation
 
 L = TypeVar("L", bound="Link")
 
 
+@contract
 class Link(Transformation):
-    """One transformation in a chain. Derive from `Leafwise`, or from `Treewise` for the exceptions."""
+    """One transformation in a chain. Derive from `Leafwise`, or from `Treewise` for the exceptions.
+
+    What follows are declarations: a class sets those that differ, ``slots = ("mu",)``, without an annotation, and a
+    property takes the place of one that depends on fields. They are checked by `transform`.
+    """
 
     slots: tuple[str, ...] = ()
     """Names of what the link keeps for every parameter. Those of a `Treewise` link are keys of its state, which is then
@@ -90,11 +97,16 @@ class Link(Transformation):
         return found
 
 
+@contract
 class Leafwise(Link):
     """A link that treats every leaf alone, once its scalars are known.
 
-    A subclass writes at most these: `init_leaf` (if slots do not start at zero), `scalars`, `leaf`.
-    In all three a hyperparameter such as ``self.b1`` is already the number for this step and path.
+    A subclass writes `leaf`, and at most `init_leaf` (if slots do not start at zero), `scalars` and the hooks of its
+    global state. In all of them a hyperparameter such as ``self.b1`` is already the number for this step and path: a
+    Python float, or a scalar of the dtype that the leaf is computed in. They run while JAX traces the step.
+
+    A parameter whose gradient is ``None`` at a step, and what is not floating-point, does not come to `leaf`: it stays
+    as it is, slots included.
     """
 
     scaling: bool = False
@@ -112,23 +124,42 @@ class Leafwise(Link):
     ``seed: Any = prng_seed(...)``."""
 
     def init_leaf(self, p: jax.Array) -> dict[str, jax.Array] | None:
-        """The slots' first values for the parameter ``p``; ``None`` if it needs none.
+        """The slots' first values for one parameter. Called by ``init``, for every floating-point or complex leaf.
 
-        A slot has the shape of ``p``, or any other that depends on that shape alone; for complex ``p``
-        count a last axis of 2 more.
+        Args:
+            p: the parameter as it is, in its own shape and dtype; under ``jax.eval_shape`` a tracer.
+
+        Returns an array for each name in ``slots``; ``None`` if this parameter needs none. A slot has the shape of
+        ``p``, or any other that depends on shape and dtype alone, and float32 or wider: see `slot_like`, the default.
+        For complex ``p`` slots of its shape are complex; of any other shape count a last axis of 2 more.
+        Refused: other names than those in ``slots``.
         """
         return {name: slot_like(p) for name in self.slots}
 
     def init_global_state(self) -> dict[str, jax.Array]:
-        """Scalars that the link remembers for the whole tree, by name; none by default."""
+        """Scalars that the link keeps for the whole tree, by name; none by default. Called by ``init``, once."""
         return {}
 
     def update_global_state(self, at: StepInfo) -> dict[str, jax.Array]:
-        """The next ``at.global_state``, kept also where the step is not taken, unless by a link of an earlier pass."""
+        """The next ``at.global_state``. Called once a step, after `accepts` and before `scalars`, which see the old.
+
+        It is kept also where the step is not taken, unless a link of an earlier pass has refused it.
+
+        Args:
+            at: the step, for the whole tree; ``at.accepted`` is what `accepts` has returned.
+
+        Returns the entries of ``at.global_state``, all of them and no others, in their shapes.
+        """
         return at.global_state
 
     def accepts(self, at: StepInfo) -> jax.Array:
-        """Whether the step may be taken; where not, parameters and state stay as they are, memories excepted."""
+        """Whether the step may be taken. Called once a step, before all leaves, if ``can_reject``.
+
+        Args:
+            at: the step, for the whole tree.
+
+        Returns a boolean scalar. Where it is False, parameters and state stay as they are, global states excepted.
+        """
         raise NotImplementedError
 
     @property
@@ -141,56 +172,111 @@ class Leafwise(Link):
         return f"store({plain}, {self.formats.arguments()})" if self.formats else plain
 
     def scalars(self, at: StepInfo) -> Any:
-        """Numbers that all leaves share, computed once a step."""
+        """Numbers that leaves share. Called once a step for each group of leaves with the same hyperparameters.
+
+        Args:
+            at: the step, as these leaves see it. ``at.global_norm()`` and ``at.all_finite()`` need
+                ``needs_all_updates``, and ``at.extra[name]`` needs the name in ``extra``.
+
+        Returns any tree of scalar arrays and Python numbers, which is what `leaf` gets; ``None`` by default.
+        """
         return None
 
+    @abstractmethod
     def leaf(self, u: jax.Array, slot: SimpleNamespace, p: jax.Array, scalars: Any, /) -> Any:
-        """The update and the next slots: ``u, {"mu": m}``; without slots, only ``u``.
+        """One leaf's way through the link. Traced once for leaves of one shape, dtype and group.
 
-        All arrays have the parameter's shape (complex ones a last axis of 2 more) and are real,
-        float32 or wider. Must be elementwise, or at least treat the axes alike.
+        Args:
+            u: the update, real, in float32, or float64 if the parameter has it. Complex numbers are pairs along a
+                last axis of 2.
+            slot: the slots by name, ``slot.mu``, of that dtype; also ``slot.grad`` (with ``reads_grads``) and
+                ``slot.key`` (with ``random``).
+            p: the parameter, of shape and dtype of ``u``; ``None`` where ``update`` was called without parameters,
+                which ``reads_params`` forbids.
+            scalars: what `scalars` has returned.
+
+        Returns the update, and with slots a dict of all of them: ``u, {"mu": m}``. All keep their shapes; slots are
+        stored in the dtypes that they had. Must be elementwise, or at least treat the axes alike.
         """
         raise NotImplementedError
 
 
+@contract
 class Scaling(Leafwise):
-    """A link that multiplies all updates by one number.
+    """A link that multiplies all updates by one number: a subclass writes `factor`.
 
     The engine knows what that does to a norm, so links that need one may follow in the same pass.
     """
 
     scaling = True
 
+    @abstractmethod
     def factor(self, at: StepInfo) -> Any:
-        """The number, for this step."""
+        """The number for this step, a Python number or a scalar array; ``at`` as in `Leafwise.scalars`."""
         raise NotImplementedError
 
+    @final
     def scalars(self, at):
         return self.factor(at)
 
-    def leaf(self, u, slot, p, scalars) -> Any:
+    def leaf(self, u, slot, p, scalars, /) -> Any:
         return mul(scalars, u)
 
 
+@contract
 class Treewise(Link):
-    """A link that needs whole matrices or whole trees. Its state is any tree of arrays."""
+    """A link that needs whole matrices or the whole tree at once: a subclass writes `update_tree`.
+
+    Where it keeps anything, it writes `init_tree` too. Hyperparameters are numbers, as for `Leafwise`, and may not
+    be ``by_path``. `VectorLink` is for links that treat all parameters as one vector.
+
+    Unless it declares ``sees_holes``, all trees that its hooks get have ``None`` in the same places, which
+    ``jax.tree.map`` passes over: where an optimizer acts on no parameter, as it is not floating-point, and where there
+    is no gradient at this step. What it returns is completed: such a parameter stays as it is, and so do its slots,
+    those trees of the state that ``slots`` names. Where no parameter has a gradient the link is not called.
+    """
 
     treewise = True
     moves_params: bool = False
     """Whether the link, where it ends a chain, moves the parameters itself, by `step_tree`."""
     widens: bool = False
     """Whether `update_tree` gets updates as they come, and widens them itself."""
+    sees_holes: bool = False
+    """Whether the hooks get the trees as they are, integers included, and deal with missing gradients themselves."""
 
     def init_tree(self, params: Any) -> Any:
-        """The first state; an empty tree for none."""
+        """The first state. Called by ``init``.
+
+        Args:
+            params: the parameters in float32 or wider (as they are if ``moves_params``), ``None`` for other leaves.
+
+        Returns any tree of arrays, empty by default. What ``slots`` names are keys of it, which is then a dict, and
+        each holds a tree like the parameters. Arrays must not be ``params`` themselves: a donated step frees these.
+        """
         return ()
 
+    @abstractmethod
     def update_tree(self, updates: Any, state: Any, params: Any, at: StepInfo) -> tuple[Any, Any]:
-        """Transform a tree of updates. They and ``params`` (which may be ``None``) are float32 or wider."""
+        """Transform the updates of all parameters. Called once a step.
+
+        Args:
+            updates: a tree like the parameters, in float32 or wider (unless ``widens``); complex leaves are complex.
+            state: what `init_tree` or the last step returned, in the same dtypes.
+            params: the parameters in float32 or wider; ``None`` where ``update`` was called without them, which
+                ``reads_params`` forbids.
+            at: the step. ``at.of(path)`` is the step of a parameter that may have joined later.
+
+        Returns the updates, with the shapes that they had, and the next state, with the structure and the shapes of
+        ``state``: it is stored in the dtypes that it had.
+        """
         raise NotImplementedError
 
     def step_tree(self, params: Any, state: Any, updates: Any, at: StepInfo) -> tuple[Any, Any]:
-        """Move the parameters, which come as they are: returns them and the next state."""
+        """Move the parameters. Called in place of `update_tree` by ``step`` if the link ends the chain.
+
+        Only with ``moves_params``. ``params`` and ``updates`` come as they are, ``None`` and integers included;
+        ``state`` and ``at`` as in `update_tree`. Returns the parameters, in their dtypes, and the next state.
+        """
         raise NotImplementedError
 
 
@@ -218,9 +304,12 @@ _STORED = {"doc": "how the slots are stored: see `store`", "check": _check_stora
 
 @dataclass_transform(frozen_default=True, field_specifiers=(hyper, number, static, child))
 def transform(cls: type[L]) -> type[L]:
-    """Turn a subclass of `Leafwise` or `Treewise` into a link: a frozen dataclass that is a pytree.
+    """Turn a subclass of `Leafwise`, `Scaling`, `Treewise` or `VectorLink` into a link: a frozen pytree dataclass.
 
     Hyperparameters are declared by `hyper`, what shapes the computation by `static`.
+
+    Errors: ``TypeError`` or ``ValueError`` for a class whose declarations or hooks cannot be meant, such as slots that
+    are no tuple of names, a misspelt declaration, or a hook that takes other arguments than it is given.
 
     >>> import chainax as cx
     >>> @cx.transform
@@ -234,14 +323,12 @@ def transform(cls: type[L]) -> type[L]:
     """
     if not issubclass(cls, (Leafwise, Treewise)):
         raise TypeError(f"`{cls.__name__}` must derive from Leafwise or Treewise to be a link")
-    if isinstance(cls.role, str) and cls.role not in ROLES:
-        raise ValueError(f"`{cls.__name__}.role` must be one of {', '.join(ROLES)}, got {cls.role!r}")
-    for name in inspect.get_annotations(cls):
-        if any(inspect.isfunction(vars(base).get(name)) for base in cls.__mro__[1:]):
-            raise TypeError(f"`{cls.__name__}.{name}` would hide the method {name!r} of its base: rename the field")
-    if not isinstance(cls.slots, (tuple, property)):
-        raise TypeError(f"`{cls.__name__}.slots` must be a tuple of names, got {cls.slots!r}")
+    check_class(cls)
     if issubclass(cls, Leafwise) and isinstance(cls.slots, tuple) and cls.slots and not hasattr(cls, "storage"):
         cls.__annotations__ = {**inspect.get_annotations(cls), "storage": Any}
         cls.storage = dataclasses.field(default=None, kw_only=True, repr=False, metadata=_STORED)  # pyright: ignore[reportAttributeAccessIssue]
-    return value(cls)
+    if issubclass(cls, Treewise) and not cls.sees_holes:
+        shield(cls)
+    made = value(cls)
+    check_hooks(made)
+    return made

@@ -32,6 +32,7 @@ class clip_per_example(Treewise):
     equation = "u ← mean over examples i of uᵢ·min(1, c/‖uᵢ‖)"
     role = "clip"
     per_example = True
+    sees_holes = True
 
     def update_tree(self, updates, state, params, at):
         space = Space(updates)
@@ -51,6 +52,7 @@ class clip_blocks_per_example(Treewise):
 
     role = "clip"
     per_example = True
+    sees_holes = True
 
     @derived
     def equation(self) -> str:
@@ -82,6 +84,7 @@ class differentially_private_aggregate(Treewise):
     equation = "u ← (Σᵢ uᵢ·min(1, C/‖uᵢ‖) + σC·z)/B over B examples i,  z ~ N(0, 1)"
     role = "clip"
     per_example = True
+    sees_holes = True
 
     def update_tree(self, updates, state, params, at):
         space = Space(updates)

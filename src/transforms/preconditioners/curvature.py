@@ -35,6 +35,7 @@ class scale_by_sophia(Treewise):
 
     knows_shards = True
     slots = ("mu", "nu")
+    sees_holes = True
     equation = "m ← β₁m + (1−β₁)u,  h ← β₂h + (1−β₂)ĥ every k steps,  u ← min(max(m / max(γh, ε), −1), 1)"
     role = "precondition"
     bounds_size = True

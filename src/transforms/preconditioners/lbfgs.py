@@ -29,6 +29,7 @@ class scale_by_lbfgs(Treewise):
 
     knows_shards = True
     slots = ("s", "y", "params", "updates")
+    sees_holes = True
     role = "precondition"
     reads_params = True
 

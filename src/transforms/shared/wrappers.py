@@ -34,6 +34,7 @@ class Wrapper(Treewise):
 
     knows_shards = True
     moves_params = True
+    sees_holes = True
     passes_updates: bool = True
     """Whether the parameters move by what the chain returns: else an average that it keeps is not one of theirs."""
 

@@ -13,17 +13,16 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ...core.facade.link import Treewise, transform
+from ...core.facade.link import transform
 from ...core.values.hyper import Hyper, hyper
 from ...core.values.numerics import averaged, safe_div, sqrt
-from ...core.values.tree import global_norm
 from ...core.values.value import derived, static
-from ..shared.vector import Space, Vector, dot, total
-from ..shared.whole import Moving, copied, zeros
+from ..shared.vector import Vector
+from ..shared.vector_link import VectorInfo, VectorLink
 
 
 @transform
-class scale_by_dadapt_sgd(Treewise):
+class scale_by_dadapt_sgd(VectorLink):
     """Dual averaging with an estimated rate, and momentum. Defazio & Mishchenko 2023, arXiv:2301.07733, Algorithm 4.
 
     ‖g‖ is the norm of the first gradient that is not 0.
@@ -43,26 +42,22 @@ class scale_by_dadapt_sgd(Treewise):
     undoes_scale = True
     reads_params = True
 
-    def init_tree(self, params):
-        dtype = Space(params).dtype
-        return {"start": copied(params), **_estimate(self.estim_lr0, params, dtype), "norm": jnp.zeros((), dtype)}
+    def init_vector(self, x):
+        return {"start": x, "estimate": self.estim_lr0, "inner": 0.0, "norm": 0.0}
 
-    def update_tree(self, updates, state, params, at):
-        space = Moving(updates, params, at.dtype)
-        x, x0, g, s = map(space.read, (params, state["start"], updates, state["sum"]))
-        d, r, norm = (state[name].astype(at.dtype) for name in ("estimate", "inner", "norm"))
+    def update_vector(self, u, state, x, at):
+        s, d, r, norm = (state[name] for name in ("sum", "estimate", "inner", "norm"))
         norm = jnp.where(norm > 0, norm, at.global_norm())
         rate = safe_div(self.learning_rate * d, norm)
-        r = r + rate * dot(g, s, at.dtype)
-        s = [a + rate * b for a, b in zip(s, g)]
-        d = jnp.maximum(d, safe_div(2 * r, global_norm(s + space.still(state["sum"]))))
-        u = [(1 - self.momentum) * (a - b + c) for a, b, c in zip(x, x0, s)]
-        state = {**state, "sum": space.write(s, state["sum"]), "estimate": d, "inner": r, "norm": norm}
-        return space.write(u, updates), state
+        r = r + rate * at.dot(u, s)
+        s = [a + rate * b for a, b in zip(s, u)]
+        d = jnp.maximum(d, safe_div(2 * r, at.norm(s + at.still("sum"))))
+        u = [(1 - self.momentum) * (a - b + c) for a, b, c in zip(x, state["start"], s)]
+        return u, {**state, "sum": s, "estimate": d, "inner": r, "norm": norm}
 
 
 @transform
-class scale_by_dadapt_adam(Treewise):
+class scale_by_dadapt_adam(VectorLink):
     """Adam with an estimated rate. Defazio & Mishchenko 2023, arXiv:2301.07733, Algorithm 5.
 
     The published code and Optax take the product with s in the metric of the step before, √v of the
@@ -91,35 +86,26 @@ class scale_by_dadapt_adam(Treewise):
             "u ← m/A + λρθ"
         )
 
-    def init_tree(self, params):
-        estimate = _estimate(self.estim_lr0, params, Space(params).dtype)
-        return {"mu": zeros(params), "nu": zeros(params), **estimate}
+    def init_vector(self, x):
+        return {"estimate": self.estim_lr0, "inner": 0.0}
 
-    def update_tree(self, updates, state, params, at):
-        space = Moving(updates, params, at.dtype)
-        x, g, m, v, s = map(space.read, (params, updates, state["mu"], state["nu"], state["sum"]))
-        d, r = (state[name].astype(at.dtype) for name in ("estimate", "inner"))
+    def update_vector(self, u, state, x, at):
+        m, v, s, d, r = (state[name] for name in ("mu", "nu", "sum", "estimate", "inner"))
         b3 = self.b2**0.5 if isinstance(self.b2, float) else sqrt(self.b2)  # whose derivative at 0 is finite
-        rates = space.each(at, lambda own: _rate(self, d, own))
-        scaled = [rate * b for rate, b in zip(rates, g)]
+        rates = at.each(lambda own: _rate(self, d, own))
+        scaled = [rate * b for rate, b in zip(rates, u)]
         m = [averaged(a, b, self.b1) for a, b in zip(m, scaled)]
-        v = [averaged(a, jnp.square(b), self.b2) for a, b in zip(v, g)]
+        v = [averaged(a, jnp.square(b), self.b2) for a, b in zip(v, u)]
         A = [sqrt(a) + self.eps for a in v]
-        r = averaged(r, dot(scaled, [a / b for a, b in zip(s, A)], at.dtype), b3)
+        r = averaged(r, at.dot(scaled, [a / b for a, b in zip(s, A)]), b3)
         s = [averaged(a, b, b3) for a, b in zip(s, scaled)]
-        d = jnp.maximum(d, safe_div(r, (1 - b3) * _absolute(s + space.still(state["sum"]), at.dtype)))
+        d = jnp.maximum(d, safe_div(r, (1 - b3) * _absolute(s, at)))
         u = [a / b + self.weight_decay * rate * c for rate, a, b, c in zip(rates, m, A, x)]
-        return space.write(u, updates), {
-            "mu": space.write(m, state["mu"]),
-            "nu": space.write(v, state["nu"]),
-            "sum": space.write(s, state["sum"]),
-            "estimate": d,
-            "inner": r,
-        }
+        return u, {"mu": m, "nu": v, "sum": s, "estimate": d, "inner": r}
 
 
 @transform
-class scale_by_prodigy(Treewise):
+class scale_by_prodigy(VectorLink):
     """D-Adaptation that weighs by d², and so grows faster. Mishchenko & Defazio 2024, arXiv:2306.06101, Algorithm 4.
 
     The paper has β₃ = √β₂ and c = 1. With ``debias`` the rate has Adam's bias correction, as in Optax.
@@ -152,38 +138,23 @@ class scale_by_prodigy(Treewise):
             f"s ← β₃s + {weight}u,  u ← ρm/(√v + εd) + λρθ,  d ← max(d, cr/‖s‖₁) from d₀"
         )
 
-    def init_tree(self, params):
-        estimate = _estimate(self.estim_lr0, params, Space(params).dtype)
-        return {"mu": zeros(params), "nu": zeros(params), "start": copied(params), **estimate}
+    def init_vector(self, x):
+        return {"start": x, "estimate": self.estim_lr0, "inner": 0.0}
 
-    def update_tree(self, updates, state, params, at):
-        space = Moving(updates, params, at.dtype)
-        x, x0, g, m, v, s = map(space.read, (params, state["start"], updates, state["mu"], state["nu"], state["sum"]))
-        d, r = (state[name].astype(at.dtype) for name in ("estimate", "inner"))
-        rates = space.each(at, lambda own: _rate(self, d, own))
-        m = [averaged(a, d * b, self.b1) for a, b in zip(m, g)]
-        v = [averaged(a, jnp.square(d * b), self.b2) for a, b in zip(v, g)]
-        scaled = [rate * d * b for rate, b in zip(rates, g)]
-        r = self.b3 * r + dot(scaled, [a - b for a, b in zip(x0, x)], at.dtype)
-        added = [jnp.square(d) * b for b in g] if self.safeguard_warmup else scaled
+    def update_vector(self, u, state, x, at):
+        m, v, s, d, r = (state[name] for name in ("mu", "nu", "sum", "estimate", "inner"))
+        rates = at.each(lambda own: _rate(self, d, own))
+        m = [averaged(a, d * b, self.b1) for a, b in zip(m, u)]
+        v = [averaged(a, jnp.square(d * b), self.b2) for a, b in zip(v, u)]
+        scaled = [rate * d * b for rate, b in zip(rates, u)]
+        r = self.b3 * r + at.dot(scaled, [a - b for a, b in zip(state["start"], x)])
+        added = [jnp.square(d) * b for b in u] if self.safeguard_warmup else scaled
         s = [self.b3 * a + b for a, b in zip(s, added)]
         # 0 where d = 0: nothing moves then, nor where ε = 0 and there was no gradient yet.
         steps = (safe_div(a, sqrt(b) + self.eps * d) + self.weight_decay * c for a, b, c in zip(m, v, x))
         u = [rate * step for rate, step in zip(rates, steps)]
-        d = jnp.maximum(d, safe_div(self.estim_lr_coef * r, _absolute(s + space.still(state["sum"]), at.dtype)))
-        return space.write(u, updates), {
-            "mu": space.write(m, state["mu"]),
-            "nu": space.write(v, state["nu"]),
-            "start": state["start"],
-            "sum": space.write(s, state["sum"]),
-            "estimate": d,
-            "inner": r,
-        }
-
-
-def _estimate(first: Any, params: Any, dtype: Any) -> dict[str, Any]:
-    """The state of an estimate d: s, d and r."""
-    return {"sum": zeros(params), "estimate": jnp.asarray(first, dtype), "inner": jnp.zeros((), dtype)}
+        d = jnp.maximum(d, safe_div(self.estim_lr_coef * r, _absolute(s, at)))
+        return u, {**state, "mu": m, "nu": v, "sum": s, "estimate": d, "inner": r}
 
 
 def _rate(link: scale_by_dadapt_adam | scale_by_prodigy, d: jax.Array, at: Any) -> jax.Array:
@@ -195,6 +166,6 @@ def _correction(link: scale_by_dadapt_adam | scale_by_prodigy) -> str:
     return "·√(1−β₂ᵗ)/(1−β₁ᵗ)" if link.debias else ""
 
 
-def _absolute(x: Vector, dtype: Any) -> jax.Array:
-    """‖x‖₁."""
-    return total([jnp.abs(a) for a in x], dtype)
+def _absolute(s: Vector, at: VectorInfo) -> jax.Array:
+    """‖s‖₁, over all parameters."""
+    return at.total([jnp.abs(a) for a in s + at.still("sum")])

@@ -10,17 +10,16 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ...core.facade.link import Leafwise, Treewise, slot_like, transform
+from ...core.facade.link import Leafwise, slot_like, transform
 from ...core.values.hyper import Hyper, hyper
 from ...core.values.numerics import safe_div, sqrt
-from ...core.values.tree import global_norm
+from ...core.values.tree import global_norm, widest
 from ...core.values.value import derived, static
-from ..shared.vector import Space
-from ..shared.whole import Moving, copied
+from ..shared.vector_link import VectorLink
 
 
 @transform
-class scale_by_dog(Treewise):
+class scale_by_dog(VectorLink):
     """Scale by the distance from the start over the root of all squares. Ivgi et al. 2023, arXiv:2302.12022, (DoG).
 
     The paper suggests r_ε relative to 1 + ‖θ₀‖: 1e-6, or 1e-4 with batch normalization.
@@ -46,18 +45,14 @@ class scale_by_dog(Treewise):
         """The rest of the equation."""
         return "G ← G + ‖u‖²,  u ← r̄/√(G + ε)·u"
 
-    def init_tree(self, params):
-        space = Space(params)
-        first = _start(self.r_eps, self.relative, params, space.dtype)
-        return {"start": copied(params), "distance": first, "total": jnp.zeros((), space.dtype)}
+    def init_vector(self, x):
+        return {"start": x, "distance": _start(self.r_eps, self.relative, x, widest(a.dtype for a in x)), "total": 0.0}
 
-    def update_tree(self, updates, state, params, at):
-        space = Moving(updates, params, at.dtype)
-        x, x0 = (space.read(tree) + space.still(tree) for tree in (params, state["start"]))
-        distance = jnp.maximum(state["distance"].astype(at.dtype), global_norm([a - b for a, b in zip(x, x0)]))
-        rate, total = self.rate(distance, jnp.square(at.global_norm()), state["total"].astype(at.dtype))
-        u = [rate * v for v in space.read(updates)]
-        return space.write(u, updates), {**state, "distance": distance, "total": total}
+    def update_vector(self, u, state, x, at):
+        moved = [a - b for a, b in zip(x + at.still_params(), state["start"] + at.still("start"))]
+        distance = jnp.maximum(state["distance"], at.norm(moved))
+        rate, total = self.rate(distance, jnp.square(at.global_norm()), state["total"])
+        return [rate * a for a in u], {**state, "distance": distance, "total": total}
 
     def rate(self, r: jax.Array, square: jax.Array, total: jax.Array) -> tuple[jax.Array, jax.Array]:
         """The factor of the update, and the next sum under the root."""

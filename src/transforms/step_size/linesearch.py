@@ -86,6 +86,7 @@ class LineSearch(Treewise):
 
     role = "search"
     knows_shards = True
+    sees_holes = True
     hides_infinite = True
     reads_params = True
     extra = ("value", "grad", "value_fn")

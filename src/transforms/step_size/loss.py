@@ -37,6 +37,7 @@ class scale_by_momo(Treewise):
 
     knows_shards = True
     slots = ("mu",)
+    sees_holes = True
     role = "accumulate"
     undoes_scale = True
     reads_params = True

@@ -32,6 +32,7 @@ class from_optax(Treewise):
     role: str = static("what it is for, such as precondition", default="other", one_of=tuple(ROLES))  # pyright: ignore[reportIncompatibleVariableOverride]
 
     equation = "u ← update(u)"
+    sees_holes = True
 
     def check(self) -> None:
         if not isinstance(self.arguments, tuple):

@@ -41,6 +41,7 @@ class sharpness_aware(Treewise):
     equation = "u ← ∇f(θ + ρu/‖u‖)"
     role = "gradient"
     knows_shards = True
+    sees_holes = True
     reads_params = True
     extra = ("grad_fn",)
 

@@ -1,0 +1,139 @@
+"""Trees without holes for whole-tree links: ``None`` stands in the same places of all of them, and is filled again."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax.numpy as jnp
+from jax.tree_util import tree_map, tree_structure
+
+from ..values.tree import Flat, flatten, is_trainable, show
+from ..values.value import brief, did_you_mean
+
+
+def shield(cls: type) -> None:
+    """Hand the hooks of a `Treewise` class trees without holes, unless an instance declares ``sees_holes``."""
+    for name, around in (("init_tree", _init_tree), ("update_tree", _update_tree)):
+        hook = getattr(cls, name)
+        if not hasattr(hook, "shielded") and not hasattr(hook, "__isabstractmethod__"):
+            setattr(cls, name, around(hook))
+
+
+def check_result(link: Any, hook: str, result: Any, what: str) -> tuple[Any, Any]:
+    """The two things that a hook has returned."""
+    if not isinstance(result, tuple) or len(result) != 2:
+        raise TypeError(f"`{type(link).__name__}.{hook}` must return {what} and the next state, got {_kind(result)}")
+    return result
+
+
+def check_state(link: Any, hook: str, new: Any, old: Any) -> None:
+    """Raise unless the next state has the structure and the shapes of the last one."""
+    where = f"`{type(link).__name__}.{hook}` must return a state like the one that it got"
+    if isinstance(old, dict) and isinstance(new, dict) and new.keys() != old.keys():
+        raise TypeError(f"{where}, with {_listed(old)}, but returned {_listed(new)}")
+    if tree_structure(new) != tree_structure(old):
+        raise TypeError(f"{where}, {brief(tree_structure(old))}, but returned {brief(tree_structure(new))}")
+    for (path, a), b in zip(flatten(new).items(), flatten(old).leaves):
+        if a is not None and jnp.shape(a) != jnp.shape(b):
+            raise TypeError(f"{where}: at {path!r} that is {show(b)}, and not {show(a)}")
+
+
+def _init_tree(hook: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(hook)
+    def init_tree(self: Any, params: Any) -> Any:
+        if self.sees_holes:
+            return hook(self, params)
+        state = hook(self, tree_map(lambda p: p if is_trainable(p) else None, params))
+        missing = [slot for slot in self.slots if not isinstance(state, dict) or slot not in state]
+        if missing:
+            found = _listed(state) if isinstance(state, dict) else _kind(state)
+            hint = did_you_mean(missing[0], state) if isinstance(state, dict) else ""
+            raise TypeError(
+                f"`{type(self).__name__}` declares the slots {self.slots}, which are keys of its state, but its "
+                f"init_tree makes {found}{hint}"
+            )
+        return state
+
+    init_tree.shielded = True  # pyright: ignore[reportAttributeAccessIssue]
+    return init_tree
+
+
+def _update_tree(hook: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(hook)
+    def update_tree(self: Any, updates: Any, state: Any, params: Any, at: Any) -> tuple[Any, Any]:
+        if self.sees_holes:
+            return hook(self, updates, state, params, at)
+        holes = _Holes(self, updates, params)
+        if not any(holes.moves):
+            return updates, state
+        holes.check_slots(state)
+        seen = holes.cut(params) if params is not None else None
+        result = hook(self, holes.cut(updates), holes.cut_slots(state), seen, at)
+        new, kept = check_result(self, "update_tree", result, "the updates")
+        kept = holes.filled_slots(kept, state)
+        check_state(self, "update_tree", kept, state)
+        return holes.filled("updates", new, updates), kept
+
+    update_tree.shielded = True  # pyright: ignore[reportAttributeAccessIssue]
+    return update_tree
+
+
+class _Holes:
+    """The parameters that have no update at a step, in trees like the parameters."""
+
+    def __init__(self, link: Any, updates: Any, params: Any) -> None:
+        self.name, self.slots = type(link).__name__, link.slots
+        self.flat: Flat = flatten(updates if params is None else params)
+        us = self.flat.line_up("The updates", updates)
+        self.moves = [is_trainable(u) and (params is None or is_trainable(p)) for u, p in zip(us, self.flat.leaves)]
+
+    def cut(self, tree: Any) -> Any:
+        """The tree with ``None`` for what does not move."""
+        leaves = self.flat.line_up("The arrays", tree)
+        return self.flat.build([x if m else None for m, x in zip(self.moves, leaves)])
+
+    def filled(self, what: str, new: Any, old: Any) -> Any:
+        """``new`` with the leaves of ``old`` for what does not move."""
+        news = self.flat.line_up(f"The {what} that `{self.name}` returned", new)
+        olds = self.flat.line_up("The arrays", old)
+        return self.flat.build([a if m else b for m, a, b in zip(self.moves, news, olds)])
+
+    def cut_slots(self, state: Any) -> Any:
+        return {k: self.cut(x) if k in self.slots else x for k, x in state.items()} if self.slots else state
+
+    def filled_slots(self, new: Any, old: Any) -> Any:
+        if not self.slots or not isinstance(new, dict):
+            return new
+        return {k: self.filled(f"slots {k!r}", x, old[k]) if k in self.slots else x for k, x in new.items()}
+
+    def check_slots(self, state: Any) -> None:
+        """Raise if the state has a tree like the parameters that is no slot, and so would not fit the updates."""
+        entries = state if isinstance(state, dict) else {"": state}
+        for name, x in entries.items():
+            if name in self.slots or not (path := self._crossed(x)):
+                continue
+            how = f"declare slots = {(*self.slots, name)!r}" if name else "make it a dict, and name its keys in slots"
+            raise TypeError(
+                f"The update at {path!r} is None, and the state of `{self.name}` has a tree like the parameters"
+                f"{f', {name!r},' if name else ''} that is no slot, so that it does not fit: {how}"
+            )
+
+    def _crossed(self, x: Any) -> str:
+        """The path of a parameter without an update for which ``x``, if it is like the parameters, has an array."""
+        if self.flat.paths == [""]:
+            return ""
+        try:
+            leaves = self.flat.treedef.flatten_up_to(x)
+        except (ValueError, TypeError, KeyError):
+            return ""
+        return next((p for p, m, leaf in zip(self.flat.paths, self.moves, leaves) if not m and leaf is not None), "")
+
+
+def _listed(entries: Any) -> str:
+    return ", ".join(map(str, entries)) or "nothing"
+
+
+def _kind(x: Any) -> str:
+    return f"a tuple of {len(x)}" if type(x) is tuple else f"a {type(x).__name__}"

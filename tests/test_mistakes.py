@@ -1,0 +1,588 @@
+"""What an author of links can do wrong, each with the message that says what to write instead."""
+
+import re
+from typing import Any
+
+import chainax as cx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from chainax.transforms.shared.vector_link import VectorLink
+
+PARAMS = {"a": jnp.array([1.0, -2.0]), "b": jnp.array([0.5])}
+HOLED = {"a": PARAMS["a"], "b": None}
+
+
+def passed(self: Any, u: Any, slot: Any, p: Any, scalars: Any) -> Any:
+    """A leaf function that changes nothing."""
+    return u
+
+
+def kept(self: Any, u: Any, slot: Any, p: Any, scalars: Any) -> Any:
+    """The same, with the slot ``mu``."""
+    return u, {"mu": slot.mu}
+
+
+def left(self: Any, updates: Any, state: Any, params: Any, at: Any) -> Any:
+    """An `update_tree` that changes nothing."""
+    return updates, state
+
+
+def make(base: Any, body: dict[str, Any]) -> Any:
+    """The class ``wrong``, a link with this body; fields are annotated by ``FIELDS``."""
+    fields = body.pop("FIELDS", {})
+    return cx.transform(type("wrong", (base,), {"__doc__": "Wrong.", "__annotations__": fields, **body}))
+
+
+LEAF, SLOT = {"leaf": passed}, {"leaf": kept, "slots": ("mu",)}
+TREE = {"update_tree": left}
+
+DECLARED = {
+    "slots that are a string": (
+        cx.Leafwise,
+        SLOT | {"slots": "mu"},
+        TypeError,
+        "must be a tuple of names, got 'mu': write slots = ('mu',)",
+    ),
+    "slots that are a list": (cx.Leafwise, SLOT | {"slots": ["mu"]}, TypeError, "write slots = ('mu',)"),
+    "slots that are numbers": (
+        cx.Leafwise,
+        SLOT | {"slots": (1,)},
+        TypeError,
+        "`wrong.slots` must be a tuple of names, got (1,)",
+    ),
+    "a slot twice": (cx.Leafwise, SLOT | {"slots": ("mu", "mu")}, ValueError, "`wrong.slots` names 'mu' twice"),
+    "a slot that is no name": (cx.Leafwise, SLOT | {"slots": ("m u",)}, ValueError, "must hold identifiers, got 'm u'"),
+    "a slot named as the gradient": (
+        cx.Leafwise,
+        SLOT | {"slots": ("grad",)},
+        ValueError,
+        "may not name grad, key, got 'grad'",
+    ),
+    "slot for slots": (
+        cx.Leafwise,
+        LEAF | {"slot": ("mu",)},
+        TypeError,
+        "`wrong.slot` is not known: did you mean 'slots'?",
+    ),
+    "need_all_updates": (
+        cx.Leafwise,
+        LEAF | {"need_all_updates": True},
+        TypeError,
+        "did you mean 'needs_all_updates'?",
+    ),
+    "read_params": (cx.Leafwise, LEAF | {"read_params": True}, TypeError, "did you mean 'reads_params'?"),
+    "scalar for scalars": (cx.Leafwise, LEAF | {"scalar": lambda self, at: 1.0}, TypeError, "did you mean 'scalars'?"),
+    "leafs for leaf": (cx.Leafwise, {"leafs": passed}, TypeError, "did you mean 'leaf'?"),
+    "nonnegative names nothing": (
+        cx.Leafwise,
+        SLOT | {"nonnegative": ("mus",)},
+        ValueError,
+        "`wrong.nonnegative` names 'mus' (did you mean 'mu'?); its slots are mu",
+    ),
+    "lagged names nothing": (cx.Leafwise, SLOT | {"lagged": ("nu",)}, ValueError, "`wrong.lagged` names 'nu'"),
+    "absent names nothing": (cx.Leafwise, SLOT | {"absent": {"nu": None}}, ValueError, "`wrong.absent` names 'nu'"),
+    "absent starts as nothing": (cx.Leafwise, SLOT | {"absent": {"mu": "nu"}}, ValueError, "`wrong.absent` names 'nu'"),
+    "absent is a tuple": (
+        cx.Leafwise,
+        SLOT | {"absent": ("mu",)},
+        TypeError,
+        "`wrong.absent` must be a dict, got ('mu',)",
+    ),
+    "an unknown role": (cx.Leafwise, LEAF | {"role": "scales"}, ValueError, "got 'scales' (did you mean 'scale'?)"),
+    "a role that is no string": (cx.Leafwise, LEAF | {"role": 3}, TypeError, "`wrong.role` must be a string, got 3"),
+    "an equation that is no string": (
+        cx.Leafwise,
+        LEAF | {"equation": ("u ← u",)},
+        TypeError,
+        "`wrong.equation` must be a string",
+    ),
+    "a flag that is a number": (
+        cx.Leafwise,
+        LEAF | {"reads_params": 1},
+        TypeError,
+        "`wrong.reads_params` must be True or False, got 1",
+    ),
+    "extra that is a string": (cx.Leafwise, LEAF | {"extra": "value"}, TypeError, "write extra = ('value',)"),
+    "extra that step has": (
+        cx.Leafwise,
+        LEAF | {"extra": ("params",)},
+        ValueError,
+        "`wrong.extra` may not name params, state, grads, updates, got 'params'",
+    ),
+    "a declaration with a type": (
+        cx.Leafwise,
+        LEAF | {"slots": ("mu",), "FIELDS": {"slots": tuple}},
+        TypeError,
+        "`wrong.slots` is a declaration, and no field: write slots = ('mu',), without a type",
+    ),
+    "a plain field": (
+        cx.Leafwise,
+        LEAF | {"b1": 0.9, "FIELDS": {"b1": float}},
+        TypeError,
+        "declare the field `wrong.b1` by hyper, number, child or static",
+    ),
+    "no leaf": (
+        cx.Leafwise,
+        {},
+        TypeError,
+        "`wrong` needs the method 'leaf' of a Leafwise link: def leaf(self, u, slot, p, scalars)",
+    ),
+    "no factor": (
+        cx.Scaling,
+        {},
+        TypeError,
+        "`wrong` needs the method 'factor' of a Scaling link: def factor(self, at)",
+    ),
+    "no update_tree": (cx.Treewise, {}, TypeError, "`wrong` needs the method 'update_tree' of a Treewise link"),
+    "no update_vector": (VectorLink, {}, TypeError, "def update_vector(self, u, state, x, at)"),
+    "scaling without Scaling": (
+        cx.Leafwise,
+        LEAF | {"scaling": True},
+        TypeError,
+        "is declared by deriving from Scaling",
+    ),
+    "scalars of a scaling": (
+        cx.Scaling,
+        {"factor": lambda self, at: 2.0, "scalars": lambda self, at: 2.0},
+        TypeError,
+        "`wrong.scalars` would replace what Scaling does",
+    ),
+    "update_tree of a vector link": (
+        VectorLink,
+        TREE,
+        TypeError,
+        "`wrong.update_tree` would replace what VectorLink does",
+    ),
+    "a leaf without p": (
+        cx.Leafwise,
+        {"leaf": lambda self, u, slot: u},
+        TypeError,
+        "`wrong.leaf` must take the arguments def leaf(self, u, slot, p, scalars)",
+    ),
+    "scalars without at": (
+        cx.Leafwise,
+        LEAF | {"scalars": lambda self: 1.0},
+        TypeError,
+        "`wrong.scalars` must take the arguments def scalars(self, at)",
+    ),
+    "a leaf that is a number": (
+        cx.Leafwise,
+        {"leaf": 1.0},
+        TypeError,
+        "`wrong.leaf` must be a method, def leaf(self, u, slot, p, scalars), got 1",
+    ),
+    "update as in Optax": (
+        cx.Treewise,
+        TREE | {"update": left},
+        TypeError,
+        "`wrong.update` would hide what every link and chain has by that name: write 'update_tree'",
+    ),
+    "init as in Optax": (
+        cx.Leafwise,
+        LEAF | {"init": lambda self, p: p},
+        TypeError,
+        "`wrong.init` would hide what every link and chain has by that name: write 'init_leaf'",
+    ),
+    "leaf in a Treewise link": (
+        cx.Treewise,
+        TREE | LEAF,
+        TypeError,
+        "`wrong.leaf` means nothing here: it is for links that derive from Scaling",
+    ),
+    "moves_params in a Leafwise link": (cx.Leafwise, LEAF | {"moves_params": True}, TypeError, "derive from Treewise"),
+    "can_reject without accepts": (
+        cx.Leafwise,
+        LEAF | {"can_reject": True},
+        TypeError,
+        "`wrong.can_reject` is True, but there is no method 'accepts'",
+    ),
+    "accepts without can_reject": (
+        cx.Leafwise,
+        LEAF | {"accepts": lambda self, at: True},
+        TypeError,
+        "`wrong.accepts` would never be called: declare can_reject = True",
+    ),
+    "moves_params without step_tree": (
+        cx.Treewise,
+        TREE | {"moves_params": True},
+        TypeError,
+        "there is no method 'step_tree'",
+    ),
+    "step_tree without moves_params": (
+        cx.Treewise,
+        TREE | {"step_tree": left},
+        TypeError,
+        "declare moves_params = True",
+    ),
+    "random without a seed": (
+        cx.Leafwise,
+        LEAF | {"random": True},
+        TypeError,
+        "give it the field seed: Any = prng_seed(",
+    ),
+    "a global state that is never begun": (
+        cx.Leafwise,
+        LEAF | {"update_global_state": lambda self, at: {}},
+        TypeError,
+        "write init_global_state(self)",
+    ),
+    "init_leaf without slots": (
+        cx.Leafwise,
+        LEAF | {"init_leaf": lambda self, p: {}},
+        TypeError,
+        "`wrong.init_leaf` makes slots, but the class declares none",
+    ),
+    "slots without init_tree": (
+        cx.Treewise,
+        TREE | {"slots": ("mu",)},
+        TypeError,
+        "write init_tree(self, params), which makes it",
+    ),
+}
+
+
+@pytest.mark.parametrize("mistake", DECLARED)
+def test_a_class_that_cannot_be_meant_is_refused(mistake: str) -> None:
+    """When it is made: the message names the class, the attribute and the remedy."""
+    base, body, error, words = DECLARED[mistake]
+    with pytest.raises(error, match=re.escape(words)):
+        make(base, dict(body))
+
+
+GLOBAL = {"init_global_state": lambda self: {"count": jnp.zeros(())}}
+MISSPELT = {"leaf": lambda self, u, slot, p, s: (u / slot.mu_, {"mu": slot.mu}), "slots": ("mu",)}
+
+RETURNED = {
+    "a slot that is not declared": (
+        cx.Leafwise,
+        MISSPELT,
+        AttributeError,
+        "there is no slot 'mu_' (did you mean 'mu'?); the link has mu: declare slots = ('mu', 'mu_')",
+    ),
+    "a gradient that is not asked for": (
+        cx.Leafwise,
+        {"leaf": lambda self, u, slot, p, s: u * slot.grad},
+        AttributeError,
+        "declare reads_grads = True",
+    ),
+    "a key that is not asked for": (
+        cx.Leafwise,
+        {"leaf": lambda self, u, slot, p, s: u * slot.key},
+        AttributeError,
+        "declare random = True",
+    ),
+    "an argument that is not declared": (
+        cx.Leafwise,
+        LEAF | {"scalars": lambda self, at: at.extra["value"]},
+        KeyError,
+        "at.extra has no 'value': declare extra = ('value',)",
+    ),
+    "a tuple without slots": (
+        cx.Leafwise,
+        {"leaf": lambda self, u, slot, p, s: (u, {})},
+        TypeError,
+        "returned a tuple, but the link has no slots",
+    ),
+    "no slots": (
+        cx.Leafwise,
+        SLOT | {"leaf": passed},
+        TypeError,
+        "The leaf of link 'wrong' must return the update and a dict of its slots ('mu',)",
+    ),
+    "another slot": (
+        cx.Leafwise,
+        SLOT | {"leaf": lambda self, u, slot, p, s: (u, {"nu": u})},
+        TypeError,
+        "declares the slots ('mu',) but its leaf returned ('nu',)",
+    ),
+    "a slot of None": (
+        cx.Leafwise,
+        SLOT | {"leaf": lambda self, u, slot, p, s: (u, {"mu": None})},
+        TypeError,
+        "turned its slot 'mu' of float32[2] into None",
+    ),
+    "a slot of another shape": (
+        cx.Leafwise,
+        SLOT | {"leaf": lambda self, u, slot, p, s: (u, {"mu": u[:1]})},
+        TypeError,
+        "turned its slot 'mu' of float32[2] into float32[1]",
+    ),
+    "an update of another dtype": (
+        cx.Leafwise,
+        {"leaf": lambda self, u, slot, p, s: u > 0},
+        TypeError,
+        "turned an update of float32[2] into bool[2]",
+    ),
+    "an update of None": (
+        cx.Leafwise,
+        {"leaf": lambda self, u, slot, p, s: None},
+        TypeError,
+        "turned an update of float32[2] into None",
+    ),
+    "first slots that are a list": (
+        cx.Leafwise,
+        SLOT | {"init_leaf": lambda self, p: [p]},
+        TypeError,
+        "declares the slots ('mu',) but its init_leaf makes list",
+    ),
+    "first slots of another name": (
+        cx.Leafwise,
+        SLOT | {"init_leaf": lambda self, p: {"m": p}},
+        TypeError,
+        "declares the slots ('mu',) but its init_leaf makes ('m',)",
+    ),
+    "a first slot that is a number": (
+        cx.Leafwise,
+        SLOT | {"init_leaf": lambda self, p: {"mu": 0.0}},
+        TypeError,
+        "must make an array of slot 'mu', got float",
+    ),
+    "a slot whose shape depends on values": (
+        cx.Leafwise,
+        SLOT | {"init_leaf": lambda self, p: {"mu": p[p > 0]}},
+        IndexError,
+        "Array boolean indices must be concrete",
+    ),
+    "scalars that are a function": (
+        cx.Leafwise,
+        LEAF | {"scalars": lambda self, at: {"f": jnp.tanh}},
+        TypeError,
+        "The scalars of link 'wrong' must be arrays and numbers, got PjitFunction at 'f'",
+    ),
+    "a factor that is a set": (
+        cx.Scaling,
+        {"factor": lambda self, at: {1.0}},
+        TypeError,
+        "The scalars of link 'wrong' must be arrays and numbers, got set",
+    ),
+    "a verdict on every number": (
+        cx.Leafwise,
+        LEAF | {"can_reject": True, "accepts": lambda self, at: jnp.ones(2, bool)},
+        TypeError,
+        "must return a boolean scalar, got bool[2]",
+    ),
+    "a verdict that is a norm": (
+        cx.Leafwise,
+        LEAF | {"can_reject": True, "needs_all_updates": True, "accepts": lambda self, at: at.global_norm()},
+        TypeError,
+        "must return a boolean scalar, got float32[]",
+    ),
+    "no verdict": (
+        cx.Leafwise,
+        LEAF | {"can_reject": True, "accepts": lambda self, at: None},
+        TypeError,
+        "must return a boolean scalar, got None",
+    ),
+    "another global state": (
+        cx.Leafwise,
+        LEAF | GLOBAL | {"update_global_state": lambda self, at: {"n": jnp.ones(())}},
+        TypeError,
+        "must return count, as its init_global_state does, got n",
+    ),
+    "a global state of another shape": (
+        cx.Leafwise,
+        LEAF | GLOBAL | {"update_global_state": lambda self, at: {"count": jnp.ones(2)}},
+        TypeError,
+        "turned 'count' of its global state, float32[], into float32[2]",
+    ),
+    "a nonnegative entry that is none": (
+        cx.Leafwise,
+        LEAF | GLOBAL | {"nonnegative": ("counts",)},
+        ValueError,
+        "`wrong.nonnegative` names 'counts' (did you mean 'count'?); the state has count",
+    ),
+    "updates alone": (
+        cx.Treewise,
+        {"update_tree": lambda self, u, s, p, at: u},
+        TypeError,
+        "`wrong.update_tree` must return the updates and the next state, got a dict",
+    ),
+    "updates of another tree": (
+        cx.Treewise,
+        {"update_tree": lambda self, u, s, p, at: (u["a"], s)},
+        TypeError,
+        "The updates that `wrong` returned do not have the tree of the parameters",
+    ),
+    "updates of another shape": (
+        cx.Treewise,
+        {"update_tree": lambda self, u, s, p, at: (jax.tree.map(jnp.sum, u), s)},
+        TypeError,
+        "Link 'wrong' turned the update of 'a', float32[2], into float32[]",
+    ),
+    "another state": (
+        cx.Treewise,
+        {"init_tree": lambda self, p: {"n": jnp.ones(())}, "update_tree": lambda self, u, s, p, at: (u, {"m": s["n"]})},
+        TypeError,
+        "must return a state like the one that it got, with n, but returned m",
+    ),
+    "a state of another shape": (
+        cx.Treewise,
+        {
+            "init_tree": lambda self, p: {"n": jnp.ones(())},
+            "update_tree": lambda self, u, s, p, at: (u, {"n": jnp.ones(2)}),
+        },
+        TypeError,
+        "at 'n' that is float32[], and not float32[2]",
+    ),
+    "a slot that init_tree does not make": (
+        cx.Treewise,
+        TREE | {"slots": ("mu",), "init_tree": lambda self, p: {"mu_": p}},
+        TypeError,
+        "declares the slots ('mu',), which are keys of its state, but its init_tree makes mu_ (did you mean 'mu_'?)",
+    ),
+    "a tuple for a first vector": (
+        VectorLink,
+        {"slots": ("mu",), "init_vector": lambda self, x: {"mu": tuple(x)}, "update_vector": left},
+        TypeError,
+        "must return 'mu' as a list of 2 arrays, one a parameter, got a tuple",
+    ),
+    "a vector that is no slot": (
+        VectorLink,
+        {"init_vector": lambda self, x: {"mu": x}, "update_vector": left},
+        TypeError,
+        "returned 'mu', a list of arrays: if that is a vector, declare slots = ('mu',)",
+    ),
+    "a first state that is a vector": (
+        VectorLink,
+        {"init_vector": lambda self, x: x, "update_vector": left},
+        TypeError,
+        "must return a dict, got a list",
+    ),
+    "a vector that is too short": (
+        VectorLink,
+        {"update_vector": lambda self, u, s, x, at: (u[:1], s)},
+        TypeError,
+        "must return the updates as a list of 2 arrays, one a parameter, got 1 of them",
+    ),
+    "a vector of another shape": (
+        VectorLink,
+        {"update_vector": lambda self, u, s, x, at: ([a.sum() for a in u], s)},
+        TypeError,
+        "must return the updates of 'a' as float32[2], got float32[]",
+    ),
+    "a vector alone": (
+        VectorLink,
+        {"update_vector": lambda self, u, s, x, at: u},
+        TypeError,
+        "must return a vector and the next state, got a list",
+    ),
+    "a vector's other state": (
+        VectorLink,
+        {"slots": ("mu",), "update_vector": lambda self, u, s, x, at: (u, {})},
+        TypeError,
+        "with mu, but returned nothing",
+    ),
+}
+
+NOTED = {name for name in RETURNED if not name.startswith(("updates of another", "a nonnegative"))}
+"""What the engine finds while it calls the link; the rest it finds when the link has returned, and says its name."""
+
+
+@pytest.mark.parametrize("mistake", RETURNED)
+def test_a_hook_that_does_not_keep_its_contract_is_told(mistake: str) -> None:
+    """At the first step or before it: the message says what came and what must come, and a note names the link."""
+    base, body, error, words = RETURNED[mistake]
+    tx = cx.chain(make(base, dict(body))(), cx.scale_by_lr(0.1))
+    with pytest.raises(error, match=re.escape(words)) as raised:
+        jax.jit(lambda p: tx.step(p, tx.init(p), p))(PARAMS)
+    if mistake in NOTED:
+        assert "raised in link 'wrong' of the chain" in raised.value.__notes__
+    else:
+        assert "wrong" in str(raised.value)
+
+
+def naive(**body: Any) -> Any:
+    """An `update_tree` as one would write it first, with momentum."""
+
+    def update_tree(self: Any, updates: Any, state: Any, params: Any, at: Any) -> Any:
+        mu = jax.tree.map(lambda m, u, p: 0.5 * m + u + 0.1 * p, state["mu"], updates, params)
+        return mu, {**state, "mu": mu}
+
+    def init_tree(self: Any, params: Any) -> Any:
+        return {"mu": jax.tree.map(jnp.zeros_like, params)}
+
+    return make(cx.Treewise, {"update_tree": update_tree, "init_tree": init_tree, "reads_params": True, **body})
+
+
+def test_a_naive_tree_map_meets_no_holes() -> None:
+    """Parameters without a gradient and integers are left as they are, and so are their slots."""
+    params = {**PARAMS, "n": jnp.arange(2), "none": None}
+    tx = naive(slots=("mu",))()
+    state = tx.init(params)
+    first, state = tx.update({**PARAMS, "n": None, "none": None}, state, params)
+    second, after = tx.update({**HOLED, "n": None, "none": None}, state, params)
+    np.testing.assert_allclose(first["b"], [0.55], rtol=1e-6)
+    np.testing.assert_allclose(second["a"], 0.5 * first["a"] + 1.1 * PARAMS["a"], rtol=1e-6)
+    assert second["b"] is None
+    np.testing.assert_array_equal(after.links["wrong"]["mu"]["b"], state.links["wrong"]["mu"]["b"])
+    moved, _ = tx.step(params, state, {**HOLED, "n": None, "none": None})
+    np.testing.assert_array_equal(moved["b"], params["b"])
+    np.testing.assert_array_equal(moved["n"], params["n"])
+
+
+def test_a_step_without_gradients_does_not_call_the_link() -> None:
+    """The mean of no updates is no number: `update_tree` is not asked for it, and the state stays."""
+
+    def centered(self: Any, updates: Any, state: Any, params: Any, at: Any) -> Any:
+        leaves = jax.tree.leaves(updates)
+        mean = sum(x.sum() for x in leaves) / sum(x.size for x in leaves)
+        return jax.tree.map(lambda u: u - mean, updates), state
+
+    tx = make(cx.Treewise, {"update_tree": centered})()
+    none = dict.fromkeys(PARAMS)
+    assert tx.update(none, tx.init(PARAMS), PARAMS)[0] == none
+
+
+def test_a_tree_in_the_state_that_is_no_slot_is_told() -> None:
+    """It does not fit the updates as soon as one is missing: the message has the path and the declaration."""
+    tx = naive()()
+    with pytest.raises(TypeError, match=re.escape("The update at 'b' is None")) as raised:
+        tx.update(HOLED, tx.init(PARAMS), PARAMS)
+    assert "declare slots = ('mu',)" in str(raised.value)
+
+
+@cx.transform
+class scale_by_global_rms(VectorLink):
+    """Divide by the root of the mean square of all updates so far, times the distance from the start."""
+
+    slots = ("start", "mu")
+    equation = "u ← ‖θ − θ₀‖u/√v"
+    knows_shards = True
+    reads_params = True
+
+    def init_vector(self, x: Any) -> Any:
+        """Begin at the parameters."""
+        return {"start": x, "square": 0.0}
+
+    def update_vector(self, u: Any, state: Any, x: Any, at: Any) -> Any:
+        """Divide."""
+        square = state["square"] + at.dot(u, u)
+        distance = at.norm([a - b for a, b in zip(x + at.still_params(), state["start"] + at.still("start"))])
+        mu = [0.5 * m + a for m, a in zip(state["mu"], u)]
+        return [(1 + distance) * m / jnp.sqrt(square) for m in mu], {**state, "mu": mu, "square": square}
+
+
+def test_a_link_over_vectors() -> None:
+    """In NumPy it is the same; integers, holes and other dtypes do not come to it."""
+    tx = scale_by_global_rms()
+    params = {"a": jnp.array([3.0, 4.0], jnp.bfloat16), "b": jnp.array([1.0 + 1.0j]), "n": jnp.arange(2)}
+    grads = {"a": jnp.array([1.0, 2.0], jnp.bfloat16), "b": jnp.array([2.0 + 0.0j]), "n": None}
+    state = tx.init(params)
+    assert {k: jax.tree.map(lambda x: x.dtype.name, v) for k, v in state.links["scale_by_global_rms"].items()} == {
+        "start": {"a": "float32", "b": "float32", "n": None},
+        "mu": {"a": "float32", "b": "float32", "n": None},
+        "square": "float32",
+    }
+    params = {**params, "b": params["b"] + 2}  # a distance of 2
+    updates, after = tx.update(grads, state, params)
+    np.testing.assert_allclose(updates["a"].astype(jnp.float32), np.array([1.0, 2.0]), rtol=1e-2)
+    np.testing.assert_allclose(updates["b"], [2.0], rtol=1e-6)
+    # "b" has no gradient now, but its distance counts.
+    updates, last = tx.update({**grads, "b": None}, after, params)
+    np.testing.assert_allclose(updates["a"].astype(jnp.float32), 3 * np.array([1.5, 3.0]) / np.sqrt(14), rtol=1e-2)
+    assert updates["b"] is None
+    entry, before = last.links["scale_by_global_rms"], after.links["scale_by_global_rms"]
+    np.testing.assert_array_equal(entry["mu"]["b"], before["mu"]["b"])
+    assert entry["square"] == 14
