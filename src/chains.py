@@ -13,9 +13,11 @@ from collections.abc import Callable
 from typing import Any
 
 from .core.facade.chain import chain
+from .core.values.errors import explained
 from .core.values.hyper import HyperLike, by_path
-from .core.values.schedule import Schedule, as_schedule, own_steps
-from .core.values.value import Range, check_number, explained
+from .core.values.own_steps import own_steps
+from .core.values.schedule import Schedule, as_schedule
+from .core.values.value import Range, check_number
 from .schedules.basic import (
     bias_corrected_schedule,
     half_life_schedule,

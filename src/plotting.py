@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from .core.values.contents import code
 from .core.values.schedule import to_schedule
-from .core.values.value import Range, code
+from .core.values.value import Range
 
 
 def plot(schedule: Any, steps: int, *, ax: Any = None, **line: Any) -> Any:

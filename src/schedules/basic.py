@@ -15,10 +15,12 @@ from typing import Any
 
 import jax.numpy as jnp
 
+from ..core.values.contents import code, is_array
+from ..core.values.errors import explained
 from ..core.values.hyper import Hyper
 from ..core.values.numerics import Count, as_count, cycles, elapsed, minus, one_minus_power, since
 from ..core.values.schedule import Schedule, counted, raised, to_schedule, value_at
-from ..core.values.value import Number, Range, check_number, code, explained, is_array, number, static, value
+from ..core.values.value import Number, Range, check_number, number, static, value
 from .curves import at_least_one, half_cosine, left, line, mix
 
 

@@ -9,10 +9,11 @@ from typing import Any
 
 import jax.numpy as jnp
 
+from ..core.values.contents import is_array
 from ..core.values.hyper import Hyper
 from ..core.values.numerics import as_count, cycles, minus
 from ..core.values.schedule import Schedule, counted, join_schedules, number_or_schedule, value_at
-from ..core.values.value import Number, is_array, number, static, value
+from ..core.values.value import Number, number, static, value
 from .basic import optional_number, step_pairs, warmup_cosine_decay_schedule
 from .curves import SHAPES, half_cosine, left, mix, share, through
 

@@ -15,9 +15,11 @@ from jax.tree_util import DictKey, GetAttrKey, tree_flatten_with_path
 
 from ..core.engine.checks import check_buffers
 from ..core.facade.link import Scaling, transform
+from ..core.values.contents import is_array
+from ..core.values.errors import PlainKeyError
 from ..core.values.hyper import Hyper, OptionalHyper, hyper, integer, whole
 from ..core.values.numerics import sqrt
-from ..core.values.value import Number, PlainKeyError, derived, is_array, number
+from ..core.values.value import Number, derived, number
 
 
 def _counter() -> jax.Array:

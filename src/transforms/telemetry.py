@@ -16,10 +16,12 @@ from ..core.engine.state import State
 from ..core.facade.link import Scaling, transform
 from ..core.facade.telemetry import within
 from ..core.facade.transformation import Transformation
+from ..core.values.contents import code, is_array
+from ..core.values.errors import did_you_mean
 from ..core.values.hyper import compiled
 from ..core.values.numerics import safe_div, sqrt
 from ..core.values.tree import flatten, global_norm
-from ..core.values.value import code, derived, did_you_mean, fill, is_array, static
+from ..core.values.value import derived, fill, static
 from .clipping.clip import clip_by_global_norm
 
 

@@ -16,8 +16,8 @@ from jax.core import Tracer
 from jax.interpreters.partial_eval import DynamicJaxprTracer
 from jax.tree_util import tree_leaves
 
+from ..values.contents import is_array
 from ..values.tree import dtype_of, flatten, is_trainable, widened, widest
-from ..values.value import is_array
 from .checks import STEP, as_parameter, check_arguments, check_buffers, check_leaf, check_pair
 from .leaf import Frozen, added, freeze, is_elementwise, leaf_functions, less_shape
 from .offload import fetched, returned

@@ -15,8 +15,8 @@ import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, Jaxpr
 from jax.tree_util import tree_flatten, tree_unflatten
 
+from ..values.contents import is_array
 from ..values.tree import compute_dtype, dtype_of, from_real, shard_axes, to_real
-from ..values.value import is_array
 from .checks import check_result
 from .rounding import by_turns, precise, rounded, saturated
 

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..values.hyper import as_key, by_path, evaluate, pick, table_choices
-from ..values.schedule import has_own_steps
+from ..values.own_steps import has_own_steps
 from ..values.tree import (
     Flat,
     all_finite,

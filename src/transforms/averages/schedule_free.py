@@ -10,10 +10,12 @@ from ...core.engine.checks import check_state
 from ...core.engine.state import State
 from ...core.facade.link import Link, transform
 from ...core.facade.transformation import Transformation
+from ...core.values.contents import code, is_array
+from ...core.values.errors import PlainKeyError
 from ...core.values.hyper import by_path, evaluate
 from ...core.values.numerics import safe_div
 from ...core.values.tree import flatten
-from ...core.values.value import Number, PlainKeyError, child, code, is_array, number
+from ...core.values.value import Number, child, number
 from ..shared.vector import Space
 from ..shared.whole import Moving, check_guards, copied, unless_refused
 from ..shared.wrappers import Wrapper, fill_holes, forwarded_arguments, init_inner, search, select

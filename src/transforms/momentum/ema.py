@@ -5,9 +5,10 @@ from __future__ import annotations
 import jax.numpy as jnp
 
 from ...core.facade.link import Leafwise, transform
+from ...core.values.contents import code, is_array
 from ...core.values.hyper import Hyper, hyper
 from ...core.values.numerics import add, averaged, is_zero, mul
-from ...core.values.value import code, derived, is_array, static
+from ...core.values.value import derived, static
 
 
 @transform
