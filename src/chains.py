@@ -1,9 +1,9 @@
-"""The prebuilt optimizers: each one a chain of links, to be used as it is or edited.
+"""Prebuilt optimizers. Each is a chain of links, to be used as it is or edited.
 
-What all share: arguments typed ``HyperLike`` may be numbers, schedules or `by_path` tables; those typed
-``float`` are numbers. ``weight_decay=None`` leaves the decay link out; a number, 0 included, puts it
-in. What a number means stands in the link's own help and range. Where ``torch.optim`` has the optimizer,
-the defaults are PyTorch's, and so not always Optax's: `adamw` decays by 1e-2 instead of 1e-4, the decay
+Arguments of type ``HyperLike`` may be numbers, schedules or `by_path` tables; those of type
+``float`` must be numbers. ``weight_decay=None`` omits the decay link; any number, including 0, adds it.
+The links document the meaning and range of each argument. For optimizers that exist in ``torch.optim``,
+the defaults are PyTorch's, and therefore not always Optax's: `adamw` decays by 1e-2 instead of 1e-4, the decay
 of `rmsprop` is 0.99 instead of 0.9, and `adagrad` starts at 0 instead of 0.1.
 """
 
@@ -12,10 +12,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import jax
+
 from .core.facade.chain import chain
+from .core.values.errors import explained
 from .core.values.hyper import HyperLike, by_path
-from .core.values.schedule import Schedule, as_schedule, own_steps
-from .core.values.value import Range, check_number, explained
+from .core.values.own_steps import own_steps
+from .core.values.schedule import Schedule, as_schedule
+from .core.values.types import HyperValue, Scalar
+from .core.values.value import Range, check_number
 from .schedules.basic import (
     bias_corrected_schedule,
     half_life_schedule,
@@ -75,8 +80,14 @@ from .transforms.step_size.polyak import scale_by_polyak
 from .transforms.step_size.scale import scale, scale_by_lr
 from .transforms.wrappers.lowrank import scale_by_galore
 
+Seed = int | jax.Array
+"""An integer, an integer array, or PRNG keys."""
+
 STEPS = Range(low=0.0, steps=True)
-"""What a number of warm-up steps may be."""
+"""The range of a number of warm-up steps."""
+
+
+# SGD
 
 
 @explained
@@ -90,8 +101,8 @@ def sgd(
 ) -> chain:
     """Stochastic gradient descent, with PyTorch's momentum. Robbins & Monro 1951; Polyak 1964.
 
-    ``weight_decay`` is L2: it enters before the momentum. ``nesterov`` looks ahead in the update; to
-    take the gradient at the look-ahead point instead, use plain momentum and `chain.lookahead`.
+    ``weight_decay`` is coupled (L2): it is added before the momentum. ``nesterov`` looks ahead in the update; to
+    take the gradient at the look-ahead point instead, use momentum without it and `chain.lookahead`.
     """
     if momentum is None and (nesterov or dampening != 0):
         raise ValueError("`sgd`: nesterov and dampening need momentum, which is None")
@@ -108,17 +119,63 @@ def sgd(
 
 @explained
 def sgd_sutskever(learning_rate: HyperLike, *, momentum: HyperLike = 0.9) -> chain:
-    """Momentum with the learning rate inside: b ← μb + αg, θ ← θ − b. Sutskever et al. 2013.
+    """Momentum SGD with the learning rate inside the sum: b ← μb + αg, θ ← θ − b. Sutskever et al. 2013.
 
-    Differs from `sgd` where the learning rate changes: here a gradient keeps the rate it came with.
+    Differs from `sgd` if the learning rate changes: here each gradient keeps the rate of its own step.
     """
     return chain(scale_by_lr(learning_rate), trace(momentum))
 
 
 @explained
 def sgd_ema(learning_rate: HyperLike, *, decay: HyperLike = 0.9) -> chain:
-    """Momentum as a moving average: m ← βm + (1−β)g, θ ← θ − αm."""
+    """SGD on a moving average of gradients: m ← βm + (1−β)g, θ ← θ − αm."""
     return chain(ema(decay), scale_by_lr(learning_rate))
+
+
+@explained
+def noisy_sgd(
+    learning_rate: HyperLike, *, eta: HyperLike = 0.01, gamma: HyperLike = 0.55, seed: int | jax.Array = 0
+) -> chain:
+    """SGD with Gaussian noise of decreasing variance. Neelakantan et al. 2015, arXiv:1511.06807.
+
+    The variance is ``eta`` at the first step, and decreases as t^−``gamma``.
+    """
+    return chain(add_noise(eta, gamma, seed), scale_by_lr(learning_rate))
+
+
+@explained
+def asgd(
+    learning_rate: HyperLike = 1e-2,
+    *,
+    lambd: float = 1e-4,
+    alpha: float = 0.75,
+    t0: float = 1e6,
+    weight_decay: HyperLike | None = None,
+) -> chain:
+    """Averaged SGD, as in PyTorch. Polyak & Juditsky 1992. `read_average` returns the average.
+
+    ``lambd`` is a weight decay that also sets the rate, α/(1 + λαk)^alpha after k steps of the parameter; α must
+    therefore be a number or a table. The average is over the parameters from step ``t0`` + 2 on.
+    """
+
+    def decaying(rate: Scalar) -> Schedule:
+        return rate * own_steps(inverse_time_decay_schedule(1.0, lambd * rate)) ** alpha
+
+    return chain(
+        _decay(weight_decay),
+        add_decayed_weights(lambd),
+        scale_by_lr(_per_entry(decaying, learning_rate)),
+        swa(t0 + 2),
+    )
+
+
+@explained
+def optimistic_gradient_descent(learning_rate: HyperLike, *, alpha: HyperLike = 1.0, beta: HyperLike = 1.0) -> chain:
+    """SGD on extrapolated gradients. Daskalakis et al. 2018, arXiv:1711.00141, equation 7."""
+    return chain(scale_by_optimistic_gradient(alpha, beta), scale_by_lr(learning_rate))
+
+
+# Adagrad, RMSprop, Adadelta
 
 
 @explained
@@ -131,9 +188,10 @@ def adagrad(
     eps_root: HyperLike = 0.0,
     weight_decay: HyperLike | None = None,
 ) -> chain:
-    """Adagrad. Duchi, Hazan & Singer 2011, JMLR 12. ``weight_decay`` is coupled (L2).
+    """Adagrad: divide by the root of the sum of squared gradients. Duchi, Hazan & Singer 2011, JMLR 12.
 
     ``lr_decay`` divides the learning rate by 1 + (t−1)·lr_decay, as in PyTorch; t counts a parameter's own steps.
+    ``weight_decay`` is coupled (L2).
     """
     rate = learning_rate
     if lr_decay is not None:
@@ -158,9 +216,10 @@ def rmsprop(
     momentum: HyperLike | None = None,
     weight_decay: HyperLike | None = None,
 ) -> chain:
-    """RMSprop. Tieleman & Hinton 2012; ``centered``: Graves 2013, arXiv:1308.0850.
+    """RMSprop: divide by the root mean square of gradients. Tieleman & Hinton 2012.
 
-    As in PyTorch: ε outside the root, momentum on the scaled gradient, ``weight_decay`` coupled (L2).
+    ``centered`` divides by the standard deviation: Graves 2013, arXiv:1308.0850.
+    As in PyTorch, ε is outside the root, momentum is on the scaled gradient, and ``weight_decay`` is coupled (L2).
     Optax has ``eps_root=1e-8`` and ``eps=0``.
     """
     if bias_correction:
@@ -183,8 +242,29 @@ def adadelta(
     eps: HyperLike = 1e-6,
     weight_decay: HyperLike | None = None,
 ) -> chain:
-    """Adadelta. Zeiler 2012, arXiv:1212.5701, Algorithm 1. ``weight_decay`` is coupled (L2)."""
+    """Adadelta: steps as large as past steps. Zeiler 2012, arXiv:1212.5701, Algorithm 1.
+
+    ``weight_decay`` is coupled (L2).
+    """
     return chain(_decay(weight_decay), scale_by_adadelta(rho, eps), scale_by_lr(learning_rate))
+
+
+@explained
+def madgrad(
+    learning_rate: HyperLike = 1e-2,
+    *,
+    momentum: HyperLike = 0.9,
+    eps: HyperLike = 1e-6,
+    weight_decay: HyperLike | None = None,
+) -> chain:
+    """MADGRAD: dual averaging with cube-root scaling. Defazio & Jelassi 2021, arXiv:2101.11075, Algorithm 1.
+
+    ``weight_decay`` is coupled (L2).
+    """
+    return chain(_decay(weight_decay), scale_by_madgrad(learning_rate, momentum, eps))
+
+
+# Adam
 
 
 @explained
@@ -197,7 +277,10 @@ def adam(
     eps_root: HyperLike = 0.0,
     weight_decay: HyperLike | None = None,
 ) -> chain:
-    """Adam. Kingma & Ba 2015, arXiv:1412.6980, Algorithm 1. ``weight_decay`` is coupled (L2): see `adamw`."""
+    """Adam: divide the mean gradient by its root mean square. Kingma & Ba 2015, arXiv:1412.6980, Algorithm 1.
+
+    ``weight_decay`` is coupled (L2); in `adamw` it is decoupled.
+    """
     return chain(_decay(weight_decay), scale_by_adam(b1, b2, eps, eps_root=eps_root), scale_by_lr(learning_rate))
 
 
@@ -212,9 +295,9 @@ def amsgrad(
     debias: str = "after",
     weight_decay: HyperLike | None = None,
 ) -> chain:
-    """Adam with a mean square that never falls. Reddi et al. 2018, arXiv:1904.09237. ``weight_decay`` is L2.
+    """Adam with a mean square that never decreases. Reddi et al. 2018, arXiv:1904.09237.
 
-    ``debias`` "after" is PyTorch's, "before" Optax's, "never" the paper's.
+    ``debias`` is "after" in PyTorch, "before" in Optax, and "never" in the paper. ``weight_decay`` is coupled (L2).
     """
     return chain(
         _decay(weight_decay), scale_by_amsgrad(b1, b2, eps, debias, eps_root=eps_root), scale_by_lr(learning_rate)
@@ -239,6 +322,42 @@ def nadam(
 
 
 @explained
+def adamax(
+    learning_rate: HyperLike = 2e-3,
+    *,
+    b1: HyperLike = 0.9,
+    b2: HyperLike = 0.999,
+    eps: HyperLike = 1e-8,
+    weight_decay: HyperLike | None = None,
+) -> chain:
+    """Adam with a decaying maximum for the root mean square. Kingma & Ba 2015, arXiv:1412.6980, Algorithm 2.
+
+    ``weight_decay`` is coupled (L2); in `adamaxw` it is decoupled.
+    """
+    return chain(_decay(weight_decay), scale_by_adamax(b1, b2, eps), scale_by_lr(learning_rate))
+
+
+@explained
+def radam(
+    learning_rate: HyperLike = 1e-3,
+    *,
+    b1: HyperLike = 0.9,
+    b2: HyperLike = 0.999,
+    eps: HyperLike = 1e-8,
+    eps_root: HyperLike = 0.0,
+    weight_decay: HyperLike | None = None,
+) -> chain:
+    """Rectified Adam: no scaling until the mean square is reliable. Liu et al. 2020, arXiv:1908.03265, Algorithm 2.
+
+    ``weight_decay`` is coupled (L2); in `radamw` it is decoupled.
+    """
+    return chain(_decay(weight_decay), scale_by_radam(b1, b2, eps, eps_root=eps_root), scale_by_lr(learning_rate))
+
+
+# Adam with decoupled weight decay
+
+
+@explained
 def adamw(
     learning_rate: HyperLike = 1e-3,
     *,
@@ -250,8 +369,8 @@ def adamw(
 ) -> chain:
     """Adam with decoupled weight decay. Loshchilov & Hutter 2019, arXiv:1711.05101, Algorithm 2.
 
-    Departs from the paper as PyTorch does: the decay is multiplied by the learning rate too. For the
-    paper's own form see `adamw_paper`, for one that no rate scales `adamw_independent`.
+    Departs from the paper as PyTorch does: the decay is multiplied by the learning rate too. `adamw_paper` has the
+    paper's form, and `adamw_independent` a decay that the learning rate does not scale.
 
     >>> import chainax as cx
     >>> print(cx.adamw(1e-3).describe())
@@ -295,88 +414,9 @@ def adamw_independent(
     eps: HyperLike = 1e-8,
     weight_decay: HyperLike | None = 1e-5,
 ) -> chain:
-    """Adam, then θ ← θ − λθ as a plain-SGD step of its own, which the learning rate does not scale."""
+    """Adam, then a separate decay step θ ← θ − λθ, which the learning rate does not scale."""
     after = None if weight_decay is None else decay_after_step(weight_decay)
     return chain(scale_by_adam(b1, b2, eps), scale_by_lr(learning_rate), after)
-
-
-@explained
-def bert_adamw(
-    learning_rate: float | by_path = 5e-5,
-    *,
-    total_steps: float,
-    warmup_steps: float,
-    b1: HyperLike = 0.9,
-    b2: HyperLike = 0.999,
-    eps: HyperLike = 1e-6,
-    weight_decay: HyperLike = 0.01,
-    exclude: str = "LayerNorm|layer_norm|bias",
-    max_norm: HyperLike = 1.0,
-) -> chain:
-    """BERT's AdamWeightDecayOptimizer. Devlin et al. 2019, arXiv:1810.04805, the published code.
-
-    No bias correction; no decay where ``exclude`` is found in the parameter's path; gradients clipped
-    by global norm; linear warm-up, then linear decay to 0 that counts from the first step.
-    """
-
-    def rate(peak: float) -> Schedule:
-        return warmup_schedule(polynomial_schedule(peak, 0.0, 1.0, total_steps), warmup_steps, restart=False)
-
-    given = weight_decay if isinstance(weight_decay, by_path) else by_path({}, default=weight_decay)
-    return chain(
-        clip_by_global_norm(max_norm),
-        scale_by_uncorrected_adam(b1, b2, eps),
-        add_decayed_weights(by_path({exclude: 0.0, **given.table}, default=given.default)),
-        scale_by_lr(_per_entry(rate, learning_rate)),
-    )
-
-
-@explained
-def mxnet_adam(
-    learning_rate: HyperLike = 1e-3,
-    *,
-    b1: float = 0.9,
-    b2: float = 0.999,
-    eps: HyperLike = 1e-8,
-    weight_decay: HyperLike | None = None,
-    rescale_grad: HyperLike = 1.0,
-    clip_gradient: HyperLike | None = None,
-) -> chain:
-    """MXNet's Adam, from 0.8 on: coupled decay, added after rescaling and before clipping.
-
-    The bias correction is in the learning rate, so ε is not scaled by it. Chen et al. 2015,
-    arXiv:1512.01274, the published code.
-    """
-    return chain(
-        scale(rescale_grad),
-        _decay(weight_decay),
-        None if clip_gradient is None else clip(clip_gradient),
-        scale_by_uncorrected_adam(b1, b2, eps),
-        scale_by_lr(_per_entry(lambda rate: own_steps(bias_corrected_schedule(1.0, b1, b2)) * rate, learning_rate)),
-    )
-
-
-@explained
-def mxnet07_adam(
-    learning_rate: float | Schedule = 1e-3,
-    *,
-    b1: float = 0.9,
-    b2: float = 0.999,
-    eps: HyperLike = 1e-8,
-    weight_decay: HyperLike | None = None,
-    rescale_grad: HyperLike = 1.0,
-    clip_gradient: HyperLike | None = None,
-) -> chain:
-    """MXNet 0.7's Adam: as `mxnet_adam`, but θ ← θ − αₜλθ follows the step, with the bias-corrected αₜ."""
-    rate = own_steps(bias_corrected_schedule(1.0, b1, b2)) * learning_rate
-    decay = None if weight_decay is None else _per_entry(lambda decay: rate * decay, weight_decay)
-    return chain(
-        scale(rescale_grad),
-        None if clip_gradient is None else clip(clip_gradient),
-        scale_by_uncorrected_adam(b1, b2, eps),
-        scale_by_lr(rate),
-        None if decay is None else decay_after_step(decay),
-    )
 
 
 @explained
@@ -390,27 +430,14 @@ def adamc(
     weight_decay: float = 1e-2,
     unnormalized: str | None = None,
 ) -> chain:
-    """AdamW whose decay falls with the learning rate. Defazio 2025, arXiv:2506.02285.
+    """AdamW with a decay proportional to the learning rate. Defazio 2025, arXiv:2506.02285.
 
-    λ is multiplied by α/``max_learning_rate``, except where ``unnormalized`` is found in the parameter's
-    path: the paper's correction is for layers that a normalization follows, so not for the last.
+    λ is multiplied by α/``max_learning_rate``, except for parameters whose path matches ``unnormalized``:
+    the paper's correction is for layers followed by a normalization, so not for the last layer.
     """
     corrected = weight_decay * as_schedule("adamc.learning_rate", learning_rate) / max_learning_rate
     decay = corrected if unnormalized is None else by_path({unnormalized: weight_decay}, default=corrected)
     return chain(scale_by_adam(b1, b2, eps), add_decayed_weights(decay), scale_by_lr(learning_rate))
-
-
-@explained
-def adamax(
-    learning_rate: HyperLike = 2e-3,
-    *,
-    b1: HyperLike = 0.9,
-    b2: HyperLike = 0.999,
-    eps: HyperLike = 1e-8,
-    weight_decay: HyperLike | None = None,
-) -> chain:
-    """Adam with a decaying maximum. Kingma & Ba 2015, arXiv:1412.6980, Algorithm 2. ``weight_decay`` is L2."""
-    return chain(_decay(weight_decay), scale_by_adamax(b1, b2, eps), scale_by_lr(learning_rate))
 
 
 @explained
@@ -436,24 +463,10 @@ def nadamw(
     eps_root: HyperLike = 0.0,
     weight_decay: HyperLike | None = 1e-2,
 ) -> chain:
-    """AdamW with its mean taken one step ahead, on no schedule. Dozat 2016; for his schedule see `nadam`."""
+    """AdamW with Nesterov momentum, without a schedule. Dozat 2016; `nadam` has his schedule."""
     return chain(
         scale_by_nesterov_adam(b1, b2, eps, eps_root=eps_root), _decay(weight_decay), scale_by_lr(learning_rate)
     )
-
-
-@explained
-def radam(
-    learning_rate: HyperLike = 1e-3,
-    *,
-    b1: HyperLike = 0.9,
-    b2: HyperLike = 0.999,
-    eps: HyperLike = 1e-8,
-    eps_root: HyperLike = 0.0,
-    weight_decay: HyperLike | None = None,
-) -> chain:
-    """Rectified Adam. Liu et al. 2020, arXiv:1908.03265, Algorithm 2. ``weight_decay`` is coupled (L2)."""
-    return chain(_decay(weight_decay), scale_by_radam(b1, b2, eps, eps_root=eps_root), scale_by_lr(learning_rate))
 
 
 @explained
@@ -470,6 +483,91 @@ def radamw(
     return chain(scale_by_radam(b1, b2, eps, eps_root=eps_root), _decay(weight_decay), scale_by_lr(learning_rate))
 
 
+# Adam in other libraries
+
+
+@explained
+def bert_adamw(
+    learning_rate: float | by_path = 5e-5,
+    *,
+    total_steps: float,
+    warmup_steps: float,
+    b1: HyperLike = 0.9,
+    b2: HyperLike = 0.999,
+    eps: HyperLike = 1e-6,
+    weight_decay: HyperLike = 0.01,
+    exclude: str = "LayerNorm|layer_norm|bias",
+    max_norm: HyperLike = 1.0,
+) -> chain:
+    """BERT's AdamWeightDecayOptimizer with its clip and schedule. Devlin et al. 2019, arXiv:1810.04805, published code.
+
+    No bias correction; no decay for parameters whose path matches ``exclude``; gradients clipped
+    by global norm; linear warm-up, then linear decay to 0, which counts from the first step.
+    """
+
+    def rate(peak: float) -> Schedule:
+        return warmup_schedule(polynomial_schedule(peak, 0.0, 1.0, total_steps), warmup_steps, restart=False)
+
+    decay = weight_decay if isinstance(weight_decay, by_path) else by_path({}, default=weight_decay)
+    return chain(
+        clip_by_global_norm(max_norm),
+        scale_by_uncorrected_adam(b1, b2, eps),
+        add_decayed_weights(by_path({exclude: 0.0, **decay.table}, default=decay.default)),
+        scale_by_lr(_per_entry(rate, learning_rate)),
+    )
+
+
+@explained
+def mxnet_adam(
+    learning_rate: HyperLike = 1e-3,
+    *,
+    b1: float = 0.9,
+    b2: float = 0.999,
+    eps: HyperLike = 1e-8,
+    weight_decay: HyperLike | None = None,
+    rescale_grad: HyperLike = 1.0,
+    clip_gradient: HyperLike | None = None,
+) -> chain:
+    """MXNet's Adam since 0.8: coupled decay, added after rescaling and before clipping.
+
+    The bias correction is in the learning rate, so it does not scale ε. Chen et al. 2015,
+    arXiv:1512.01274, published code.
+    """
+    return chain(
+        scale(rescale_grad),
+        _decay(weight_decay),
+        None if clip_gradient is None else clip(clip_gradient),
+        scale_by_uncorrected_adam(b1, b2, eps),
+        scale_by_lr(_per_entry(lambda rate: own_steps(bias_corrected_schedule(1.0, b1, b2)) * rate, learning_rate)),
+    )
+
+
+@explained
+def mxnet07_adam(
+    learning_rate: float | Schedule = 1e-3,
+    *,
+    b1: float = 0.9,
+    b2: float = 0.999,
+    eps: HyperLike = 1e-8,
+    weight_decay: HyperLike | None = None,
+    rescale_grad: HyperLike = 1.0,
+    clip_gradient: HyperLike | None = None,
+) -> chain:
+    """MXNet 0.7's Adam: like `mxnet_adam`, but θ ← θ − αₜλθ follows the step, with the bias-corrected rate αₜ."""
+    rate = own_steps(bias_corrected_schedule(1.0, b1, b2)) * learning_rate
+    decay = None if weight_decay is None else _per_entry(lambda decay: rate * decay, weight_decay)
+    return chain(
+        scale(rescale_grad),
+        None if clip_gradient is None else clip(clip_gradient),
+        scale_by_uncorrected_adam(b1, b2, eps),
+        scale_by_lr(rate),
+        None if decay is None else decay_after_step(decay),
+    )
+
+
+# Variants of Adam: the denominator
+
+
 @explained
 def adabelief(
     learning_rate: HyperLike = 1e-3,
@@ -480,7 +578,10 @@ def adabelief(
     eps_root: HyperLike | None = None,
     weight_decay: HyperLike | None = None,
 ) -> chain:
-    """AdaBelief. Zhuang et al. 2020, arXiv:2010.07468, Algorithm 2. ``weight_decay`` is decoupled."""
+    """AdaBelief: Adam divided by the deviation from the mean. Zhuang et al. 2020, arXiv:2010.07468, Algorithm 2.
+
+    ``weight_decay`` is decoupled.
+    """
     return chain(scale_by_belief(b1, b2, eps, eps_root=eps_root), _decay(weight_decay), scale_by_lr(learning_rate))
 
 
@@ -494,7 +595,10 @@ def acprop(
     eps_root: HyperLike | None = None,
     weight_decay: HyperLike | None = None,
 ) -> chain:
-    """ACProp. Zhuang et al. 2021, arXiv:2110.05454, Algorithm 2. ``weight_decay`` is decoupled."""
+    """ACProp: divide by the deviation of previous gradients. Zhuang et al. 2021, arXiv:2110.05454, Algorithm 2.
+
+    ``weight_decay`` is decoupled.
+    """
     return chain(scale_by_acprop(b1, b2, eps, eps_root=eps_root), _decay(weight_decay), scale_by_lr(learning_rate))
 
 
@@ -508,7 +612,10 @@ def yogi(
     initial_accumulator_value: HyperLike = 1e-6,
     weight_decay: HyperLike | None = None,
 ) -> chain:
-    """Yogi. Zaheer et al. 2018, Algorithm 2, with bias corrected. ``weight_decay`` is coupled (L2)."""
+    """Yogi: Adam with a mean square that changes slowly. Zaheer et al. 2018, Algorithm 2, with bias correction.
+
+    ``weight_decay`` is coupled (L2).
+    """
     return chain(
         _decay(weight_decay),
         scale_by_yogi(b1, b2, eps, initial_accumulator_value),
@@ -527,7 +634,7 @@ def stable_adamw(
 ) -> chain:
     """AdamW with Adafactor's update clipping. Wortsman et al. 2023, arXiv:2304.13013, Algorithm 2.
 
-    Departs from it in that only Adam's part is clipped, and not the decay.
+    Departs from the paper: only Adam's part is clipped, not the decay.
     """
     return chain(scale_by_stable_adam(b1, b2, eps), _decay(weight_decay), scale_by_lr(learning_rate))
 
@@ -554,25 +661,7 @@ def novograd(
     )
 
 
-@explained
-def adam_mini(
-    learning_rate: HyperLike = 1e-3,
-    *,
-    b1: HyperLike = 0.9,
-    b2: HyperLike = 0.999,
-    eps: HyperLike = 1e-8,
-    block_axes: tuple[int, ...] = (),
-    weight_decay: HyperLike | None = 1e-2,
-) -> chain:
-    """AdamW with one mean square for each block of a leaf. Zhang et al. 2025, arXiv:2406.16793, Algorithm 1.
-
-    ``block_axes`` number the blocks of a leaf: see `scale_by_adam_mini`.
-    """
-    return chain(
-        scale_by_adam_mini(b1, b2, eps, block_axes),
-        _decay(weight_decay),
-        scale_by_lr(learning_rate),
-    )
+# Variants of Adam: the numerator
 
 
 @explained
@@ -586,9 +675,9 @@ def adan(
     eps_root: HyperLike = 0.0,
     weight_decay: HyperLike | None = None,
 ) -> chain:
-    """Adan. Xie et al. 2022, arXiv:2208.06677, Algorithm 1.
+    """Adan: Nesterov momentum from an average of gradient changes. Xie et al. 2022, arXiv:2208.06677, Algorithm 1.
 
-    ``weight_decay`` is decoupled; the paper's proximal form is this one at the rate α/(1+αλ).
+    ``weight_decay`` is decoupled; the paper's proximal form is equal to it with the rate α/(1+αλ).
     """
     return chain(scale_by_adan(b1, b2, b3, eps, eps_root=eps_root), _decay(weight_decay), scale_by_lr(learning_rate))
 
@@ -602,7 +691,10 @@ def laprop(
     eps: HyperLike = 1e-15,
     weight_decay: HyperLike | None = None,
 ) -> chain:
-    """LaProp. Ziyin et al. 2020, arXiv:2002.04839, Algorithm 1. ``weight_decay`` is decoupled."""
+    """LaProp: momentum on scaled gradients. Ziyin et al. 2020, arXiv:2002.04839, Algorithm 1.
+
+    ``weight_decay`` is decoupled.
+    """
     return chain(scale_by_laprop(b1, b2, eps), _decay(weight_decay), scale_by_lr(learning_rate))
 
 
@@ -617,10 +709,10 @@ def adopt(
     clip_value_fn: HyperLike | None = None,
     weight_decay: HyperLike | None = None,
 ) -> chain:
-    """ADOPT, clipped. Taniguchi et al. 2024, arXiv:2411.02853. ``weight_decay`` is decoupled.
+    """ADOPT: Adam that converges for any b2. Taniguchi et al. 2024, arXiv:2411.02853.
 
-    Scaled gradients are clipped to (t−1)^``power``, to ``clip_value_fn``, a number or a schedule, or with
-    ``power=None`` not at all.
+    Scaled gradients are clipped to (t−1)^``power``, or to ``clip_value_fn``, a number or a schedule. With
+    ``power=None`` and no ``clip_value_fn`` they are not clipped. ``weight_decay`` is decoupled.
     """
     return chain(scale_by_adopt(b1, b2, eps, power, clip_value_fn), _decay(weight_decay), scale_by_lr(learning_rate))
 
@@ -638,9 +730,10 @@ def ademamix(
     eps_root: HyperLike = 0.0,
     weight_decay: HyperLike | None = None,
 ) -> chain:
-    """AdEMAMix. Pagliardini et al. 2024, arXiv:2409.03137, Algorithm 1. ``weight_decay`` is decoupled.
+    """AdEMAMix: Adam with a second, much slower mean. Pagliardini et al. 2024, arXiv:2409.03137, Algorithm 1.
 
-    Over ``warmup_steps`` the weight ``alpha`` rises from 0 and ``b3`` from ``b1``; then both are numbers or tables.
+    Over ``warmup_steps`` the weight ``alpha`` rises from 0 and ``b3`` from ``b1``; both must then be numbers or tables.
+    ``weight_decay`` is decoupled.
     """
     if warmup_steps := check_number("ademamix.warmup_steps", warmup_steps, STEPS):  # the first is counted as 1
         length = max(1.0, warmup_steps - 1)
@@ -662,7 +755,10 @@ def simplified_ademamix(
     eps_root: HyperLike = 0.0,
     weight_decay: HyperLike | None = None,
 ) -> chain:
-    """Simplified AdEMAMix. Morwani et al. 2025, arXiv:2502.02431. ``weight_decay`` is decoupled."""
+    """Simplified AdEMAMix: Adam with a decaying sum and the newest gradient. Morwani et al. 2025, arXiv:2502.02431.
+
+    ``weight_decay`` is decoupled.
+    """
     return chain(
         scale_by_simplified_ademamix(b1, b2, eps, alpha, eps_root=eps_root),
         _decay(weight_decay),
@@ -680,9 +776,9 @@ def mars_adamw(
     eps: HyperLike = 1e-8,
     weight_decay: HyperLike | None = 1e-2,
 ) -> chain:
-    """MARS-AdamW in its approximate form. Yuan et al. 2024, arXiv:2411.10438, Algorithm 2.
+    """AdamW on variance-reduced gradients: approximate MARS. Yuan et al. 2024, arXiv:2411.10438, Algorithm 2.
 
-    The published code clips each leaf's corrected gradient to norm 1, the paper and this all of them together.
+    Clips the global norm of the corrected gradients to 1, as in the paper. The published code clips each leaf's norm.
     """
     return chain(
         add_gradient_change(b1, gamma),
@@ -694,44 +790,36 @@ def mars_adamw(
 
 
 @explained
-def lbfgs(
-    learning_rate: HyperLike = 1.0,
+def optimistic_adam(
+    learning_rate: HyperLike = 1e-3,
     *,
-    memory_size: int = 10,
-    scale_init_precond: bool = True,
+    alpha: HyperLike = 1.0,
+    beta: HyperLike = 1.0,
+    b1: HyperLike = 0.9,
+    b2: HyperLike = 0.999,
+    eps: HyperLike = 1e-8,
+    eps_root: HyperLike = 0.0,
 ) -> chain:
-    """L-BFGS with a strong-Wolfe line search. Liu & Nocedal 1989; Nocedal & Wright 2006, Algorithms 7.4, 7.5 and 3.5.
+    """Adam with extrapolated updates: optimistic Adam. Daskalakis et al. 2018, arXiv:1711.00141, Algorithm 1.
 
-    ``step`` must be given ``value``, ``grad`` and ``value_fn``: see `value_and_grad_from_state` and
-    `minimize`. The search begins at ``learning_rate``. For another search replace the last link;
-    for a constant rate remove it, and no extra arguments are read.
+    Optax uses `scale_by_nesterov_adam`, and does not extrapolate at the first step.
     """
     return chain(
-        scale_by_lbfgs(memory_size, scale_init_precond),
+        scale_by_adam(b1, b2, eps, eps_root=eps_root),
+        scale_by_optimistic_gradient(alpha, beta),
         scale_by_lr(learning_rate),
-        scale_by_zoom_linesearch(initial_guess_strategy="one"),
     )
 
 
-@explained
-def polyak_sgd(
-    max_learning_rate: HyperLike = 1.0,
-    *,
-    scaling: HyperLike = 1.0,
-    f_min: HyperLike = 0.0,
-    eps: HyperLike = 0.0,
-) -> chain:
-    """Gradient descent with Polyak's step size. Loizou et al. 2021, arXiv:2002.10542.
-
-    ``step`` must be given ``value``, the loss. ``scaling`` is the paper's 1/c. It multiplies
-    the bound too: no step is longer than scaling·max_learning_rate·‖g‖.
-    """
-    return chain(scale_by_polyak(f_min, max_learning_rate, eps), scale_by_lr(scaling))
+# Signs
 
 
 @explained
 def sign_sgd(learning_rate: HyperLike = 1e-4, *, weight_decay: HyperLike | None = None) -> chain:
-    """Sign SGD. Bernstein et al. 2018, arXiv:1802.04434, Algorithm 1. ``weight_decay`` is decoupled."""
+    """SGD with the sign of each gradient. Bernstein et al. 2018, arXiv:1802.04434, Algorithm 1.
+
+    ``weight_decay`` is decoupled.
+    """
     return chain(scale_by_sign(), _decay(weight_decay), scale_by_lr(learning_rate))
 
 
@@ -742,7 +830,10 @@ def signum(
     momentum: HyperLike = 0.9,
     weight_decay: HyperLike | None = None,
 ) -> chain:
-    """Sign SGD with momentum. Bernstein et al. 2018, arXiv:1802.04434, Algorithm 2. ``weight_decay`` is decoupled."""
+    """SGD with the sign of the mean gradient. Bernstein et al. 2018, arXiv:1802.04434, Algorithm 2.
+
+    ``weight_decay`` is decoupled.
+    """
     return chain(ema(momentum), scale_by_sign(), _decay(weight_decay), scale_by_lr(learning_rate))
 
 
@@ -754,9 +845,9 @@ def lion(
     b2: HyperLike = 0.99,
     weight_decay: HyperLike | None = 1e-3,
 ) -> chain:
-    """Lion. Chen et al. 2023, arXiv:2302.06675, Algorithm 2.
+    """Lion: SGD with the sign of a mean gradient. Chen et al. 2023, arXiv:2302.06675, Algorithm 2.
 
-    Its steps are longer than AdamW's: the paper takes a third to a tenth of the rate, and as much more decay.
+    Its steps are larger than AdamW's: the paper suggests a rate 3 to 10 times smaller, and a decay larger by the same.
     Optax's other modes are ``lion().replace("scale_by_lion", scale_by_smooth_lion())`` and `scale_by_refined_lion`.
     """
     return chain(scale_by_lion(b1, b2), _decay(weight_decay), scale_by_lr(learning_rate))
@@ -771,14 +862,17 @@ def rprop(
     min_step_size: HyperLike = 1e-6,
     max_step_size: HyperLike = 50.0,
 ) -> chain:
-    """Rprop, for gradients of all the data. Riedmiller & Braun 1993; see `scale_by_rprop`.
+    """Rprop: a step size for each coordinate, for full-batch gradients. Riedmiller & Braun 1993; see `scale_by_rprop`.
 
-    ``learning_rate`` is the first step size; later ones follow from it.
+    ``learning_rate`` is the initial step size.
     """
     return chain(
         scale_by_rprop(learning_rate, eta_minus, eta_plus, min_step_size, max_step_size),
         scale_by_lr(1.0),
     )
+
+
+# Norms of leaves
 
 
 @explained
@@ -791,9 +885,10 @@ def lars(
     trust_coefficient: HyperLike = 1e-3,
     eps: HyperLike = 0.0,
 ) -> chain:
-    """LARS. You et al. 2017, arXiv:1708.03888, Algorithm 1: the momentum holds steps, at the rates they came with.
+    """LARS: momentum SGD with a rate for each leaf. You et al. 2017, arXiv:1708.03888, Algorithm 1.
 
-    ``weight_decay`` enters before the trust ratio and the momentum.
+    The momentum sums steps, each with the rate of its own step. ``weight_decay`` is added before the trust ratio and
+    the momentum.
     """
     return chain(
         scale_by_lars(trust_coefficient, weight_decay, eps),
@@ -812,7 +907,10 @@ def lamb(
     eps_root: HyperLike = 0.0,
     weight_decay: HyperLike | None = None,
 ) -> chain:
-    """LAMB. You et al. 2020, arXiv:1904.00962, Algorithm 2, with φ(z) = z. The decay counts in the trust ratio."""
+    """LAMB: AdamW with a trust ratio for each leaf. You et al. 2020, arXiv:1904.00962, Algorithm 2, with φ(z) = z.
+
+    The trust ratio includes the decay.
+    """
     return chain(
         scale_by_adam(b1, b2, eps, eps_root=eps_root),
         _decay(weight_decay),
@@ -823,11 +921,38 @@ def lamb(
 
 @explained
 def fromage(learning_rate: HyperLike = 1e-2, *, min_norm: HyperLike = 0.0) -> chain:
-    """Fromage. Bernstein et al. 2020, arXiv:2002.03432, Algorithm 1. Optax has a ``min_norm`` of 1e-6."""
+    """Fromage: steps relative to the norm of each leaf. Bernstein et al. 2020, arXiv:2002.03432, Algorithm 1.
+
+    Optax has a ``min_norm`` of 1e-6.
+    """
     return chain(
         scale_by_trust_ratio(min_norm=min_norm),
         scale_by_lr(learning_rate),
         decay_after_step(_per_entry(_back_to_the_sphere, learning_rate)),
+    )
+
+
+# Less memory
+
+
+@explained
+def adam_mini(
+    learning_rate: HyperLike = 1e-3,
+    *,
+    b1: HyperLike = 0.9,
+    b2: HyperLike = 0.999,
+    eps: HyperLike = 1e-8,
+    block_axes: tuple[int, ...] = (),
+    weight_decay: HyperLike | None = 1e-2,
+) -> chain:
+    """AdamW with one mean square for each block of a leaf. Zhang et al. 2025, arXiv:2406.16793, Algorithm 1.
+
+    ``block_axes`` index the blocks of a leaf: see `scale_by_adam_mini`.
+    """
+    return chain(
+        scale_by_adam_mini(b1, b2, eps, block_axes),
+        _decay(weight_decay),
+        scale_by_lr(learning_rate),
     )
 
 
@@ -845,11 +970,11 @@ def adafactor(
     momentum: HyperLike | None = None,
     weight_decay: HyperLike | None = None,
 ) -> chain:
-    """Adafactor. Shazeer & Stern 2018, arXiv:1804.04235, Algorithm 6.
+    """Adafactor: a factored second moment and relative steps. Shazeer & Stern 2018, arXiv:1804.04235, Algorithm 6.
 
-    By default the rate is the paper's min(10⁻², 1/√t). It counts relative to the RMS of a parameter, or
-    to ``min_scale`` if that is more; with ``None`` it is absolute. ``weight_decay``, which the paper does
-    not have, is decoupled. ``momentum`` averages the update before the learning rate; the published code, after it.
+    The default rate is the paper's min(10⁻², 1/√t). The rate is relative to the RMS of a parameter, or
+    to ``min_scale`` if that is larger; with ``min_scale=None`` it is absolute. ``weight_decay``, which is not in the
+    paper, is decoupled. ``momentum`` averages the update before the learning rate, the published code after it.
     The decay of the mean square is 1 − (t − ``decay_offset``)^−``decay_rate``, or ``b2``, a number or a schedule.
     """
     return chain(
@@ -866,7 +991,10 @@ def adafactor(
 def sm3(
     learning_rate: HyperLike = 0.1, *, momentum: HyperLike = 0.9, b2: HyperLike = 1.0, eps: HyperLike = 0.0
 ) -> chain:
-    """SM3. Anil et al. 2019, arXiv:1901.11150, SM3-II, with momentum as in its section 5."""
+    """SM3: Adagrad with a sum for each row and column. Anil et al. 2019, arXiv:1901.11150, SM3-II.
+
+    The momentum is as in its section 5.
+    """
     return chain(scale_by_sm3(eps, b2), ema(momentum), scale_by_lr(learning_rate))
 
 
@@ -884,7 +1012,7 @@ def galore_adamw(
 ) -> chain:
     """AdamW on low-rank gradients. Zhao et al. 2024, arXiv:2403.03507, Algorithm 2.
 
-    ``weight_decay`` is decoupled, and acts on the parameters as they are, not projected.
+    ``weight_decay`` is decoupled, and acts on the full parameters, without the projection.
     """
     return chain(
         scale_by_galore(scale_by_adam(b1, b2, eps), rank, update_proj_gap, scale),
@@ -893,69 +1021,26 @@ def galore_adamw(
     )
 
 
+# Curvature
+
+
 @explained
-def madgrad(
-    learning_rate: HyperLike = 1e-2,
+def lbfgs(
+    learning_rate: HyperLike = 1.0,
     *,
-    momentum: HyperLike = 0.9,
-    eps: HyperLike = 1e-6,
-    weight_decay: HyperLike | None = None,
+    memory_size: int = 10,
+    scale_init_precond: bool = True,
 ) -> chain:
-    """MADGRAD. Defazio & Jelassi 2021, arXiv:2101.11075, Algorithm 1. ``weight_decay`` is coupled (L2)."""
-    return chain(_decay(weight_decay), scale_by_madgrad(learning_rate, momentum, eps))
+    """L-BFGS with a strong-Wolfe line search. Liu & Nocedal 1989; Nocedal & Wright 2006, Algorithms 7.4, 7.5 and 3.5.
 
-
-@explained
-def asgd(
-    learning_rate: HyperLike = 1e-2,
-    *,
-    lambd: float = 1e-4,
-    alpha: float = 0.75,
-    t0: float = 1e6,
-    weight_decay: HyperLike | None = None,
-) -> chain:
-    """Averaged SGD, as in PyTorch. Polyak & Juditsky 1992. `read_average` reads the mean.
-
-    ``lambd`` is a weight decay that the rate knows of: α/(1 + λαk)^alpha after k steps of the parameter, so that α must
-    be a number or a table. The mean is of the parameters from step ``t0`` + 2 on.
-    """
-
-    def fading(rate: Any) -> Schedule:
-        return rate * own_steps(inverse_time_decay_schedule(1.0, lambd * rate)) ** alpha
-
-    return chain(
-        _decay(weight_decay),
-        add_decayed_weights(lambd),
-        scale_by_lr(_per_entry(fading, learning_rate)),
-        swa(t0 + 2),
-    )
-
-
-@explained
-def optimistic_gradient_descent(learning_rate: HyperLike, *, alpha: HyperLike = 1.0, beta: HyperLike = 1.0) -> chain:
-    """Optimistic mirror descent. Daskalakis et al. 2018, arXiv:1711.00141, equation 7."""
-    return chain(scale_by_optimistic_gradient(alpha, beta), scale_by_lr(learning_rate))
-
-
-@explained
-def optimistic_adam(
-    learning_rate: HyperLike = 1e-3,
-    *,
-    alpha: HyperLike = 1.0,
-    beta: HyperLike = 1.0,
-    b1: HyperLike = 0.9,
-    b2: HyperLike = 0.999,
-    eps: HyperLike = 1e-8,
-    eps_root: HyperLike = 0.0,
-) -> chain:
-    """Optimistic Adam. Daskalakis et al. 2018, arXiv:1711.00141, Algorithm 1.
-
-    Optax has `scale_by_nesterov_adam` in it, and no change at the first step.
+    ``step`` requires ``value``, ``grad`` and ``value_fn``: see `value_and_grad_from_state` and
+    `minimize`. The search starts at ``learning_rate``. For another search replace the last link;
+    for a constant rate remove it, after which no extra arguments are required.
     """
     return chain(
-        scale_by_adam(b1, b2, eps, eps_root=eps_root),
-        scale_by_optimistic_gradient(alpha, beta),
+        scale_by_lbfgs(memory_size, scale_init_precond),
         scale_by_lr(learning_rate),
+        scale_by_zoom_linesearch(initial_guess_strategy="one"),
     )
 
 
@@ -970,9 +1055,10 @@ def sophia(
     update_interval: HyperLike = 10,
     weight_decay: HyperLike | None = None,
 ) -> chain:
-    """Sophia. Liu et al. 2023, arXiv:2305.14342, Algorithm 3. ``weight_decay`` is decoupled.
+    """Sophia: divide by the Hessian's diagonal, and clip. Liu et al. 2023, arXiv:2305.14342, Algorithm 3.
 
-    ``step`` must be given ``hessian``, an estimate of the diagonal: see `scale_by_sophia` and `hutchinson`.
+    ``step`` requires ``hessian``, an estimate of the diagonal: see `scale_by_sophia` and `hutchinson`.
+    ``weight_decay`` is decoupled.
     """
     return chain(
         scale_by_sophia(b1, b2, gamma, eps, update_interval),
@@ -981,13 +1067,63 @@ def sophia(
     )
 
 
-@explained
-def noisy_sgd(learning_rate: HyperLike, *, eta: HyperLike = 0.01, gamma: HyperLike = 0.55, seed: Any = 0) -> chain:
-    """SGD with Gaussian noise that fades. Neelakantan et al. 2015, arXiv:1511.06807.
+# Step sizes from the loss
 
-    ``eta`` is the variance at the first step, from which it falls as t^−``gamma``.
+
+@explained
+def polyak_sgd(
+    max_learning_rate: HyperLike = 1.0,
+    *,
+    scaling: HyperLike = 1.0,
+    f_min: HyperLike = 0.0,
+    eps: HyperLike = 0.0,
+) -> chain:
+    """Gradient descent with Polyak's step size. Loizou et al. 2021, arXiv:2002.10542.
+
+    ``step`` requires ``value``, the loss. ``scaling`` is the paper's 1/c. It also multiplies
+    the bound: no step exceeds scaling·max_learning_rate·‖g‖.
     """
-    return chain(add_noise(eta, gamma, seed), scale_by_lr(learning_rate))
+    return chain(scale_by_polyak(f_min, max_learning_rate, eps), scale_by_lr(scaling))
+
+
+@explained
+def momo(
+    learning_rate: HyperLike = 1.0,
+    *,
+    b1: HyperLike = 0.9,
+    lower_bound: HyperLike = 0.0,
+    weight_decay: HyperLike = 0.0,
+    adapt_lower_bound: bool = False,
+) -> chain:
+    """MoMo: momentum SGD with Polyak's step size. Schaipp et al. 2023, arXiv:2305.07583, Algorithm 1.
+
+    ``step`` requires ``value``, the loss. ``learning_rate`` is the largest step size. ``weight_decay`` is proximal.
+    """
+    return chain(
+        scale_by_momo(learning_rate, b1, lower_bound, weight_decay, adapt_lower_bound),
+        scale_by_lr(1.0),
+    )
+
+
+@explained
+def momo_adam(
+    learning_rate: HyperLike = 1e-2,
+    *,
+    b1: HyperLike = 0.9,
+    b2: HyperLike = 0.999,
+    eps: HyperLike = 1e-8,
+    lower_bound: HyperLike = 0.0,
+    weight_decay: HyperLike = 0.0,
+    adapt_lower_bound: bool = False,
+) -> chain:
+    """MoMo-Adam: Adam with Polyak's step size. Schaipp et al. 2023, arXiv:2305.07583, Algorithm 2."""
+    return chain(
+        scale_by_momo_adam(learning_rate, b1, lower_bound, weight_decay, adapt_lower_bound, b2, eps),
+        scale_by_lr(1.0),
+    )
+
+
+# No learning rate to tune
 
 
 @explained
@@ -999,9 +1135,10 @@ def dog(
     eps: HyperLike = 1e-8,
     weight_decay: HyperLike | None = None,
 ) -> chain:
-    """Distance over gradients: SGD that finds its rate. Ivgi et al. 2023, arXiv:2302.12022. ``weight_decay`` is L2.
+    """Distance over gradients (DoG): SGD that finds its rate. Ivgi et al. 2023, arXiv:2302.12022.
 
     ``learning_rate`` multiplies that rate. Evaluate at an average of the parameters, as the paper does.
+    ``weight_decay`` is coupled (L2).
     """
     return chain(_decay(weight_decay), scale_by_dog(r_eps, relative, eps), scale_by_lr(learning_rate))
 
@@ -1015,7 +1152,7 @@ def ldog(
     eps: HyperLike = 1e-8,
     weight_decay: HyperLike | None = None,
 ) -> chain:
-    """`dog` leaf by leaf: L-DoG. Ivgi et al. 2023, arXiv:2302.12022. ``weight_decay`` is L2."""
+    """`dog` leaf by leaf: L-DoG. Ivgi et al. 2023, arXiv:2302.12022. ``weight_decay`` is coupled (L2)."""
     return chain(_decay(weight_decay), scale_by_ldog(r_eps, relative, eps), scale_by_lr(learning_rate))
 
 
@@ -1028,7 +1165,10 @@ def dowg(
     eps: HyperLike = 0.0,
     weight_decay: HyperLike | None = None,
 ) -> chain:
-    """Distance over weighted gradients. Khaled et al. 2023, arXiv:2305.16284, Algorithm 2. ``weight_decay`` is L2."""
+    """Distance over weighted gradients: SGD that finds its rate. Khaled et al. 2023, arXiv:2305.16284, Algorithm 2.
+
+    ``weight_decay`` is coupled (L2).
+    """
     return chain(_decay(weight_decay), scale_by_dowg(r_eps, relative, eps), scale_by_lr(learning_rate))
 
 
@@ -1040,7 +1180,10 @@ def dadapt_sgd(
     estim_lr0: HyperLike = 1e-6,
     weight_decay: HyperLike | None = None,
 ) -> chain:
-    """SGD with D-Adaptation. Defazio & Mishchenko 2023, arXiv:2301.07733, Algorithm 4. ``weight_decay`` is L2."""
+    """SGD with an estimated rate: D-Adaptation. Defazio & Mishchenko 2023, arXiv:2301.07733, Algorithm 4.
+
+    ``weight_decay`` is coupled (L2).
+    """
     return chain(
         _decay(weight_decay),
         scale_by_dadapt_sgd(learning_rate, momentum, estim_lr0),
@@ -1059,7 +1202,7 @@ def dadapt_adamw(
     weight_decay: HyperLike = 0.0,
     debias: bool = False,
 ) -> chain:
-    """AdamW with D-Adaptation. Defazio & Mishchenko 2023, arXiv:2301.07733, Algorithm 5.
+    """AdamW with an estimated rate: D-Adaptation. Defazio & Mishchenko 2023, arXiv:2301.07733, Algorithm 5.
 
     ``weight_decay`` is decoupled and scaled by the estimated rate.
     """
@@ -1083,14 +1226,14 @@ def prodigy(
     debias: bool = False,
     safeguard_warmup: bool = False,
 ) -> chain:
-    """Prodigy. Mishchenko & Defazio 2024, arXiv:2306.06101, Algorithm 4. ``b3=None`` is the paper's √b2.
+    """AdamW with an estimated rate: Prodigy. Mishchenko & Defazio 2024, arXiv:2306.06101, Algorithm 4.
 
-    ``weight_decay`` is decoupled and scaled by the estimated rate.
+    ``b3=None`` is the paper's √b2. ``weight_decay`` is decoupled and scaled by the estimated rate.
     """
-    of_sums = as_schedule("prodigy.b2", b2) ** 0.5 if b3 is None else b3
+    decay = as_schedule("prodigy.b2", b2) ** 0.5 if b3 is None else b3
     return chain(
         scale_by_prodigy(
-            learning_rate, b1, b2, of_sums, eps, estim_lr0, estim_lr_coef, weight_decay, debias, safeguard_warmup
+            learning_rate, b1, b2, decay, eps, estim_lr0, estim_lr_coef, weight_decay, debias, safeguard_warmup
         ),
         scale_by_lr(1.0),
     )
@@ -1098,48 +1241,14 @@ def prodigy(
 
 @explained
 def cocob(*, alpha: HyperLike = 100.0, eps: HyperLike = 1e-8, weight_decay: HyperLike | None = None) -> chain:
-    """COCOB: a bet on every coordinate, without a rate. Orabona & Tommasi 2017, arXiv:1705.07795, Algorithm 2.
+    """COCOB: a bet on each coordinate, without a rate. Orabona & Tommasi 2017, arXiv:1705.07795, Algorithm 2.
 
-    ``weight_decay`` is L2.
+    ``weight_decay`` is coupled (L2).
     """
     return chain(_decay(weight_decay), scale_by_cocob(alpha, eps), scale_by_lr(1.0))
 
 
-@explained
-def momo(
-    learning_rate: HyperLike = 1.0,
-    *,
-    b1: HyperLike = 0.9,
-    lower_bound: HyperLike = 0.0,
-    weight_decay: HyperLike = 0.0,
-    adapt_lower_bound: bool = False,
-) -> chain:
-    """MoMo: momentum, and steps as long as the loss is high. Schaipp et al. 2023, arXiv:2305.07583, Algorithm 1.
-
-    ``step`` must be given ``value``, the loss. ``learning_rate`` is the longest step, ``weight_decay`` proximal.
-    """
-    return chain(
-        scale_by_momo(learning_rate, b1, lower_bound, weight_decay, adapt_lower_bound),
-        scale_by_lr(1.0),
-    )
-
-
-@explained
-def momo_adam(
-    learning_rate: HyperLike = 1e-2,
-    *,
-    b1: HyperLike = 0.9,
-    b2: HyperLike = 0.999,
-    eps: HyperLike = 1e-8,
-    lower_bound: HyperLike = 0.0,
-    weight_decay: HyperLike = 0.0,
-    adapt_lower_bound: bool = False,
-) -> chain:
-    """MoMo-Adam: as `momo`, in Adam's metric. Schaipp et al. 2023, arXiv:2305.07583, Algorithm 2."""
-    return chain(
-        scale_by_momo_adam(learning_rate, b1, lower_bound, weight_decay, adapt_lower_bound, b2, eps),
-        scale_by_lr(1.0),
-    )
+# No schedule
 
 
 @explained
@@ -1151,9 +1260,9 @@ def schedule_free_sgd(
     weight_lr_power: float = 2.0,
     weight_decay: HyperLike | None = None,
 ) -> chain:
-    """Schedule-free SGD. Defazio et al. 2024, arXiv:2405.15682. ``weight_decay`` is L2.
+    """SGD with an average in place of a schedule. Defazio et al. 2024, arXiv:2405.15682.
 
-    Evaluate at `schedule_free_eval_params`.
+    Evaluate at `schedule_free_eval_params`. ``weight_decay`` is coupled (L2).
     """
     base = chain(_decay(weight_decay), scale_by_lr(_warmed_up("schedule_free_sgd", learning_rate, warmup_steps)))
     return chain(schedule_free(base, b1, weight_lr_power))
@@ -1171,10 +1280,11 @@ def schedule_free_adamw(
     weight_lr_power: float = 2.0,
     debias: str = "rate",
 ) -> chain:
-    """Schedule-free AdamW. Defazio et al. 2024, arXiv:2405.15682, Algorithm 1. ``weight_decay`` is decoupled.
+    """AdamW with an average in place of a schedule. Defazio et al. 2024, arXiv:2405.15682, Algorithm 1.
 
-    Bias is corrected in the "rate", and so in the weights of the mean, as in the paper; or in the mean
-    "square", as in the published code since then and in Optax. Evaluate at `schedule_free_eval_params`.
+    ``debias`` corrects the bias in the "rate", and hence in the weights of the average, as in the paper; or in the mean
+    "square", as in later published code and in Optax. Evaluate at `schedule_free_eval_params`. ``weight_decay`` is
+    decoupled.
     """
     if debias not in ("rate", "square"):
         raise ValueError(f"`schedule_free_adamw.debias` must be 'rate' or 'square', got {debias!r}")
@@ -1187,12 +1297,15 @@ def schedule_free_adamw(
     return chain(schedule_free(base, b1, weight_lr_power))
 
 
+# Helpers
+
+
 def _decay(weight_decay: HyperLike | None) -> add_decayed_weights | None:
     return None if weight_decay is None else add_decayed_weights(weight_decay)
 
 
 def _warmed_up(name: str, learning_rate: HyperLike, warmup_steps: float) -> HyperLike:
-    """The rate times t/T in the first T steps; the first is counted as 1. Errors speak of the chain ``name``."""
+    """The rate times t/T in the first T steps, where t is 1 at the first. ``name`` is the optimizer's, for errors."""
     warmup_steps = check_number(f"{name}.warmup_steps", warmup_steps, STEPS)
     if not warmup_steps:
         return learning_rate
@@ -1200,13 +1313,13 @@ def _warmed_up(name: str, learning_rate: HyperLike, warmup_steps: float) -> Hype
     return as_schedule("learning_rate", learning_rate) * linear_schedule(1 / warmup_steps, 1.0, length)
 
 
-def _per_entry(schedule: Callable[[Any], Schedule], x: Any) -> Any:
-    """The schedule made of a number, or of each number in a table."""
+def _per_entry(schedule: Callable[[Any], Schedule], x: HyperValue) -> Schedule | by_path:
+    """The schedule for a number, or the table of schedules for a table of numbers."""
     return x.map(lambda _, entry: schedule(entry)) if isinstance(x, by_path) else schedule(x)
 
 
-def _back_to_the_sphere(learning_rate: Any) -> Any:
-    """1 − 1/√(1+η²) without the cancellation: what Fromage shrinks parameters by after a step."""
+def _back_to_the_sphere(learning_rate: HyperValue) -> HyperValue:
+    """1 − 1/√(1+η²) without cancellation: the fraction by which Fromage shrinks parameters after a step."""
     rate = as_schedule("fromage.learning_rate", learning_rate)
     length = (1 + rate * rate) ** 0.5
     return rate * rate / (length * (1 + length))

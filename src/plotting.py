@@ -1,4 +1,4 @@
-"""Pictures of schedules. Needs matplotlib: ``pip install "chainax[plot]"``."""
+"""Plots of schedules. Needs matplotlib: ``pip install "chainax[plot]"``."""
 
 from __future__ import annotations
 
@@ -6,18 +6,20 @@ from typing import Any
 
 import numpy as np
 
+from .core.values.contents import code
 from .core.values.schedule import to_schedule
-from .core.values.value import Range, code
+from .core.values.types import HyperValue
+from .core.values.value import Range
 
 
-def plot(schedule: Any, steps: int, *, ax: Any = None, **line: Any) -> Any:
-    """Draw a schedule over its first ``steps`` steps, and return the matplotlib axes.
+def plot(schedule: HyperValue, steps: int, *, ax: Any = None, **line: Any) -> Any:
+    """Plot the first ``steps`` steps of a schedule, and return the matplotlib axes.
 
-    Draws into ``ax`` or into the current axes, so that a second call compares. ``line`` goes to
-    ``Axes.plot``; the label is what the schedule's ``describe`` says.
+    Draws into ``ax``, or into the current axes, so that several calls can be compared. ``line`` is passed to
+    ``Axes.plot``; the default label is the schedule's ``describe()``.
 
-    Errors: ``ImportError`` without matplotlib; ``ValueError`` for what is neither a schedule, nor a
-    function of the step, nor a number.
+    Errors: ``ImportError`` without matplotlib; ``ValueError`` unless ``schedule`` is a schedule, a
+    function of the step, or a number.
     """
     try:
         from matplotlib import pyplot

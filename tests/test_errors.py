@@ -140,7 +140,7 @@ MISTAKES: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "no share of the mean": (
         lambda: cx.schedule_free(cx.sgd(0.1), b1=0.0),
         ValueError,
-        "`schedule_free.b1` must be above 0: without a share of x, x could not be found again",
+        "`schedule_free.b1` must be above 0: x could not be recovered from y",
     ),
     "a mean weighed by several rates": (
         lambda: cx.schedule_free(cx.adam(cx.by_path({"bias": 0.1}, default=0.2))),
@@ -441,7 +441,7 @@ MISTAKES: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "a group without its part of the path": (
         lambda: cx.recorded(cx.record(), cx.record().init(PARAMS), by={"kernel": r"\1"}),
         ValueError,
-        "`recorded`: 'kernel': '\\\\1' is no pattern and its group: invalid group reference 1",
+        "`recorded`: 'kernel': '\\\\1' is not a pattern and its group: invalid group reference 1",
     ),
     "hyperparameters of what is no state": (
         lambda: TX.hyperparams({"step": 0}),  # pyright: ignore[reportArgumentType]
@@ -615,8 +615,8 @@ MISTAKES: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "an axis that a kernel has not": (
         lambda: cx.chain(cx.adaptive_grad_clip(0.1, axis=(0, 2))).update(PARAMS, EMPTY, PARAMS),
         ValueError,
-        "`adaptive_grad_clip.axis` is (0, 2), but an update of shape [2, 3] has no such axis: give its like a link "
-        "of their own, by partition(by_path({pattern: adaptive_grad_clip(...)}, default=...))",
+        "`adaptive_grad_clip.axis` is (0, 2), but an update of shape [2, 3] has no such axis: "
+        "give such leaves their own link, by partition(by_path({pattern: adaptive_grad_clip(...)}, default=...))",
     ),
     "no loss scale": (lambda: cx.loss_scale(STATE), KeyError, "no loss scales: put one dynamic_loss_scale() first"),
     "a loss scale of 0": (lambda: cx.dynamic_loss_scale(0), ValueError, "init_scale` must be positive, got 0"),

@@ -300,7 +300,7 @@ class Wrong(Rounding):
     def precise(self, p, residual, dtype):
         return p if self.how == "precise" else p.astype(dtype)
 
-    def rounded(self, theta, u, dtype, key):
+    def rounded(self, theta, u, dtype, key) -> Any:
         if self.how == "raises":
             raise ArithmeticError("no")
         if self.how == "alone":

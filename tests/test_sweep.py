@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from chainax import sweeping
+from chainax.sweeping import group
 from jax.core import Tracer
 from jax.experimental import io_callback
 
@@ -73,8 +73,8 @@ def test_sweep_equals_separate_runs(compilations):
 def test_batches_give_the_same(monkeypatch, compilations, batch_size, sizes):
     """However many run at once, the table is the same, and one trace and one compilation serve all batches."""
     chains = cx.grid(ADAMW, OVER)
-    batches, batch = [], sweeping._Group.batch
-    monkeypatch.setattr(sweeping._Group, "batch", lambda *args: batches.append(batch(*args)) or batches[-1])
+    batches, batch = [], group.Group.batch
+    monkeypatch.setattr(group.Group, "batch", lambda *args: batches.append(batch(*args)) or batches[-1])
     train = Training()
     table = cx.sweep(train, chains, START, batch_size=batch_size)
     assert (len(train.traces), len(compilations)) == (1, 1)
@@ -104,7 +104,7 @@ def test_as_many_run_at_once_as_fit_into_memory(monkeypatch):
         return [size for size, _ in looked]
 
     looked: list[tuple[int, float]] = []
-    memory = sweeping._memory
+    memory = group.memory
     chains = [cx.sgd(rate) for rate in (0.1, 0.2, 0.3, 0.4, 0.5)]
 
     def look(compiled):
@@ -112,14 +112,14 @@ def test_as_many_run_at_once_as_fit_into_memory(monkeypatch):
         looked.append((jax.tree.leaves(compiled.out_info)[0].shape[0], needed))
         return needed, free
 
-    monkeypatch.setattr(sweeping, "_memory", look)
+    monkeypatch.setattr(group, "memory", look)
     whole = cx.sweep(train, chains, START)["result"]
     assert sizes() == [5]
     assert looked[0][1] >= whole.nbytes
-    monkeypatch.setattr(sweeping, "_free", lambda device: 0.7 * looked[0][1])
+    monkeypatch.setattr(group, "free_bytes", lambda device: 0.7 * looked[0][1])
     np.testing.assert_array_equal(cx.sweep(train, chains, START)["result"], whole)
     assert sizes() == [5, 5, 3]
-    monkeypatch.setattr(sweeping, "_free", lambda device: 1.0)
+    monkeypatch.setattr(group, "free_bytes", lambda device: 1.0)
     np.testing.assert_array_equal(cx.sweep(train, chains, START)["result"], whole)
     assert sizes()[3:] == [5, 1]
     cx.sweep(train, chains, START, batch_size=4)  # whoever says how many is taken at their word
@@ -136,12 +136,12 @@ def test_free_memory_is_a_share_of_what_there_is(monkeypatch):
             return self.stats
 
     device = Device()
-    assert 1e8 < sweeping._free(device) < 1e14
+    assert 1e8 < group.free_bytes(device) < 1e14
     device.stats = {"bytes_limit": 100, "bytes_in_use": 60}
-    assert sweeping._free(device) == pytest.approx(36)
+    assert group.free_bytes(device) == pytest.approx(36)
     device.stats = None
     monkeypatch.delattr(os, "sysconf")
-    assert sweeping._free(device) == float("inf")
+    assert group.free_bytes(device) == float("inf")
 
 
 def test_what_chains_share_stays_constant():
@@ -457,7 +457,7 @@ def test_one_structure_that_fails_leaves_the_others(where):
             table = cx.sweep(partly_failing(where), chains, START)
     (warning,) = caught
     assert str(warning.message).startswith(
-        "`sweep` goes on without rows for structure 1 of 2: scale_by_lr, learning_rate="
+        "`sweep` continues without rows for structure 1 of 2: scale_by_lr, learning_rate="
     )
     assert warning.filename == __file__
     alone = cx.sweep(Training(), chains[1::2], START)

@@ -1,1 +1,1 @@
-"""Schedules as values, one kind a module."""
+"""Schedules as values."""

@@ -1,9 +1,9 @@
 """Schedules as values: hyperparameters that depend on the step.
 
-Every schedule maps ``k``, the number of steps already taken (0 at the first update), to a number.
+Every schedule maps ``k``, the number of steps taken so far (0 at the first update), to a number.
 All lengths and boundaries are in steps. A length below one step counts as one, so that the end
-value is met at the next step. The fields are numbers too: a schedule can be printed, compared,
-swept and differentiated.
+value is reached at the next step. Schedules can be printed, compared, swept and differentiated with respect to
+their fields.
 """
 
 from __future__ import annotations
@@ -13,22 +13,26 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 
+from ..core.values.contents import code, is_array
+from ..core.values.errors import explained
 from ..core.values.hyper import Hyper
 from ..core.values.numerics import Count, as_count, cycles, elapsed, minus, one_minus_power, since
 from ..core.values.schedule import Schedule, counted, raised, to_schedule, value_at
-from ..core.values.value import Number, Range, check_number, code, explained, is_array, number, static, value
+from ..core.values.types import Scalar
+from ..core.values.value import Number, Range, check_number, number, static, value
 from .curves import at_least_one, half_cosine, left, line, mix
 
 
-def optional_number(where: str, x: Any, limits: Range) -> Any:
-    """The check of a field that takes a number or ``None``."""
+def optional_number(where: str, x: Scalar | None, limits: Range) -> Scalar | None:
+    """The check of a field that accepts a number or ``None``."""
     return x if x is None else check_number(where, x, limits)
 
 
-def step_pairs(where: str, x: Any, limits: Range) -> tuple[tuple[Any, Any], ...]:
-    """The check of a field that takes numbers by their step: a dict, or pairs, which are put in order."""
+def step_pairs(where: str, x: Any, limits: Range) -> tuple[tuple[Scalar, Scalar], ...]:
+    """The check of a field that accepts numbers by step: a dict, or pairs, which are sorted."""
     pairs = tuple(x.items() if isinstance(x, Mapping) else x) if isinstance(x, Iterable) else None
     if pairs is None or not all(isinstance(pair, (tuple, list)) and len(pair) == 2 for pair in pairs):
         raise ValueError(f"`{where}` must be {{step: number}} or pairs of them, got {code(x)}")
@@ -39,7 +43,7 @@ def step_pairs(where: str, x: Any, limits: Range) -> tuple[tuple[Any, Any], ...]
 
 @value
 class linear_schedule(Schedule):
-    """A straight line from one value to another, constant before and after. PyTorch's ``LinearLR``.
+    """Linear from one value to another, constant before and after. PyTorch's ``LinearLR``.
 
     >>> import chainax as cx
     >>> cx.linear_schedule(1.0, 0.0, 4)(2)
@@ -60,11 +64,11 @@ class linear_schedule(Schedule):
 
 @value
 class polynomial_schedule(Schedule):
-    """A power of the way still to go: end + (init − end)·(1 − k/T)^power. PyTorch's ``PolynomialLR``."""
+    """Polynomial decay: end + (init − end)·(1 − k/T)^power. PyTorch's ``PolynomialLR``."""
 
     init_value: Number = number("value until the transition begins")
     end_value: Number = number("value when it has ended")
-    power: Number = number("1 is a straight line", low=0.0)
+    power: Number = number("the exponent; 1 is linear", low=0.0)
     transition_steps: Number = number("its length T, in steps", low=0.0, steps=True)
     transition_begin: Number = number("the step at which it begins", default=0.0, low=0.0, steps=True)
 
@@ -83,14 +87,14 @@ class polynomial_schedule(Schedule):
 
 @value
 class exponential_decay(Schedule):
-    """init·rate^(k/T). With T = 1 PyTorch's ``ExponentialLR``; ``staircase`` holds the value for T steps at a time."""
+    """init·rate^(k/T). PyTorch's ``ExponentialLR`` if T = 1. With ``staircase`` it changes only every T steps."""
 
     init_value: Number = number("value at step 0")
-    transition_steps: Number = number("T, the steps in which the value falls by the rate", low=1.0, steps=True)
+    transition_steps: Number = number("T, the steps in which the value is multiplied by the rate", low=1.0, steps=True)
     decay_rate: Number = number("the factor", low=0.0)
     transition_begin: Number = number("the step at which the decay begins", default=0.0, low=0.0, steps=True)
-    staircase: bool = static("fall at multiples of T only", default=False, one_of=(False, True))
-    end_value: Number = number("where the decay (or growth) stops, if anywhere", default=None, check=optional_number)
+    staircase: bool = static("decay at multiples of T only", default=False, one_of=(False, True))
+    end_value: Number = number("bound of the decay (or growth), if any", default=None, check=optional_number)
 
     phrase = (
         "{init_value}·{decay_rate}^(k/{transition_steps}); begun at step {transition_begin}; "
@@ -113,7 +117,7 @@ class step_schedule(Schedule):
     """Multiplied by γ every ``step_size`` steps. PyTorch's ``StepLR``."""
 
     init_value: Number = number("value at step 0")
-    step_size: Number = number("steps between the falls", low=1.0, steps=True)
+    step_size: Number = number("steps between the reductions", low=1.0, steps=True)
     gamma: Number = number("the factor", default=0.1, low=0.0)
 
     phrase = "{init_value}, times {gamma} every {step_size} steps"
@@ -125,10 +129,10 @@ class step_schedule(Schedule):
 
 @value
 class piecewise_constant_schedule(Schedule):
-    """Multiplied by a factor at each of some steps.
+    """Multiplied by a factor at each of the given steps.
 
-    PyTorch's ``MultiStepLR``, with ``[(step, gamma) for step in milestones]``. A dict would keep only one of several
-    factors at the same step.
+    PyTorch's ``MultiStepLR``, with ``[(step, gamma) for step in milestones]``. Pairs may repeat a step, which a dict
+    cannot.
 
     >>> import chainax as cx
     >>> cx.piecewise_constant_schedule(1.0, {30: 0.1, 80: 0.5})
@@ -136,8 +140,8 @@ class piecewise_constant_schedule(Schedule):
     """
 
     init_value: Number = number("value at step 0")
-    boundaries_and_scales: tuple[tuple[Any, Any], ...] = number(
-        "the factors by their step: a dict, or pairs", low=0.0, steps=True, check=step_pairs
+    boundaries_and_scales: tuple[tuple[Scalar, Scalar], ...] = number(
+        "the factors by step: a dict or pairs", low=0.0, steps=True, check=step_pairs
     )
 
     phrase = "{init_value}; times the second of each (step, factor) in {boundaries_and_scales}"
@@ -154,7 +158,7 @@ class piecewise_constant_schedule(Schedule):
 class multiplicative_schedule(Schedule):
     """init·factor(1)·factor(2)·…·factor(k), where k stops at ``transition_steps``. PyTorch's ``MultiplicativeLR``.
 
-    A step costs ``transition_steps`` multiplications. For a constant factor write `exponential_decay`,
+    Each evaluation takes ``transition_steps`` multiplications. For a constant factor use `exponential_decay`,
     for factors at a few steps `piecewise_constant_schedule`.
     """
 
@@ -175,7 +179,7 @@ class inverse_time_decay_schedule(Schedule):
     """init / (1 + rate·k). PyTorch's ``lr_decay`` of Adagrad; Robbins & Monro 1951."""
 
     init_value: Number = number("value at step 0")
-    decay_rate: Number = number("growth of the denominator in a step", low=0.0)
+    decay_rate: Number = number("growth of the denominator per step", low=0.0)
 
     phrase = "{init_value} / (1 + {decay_rate}·k)"
 
@@ -185,7 +189,7 @@ class inverse_time_decay_schedule(Schedule):
 
 @value
 class inverse_sqrt_schedule(Schedule):
-    """A straight line up to ``peak_value``, then peak·√(warmup/t). Vaswani et al. 2017, arXiv:1706.03762, equation 3.
+    """Linear warm-up to ``peak_value``, then peak·√(warmup/t). Vaswani et al. 2017, arXiv:1706.03762, equation 3.
 
     The paper's rate for a model of width d is ``inverse_sqrt_schedule((d * warmup) ** -0.5, warmup, first_step=1)``.
     With ``init_value = peak_value`` the warm-up is flat, as in T5: Raffel et al. 2020, arXiv:1910.10683, 3.1.2.
@@ -209,9 +213,9 @@ class inverse_sqrt_schedule(Schedule):
 
 @value
 class cosine_decay_schedule(Schedule):
-    """Half a cosine from ``init_value`` down to ``alpha·init_value``, which it then keeps.
+    """Half a cosine from ``init_value`` to ``alpha·init_value``, constant after that.
 
-    Loshchilov & Hutter 2017, arXiv:1608.03983, equation 5. `cosine_annealing_schedule` climbs again.
+    Loshchilov & Hutter 2017, arXiv:1608.03983, equation 5. `cosine_annealing_schedule` rises again.
     """
 
     init_value: Number = number("value at step 0")
@@ -228,9 +232,9 @@ class cosine_decay_schedule(Schedule):
 
 @value
 class rex_schedule(Schedule):
-    """Nearly level at first, steep at the end. Chen et al. 2021, arXiv:2107.04197.
+    """Almost constant at first, steep at the end. Chen et al. 2021, arXiv:2107.04197.
 
-    With z the share of the way left: end + (init − end)·z / (½ + ½z). ``end_value`` is not the paper's.
+    end + (init − end)·z / (½ + ½z), where z is the remaining fraction. ``end_value`` is not in the paper.
     """
 
     init_value: Number = number("value at step 0")
@@ -247,13 +251,13 @@ class rex_schedule(Schedule):
 
 @value
 class warmup_schedule(Schedule):
-    """A straight line up to where another schedule begins, then that schedule.
+    """Linear warm-up to the start of another schedule, then that schedule.
 
-    With ``restart`` the other schedule begins when the warm-up ends; without, it has been counting
-    from the first step, as BERT's does.
+    With ``restart`` the other schedule counts from the end of the warm-up; without it, from
+    the first step, as in BERT.
     """
 
-    after: Hyper = number("what follows, a schedule or a number", check=to_schedule)
+    after: Hyper = number("the schedule or number that follows", check=to_schedule)
     warmup_steps: Number = number("length of the warm-up, in steps", low=0.0, steps=True)
     init_value: Number = number("value at step 0", default=0.0)
     restart: bool = static("count the other schedule from the end of the warm-up", default=True, one_of=(False, True))
@@ -264,13 +268,13 @@ class warmup_schedule(Schedule):
     def at(self, k):
         k, rises = as_count(k), minus(k, self.warmup_steps) < 0
         later = since(k, self.warmup_steps) if self.restart else Count(*(jnp.where(rises, 0.0, x) for x in k))
-        after = value_at(self.after, later)  # as it begins, while the line rises to there
+        after = value_at(self.after, later)  # during the warm-up, its value at the end of the warm-up
         return jnp.where(rises, line(self.init_value, after, k, self.warmup_steps), after)
 
 
 @value
 class warmup_cosine_decay_schedule(Schedule):
-    """A straight line up to ``peak_value``, then half a cosine down to ``end_value``, which it then keeps.
+    """Linear warm-up to ``peak_value``, then half a cosine to ``end_value``, constant after that.
 
     >>> import chainax as cx
     >>> [cx.warmup_cosine_decay_schedule(0.0, 1.0, 10, 110)(k).item() for k in (0, 5, 10, 110)]
@@ -307,10 +311,10 @@ class warmup_cosine_decay_schedule(Schedule):
 
 @value
 class half_life_schedule(Schedule):
-    """A decay β whose memory, −1/log β, grows along a straight line.
+    """A decay β whose time constant, −1/log β, grows linearly.
 
-    Pagliardini et al. 2024, arXiv:2409.03137, the scheduler of β₃ in section 3. By a β of 0 at either end, the
-    derivatives of what lies between are infinite, and given as 0.
+    Pagliardini et al. 2024, arXiv:2409.03137, the scheduler of β₃ in section 3. At a β of 0 at either end, the
+    derivatives with respect to it are infinite, and replaced by 0.
 
     >>> import chainax as cx
     >>> [round(cx.half_life_schedule(0.9, 0.999, 100)(k).item(), 4) for k in (0, 50, 100)]
@@ -331,7 +335,7 @@ class half_life_schedule(Schedule):
     def at(self, k):
         k, length = since(k, self.transition_begin), at_least_one(self.transition_steps)
         memory = line(_memory(self.init_value), _memory(self.end_value), k, length)
-        # Where there is no memory β is 0, and the inner `where` keeps the derivatives finite.
+        # β is 0 where the time constant is 0; the inner `where` keeps the derivatives finite.
         decay = jnp.where(memory > 0, jnp.exp(-1 / jnp.where(memory > 0, memory, 1.0)), 0.0)
         decay = jnp.where(elapsed(k) > 0, decay, self.init_value)
         return jnp.where(minus(k, length) < 0, decay, self.end_value)
@@ -339,7 +343,7 @@ class half_life_schedule(Schedule):
 
 @value
 class bias_corrected_schedule(Schedule):
-    """α·√(1−β₂ᵗ)/(1−β₁ᵗ), t = k + 1: MXNet's learning rate, which carries Adam's bias correction.
+    """α·√(1−β₂ᵗ)/(1−β₁ᵗ) with t = k + 1: MXNet's learning rate, which includes Adam's bias correction.
 
     Kingma & Ba 2015, arXiv:1412.6980, end of section 2.
     """
@@ -357,33 +361,33 @@ class bias_corrected_schedule(Schedule):
 
 
 @explained
-def warmup_constant_schedule(init_value: Any, peak_value: Any, warmup_steps: Any) -> warmup_schedule:
-    """A straight line up to a constant."""
+def warmup_constant_schedule(init_value: Scalar, peak_value: Scalar, warmup_steps: Scalar) -> warmup_schedule:
+    """Linear warm-up to a constant."""
     return warmup_schedule(peak_value, warmup_steps, init_value)
 
 
 @explained
 def warmup_exponential_decay_schedule(
-    init_value: Any,
-    peak_value: Any,
-    warmup_steps: Any,
-    transition_steps: Any,
-    decay_rate: Any,
-    transition_begin: Any = 0.0,
+    init_value: Scalar,
+    peak_value: Scalar,
+    warmup_steps: Scalar,
+    transition_steps: Scalar,
+    decay_rate: Scalar,
+    transition_begin: Scalar = 0.0,
     staircase: bool = False,
     end_value: Any = None,
 ) -> warmup_schedule:
-    """A straight line up to an `exponential_decay` from ``peak_value``, which counts from the end of the warm-up."""
+    """Linear warm-up to ``peak_value``, then an `exponential_decay`, which counts from the end of the warm-up."""
     decay = exponential_decay(peak_value, transition_steps, decay_rate, transition_begin, staircase, end_value)
     return warmup_schedule(decay, warmup_steps, init_value)
 
 
-def _cosine_power(to_go: Any, exponent: Any) -> Any:
+def _cosine_power(to_go: jax.Array, exponent: Scalar) -> jax.Array:
     return raised(half_cosine(to_go), exponent * jnp.ones_like(to_go))
 
 
-def _memory(decay: Any) -> Any:
-    """−1/log β. A Python β has its logarithm taken in double precision: float32 holds 1 − β badly."""
+def _memory(decay: Scalar) -> Scalar:
+    """−1/log β. The logarithm of a Python number is taken in double precision, as 1 − β may be small."""
     if isinstance(decay, float):
         return -1 / math.log(decay) if decay else 0.0
     safe = jnp.where(decay > 0, decay, 0.5)

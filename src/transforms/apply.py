@@ -8,8 +8,9 @@ import jax.numpy as jnp
 
 from ..core.engine.rounding import ROUNDINGS, Rounding
 from ..core.facade.link import Leafwise, transform
+from ..core.values.contents import brief
 from ..core.values.hyper import prng_seed
-from ..core.values.value import brief, derived, static
+from ..core.values.value import derived, static
 
 
 def _check_rounding(where: str, x: Any, limits: Any) -> str | Rounding:

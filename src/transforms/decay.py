@@ -11,9 +11,9 @@ from ..core.values.numerics import add, mul
 
 @transform
 class add_decayed_weights(Leafwise):
-    """Add a multiple of the parameters to the update. Its place in the chain says which decay it is.
+    """Add a multiple of the parameters to the update. Its position in the chain determines the kind of decay.
 
-    Before the preconditioner: L2 regularization, coupled (the gradient of ½λ‖θ‖²). After it, before
+    Before the preconditioner: L2 regularization, coupled (the gradient of ½λ‖θ‖²). Between it and
     `scale_by_lr`: decoupled, as in AdamW. Loshchilov & Hutter 2019, arXiv:1711.05101, Algorithm 2.
     """
 
@@ -31,7 +31,7 @@ class add_decayed_weights(Leafwise):
 class add_l1(Leafwise):
     """Add the gradient of λ‖θ‖₁, which is λ·sign(θ). Tibshirani 1996.
 
-    At θ = 0 it is taken as 0, the middle of the subgradients, where ``jax.grad(jnp.abs)(0.0)`` is 1.
+    At θ = 0 the subgradient is 0, where ``jax.grad(jnp.abs)(0.0)`` is 1.
     """
 
     l1: Hyper = hyper("λ", "weight of the penalty")
@@ -46,14 +46,14 @@ class add_l1(Leafwise):
 
 @transform
 class decay_after_step(Leafwise):
-    """Shrink the parameters in a step of their own, after the main one: θ ← θ − λ(θ + u).
+    """Shrink the parameters in a separate step after the main one: θ ← θ − λ(θ + u).
 
-    Stands after `scale_by_lr`, which therefore does not scale it: the decay is independent of the
-    learning rate. With a schedule in place of λ it is the second optimizer of the "two optimizers"
-    way of decoupling, and the last step of MXNet 0.7's Adam.
+    Place it after `scale_by_lr`, which then does not scale it: the decay is independent of the
+    learning rate. With a schedule for λ it is the second optimizer of decoupling by "two optimizers",
+    and the last step of MXNet 0.7's Adam.
     """
 
-    rate: Hyper = hyper("λ", "fraction that is taken off at each step", high=1.0, closed=True)
+    rate: Hyper = hyper("λ", "fraction that is removed at each step", high=1.0, closed=True)
 
     equation = "u ← u − λ(θ + u)"
     role = "decay_after"

@@ -1,23 +1,26 @@
-"""Guards: links that refuse a step, which leaves parameters, slots and the step count as they were.
+"""Guards: links that may reject a step. A rejected step leaves parameters, slots and the step count unchanged.
 
-Each looks at the updates as they stand before it, so as a rule it comes first. What it remembers
-stands in ``state.links[name]``, where ``skipped`` counts the steps that it has refused.
+A guard sees the updates at its position in the chain, so it usually comes first. Its global state is
+in ``state.links[name]``, where ``skipped`` counts the rejected steps.
 """
 
 from __future__ import annotations
 
 from types import SimpleNamespace
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.tree_util import DictKey, GetAttrKey, tree_flatten_with_path
 
 from ..core.engine.checks import check_buffers
+from ..core.engine.step_info import StepInfo
 from ..core.facade.link import Scaling, transform
+from ..core.values.contents import is_array
+from ..core.values.errors import PlainKeyError
 from ..core.values.hyper import Hyper, OptionalHyper, hyper, integer, whole
 from ..core.values.numerics import sqrt
-from ..core.values.value import Number, PlainKeyError, derived, is_array, number
+from ..core.values.types import PyTree
+from ..core.values.value import Number, derived, number
 
 
 def _counter() -> jax.Array:
@@ -25,7 +28,7 @@ def _counter() -> jax.Array:
 
 
 class Guard(Scaling):
-    """A link that leaves updates alone. It counts as a scaling by 1, so that a clip behind it shares its norm."""
+    """A link that does not change the updates. It is a scaling by 1, so that a clip after it shares its norm."""
 
     nonnegative = ("skipped",)
     can_reject = True
@@ -43,17 +46,17 @@ class Guard(Scaling):
 
 @transform
 class skip_nonfinite(Guard):
-    """Refuse steps whose updates are not all finite.
+    """Reject steps whose updates are not all finite.
 
-    After ``max_consecutive`` such steps in a row, those that follow are taken as they are.
+    After ``max_consecutive`` rejections in a row, further such steps are accepted.
     """
 
     max_consecutive: OptionalHyper = whole(
-        "n", "refusals in a row; None for no limit", default=None, low=0.0, optional=True
+        "n", "rejections in a row; None for no limit", default=None, low=0.0, optional=True
     )
 
     nonnegative = ("skipped", "consecutive")
-    equation = "no step unless all of u is finite, or n were refused in a row"
+    equation = "no step unless all of u is finite, or n were rejected in a row"
     needs_all_updates = True
 
     @derived
@@ -75,9 +78,9 @@ class skip_nonfinite(Guard):
 
 @transform
 class skip_large_updates(Guard):
-    """Refuse steps whose updates have too large a common norm, or none."""
+    """Reject steps whose updates have a global norm that is too large or NaN."""
 
-    max_norm: Hyper = hyper("c", "the largest norm of the whole tree")
+    max_norm: Hyper = hyper("c", "the largest global norm")
 
     equation = "no step unless ‖u‖ ≤ c"
     bounds_size = refuses_nonfinite = True
@@ -89,20 +92,20 @@ class skip_large_updates(Guard):
 
 @transform
 class skip_loss_spikes(Guard):
-    """Refuse steps whose loss l stands far above the mean of the last.
+    """Reject steps whose loss l is far above the mean of recent losses.
 
-    ``update`` and ``step`` must be given it as ``value``. Mean and variance are those of all losses up to
-    the n-th, and from there on exponential ones with the decay 1 − 1/n. A refused loss counts as the
-    highest that would have been taken: so a spike does not widen the bound much, and a loss that stays
-    higher is taken in the end. One that is not finite is always refused, and does not count. From one whose distance
-    to the mean has no finite square, 10¹⁹ in float32, the statistics begin anew; and a spread whose square is 0 there,
-    as of losses that were all 0, sets no bound.
+    ``update`` and ``step`` require the loss as ``value``. Mean and variance are over all losses up to
+    the n-th, and from then on exponential averages with decay 1 − 1/n. A rejected loss enters them as the
+    highest acceptable loss: a spike does not widen the bound much, and a loss that stays
+    high is accepted eventually. A loss that is not finite is always rejected, and does not enter them. A loss whose
+    distance to the mean has no finite square, 10¹⁹ in float32, resets the statistics. A deviation whose square
+    underflows, such as that of losses that were all 0, sets no bound.
     """
 
-    sigmas: Hyper = hyper("k", "how many standard deviations above the mean are too many", default=6.0)
-    window: Hyper = hyper("n", "length of the memory, in losses", default=128.0, low=1.0)
-    warmup: Hyper = hyper("w", "losses that are taken before any is refused", default=64.0, low=1.0)
-    tolerance: Hyper = hyper("τ", "rise that is never too much, in means", default=0.01)
+    sigmas: Hyper = hyper("k", "standard deviations above the mean that are accepted", default=6.0)
+    window: Hyper = hyper("n", "length of the average, in losses", default=128.0, low=1.0)
+    warmup: Hyper = hyper("w", "losses that are accepted before any is rejected", default=64.0, low=1.0)
+    tolerance: Hyper = hyper("τ", "rise that is always accepted, relative to the mean", default=0.01)
 
     equation = (
         "no step unless l ≤ c = m + max(kσ, τ|m|) or t ≤ w,  d = min(l, c) − m,  a = max(1/t, 1/n),  "
@@ -136,8 +139,8 @@ class skip_loss_spikes(Guard):
         kept = {name: jnp.where(counts, x, getattr(memory, name)) for name, x in new.items()}
         return {**super().update_global_state(at), **kept}
 
-    def bound(self, at) -> jax.Array:
-        """The highest loss that is taken."""
+    def bound(self, at: StepInfo) -> jax.Array:
+        """The highest loss that is accepted."""
         memory = memories(at)
         rise = jnp.maximum(self.sigmas * sqrt(memory.variance), self.tolerance * jnp.abs(memory.mean))
         unbounded = (memory.seen < self.warmup) | (rise < jnp.sqrt(jnp.finfo(at.dtype).tiny))
@@ -146,24 +149,24 @@ class skip_loss_spikes(Guard):
 
 @transform
 class dynamic_loss_scale(Guard):
-    """Divide by the scale of the loss, refuse steps that overflow, and adapt the scale. Stands first.
+    """Divide by the loss scale, reject steps that overflow, and adapt the scale. Place it first.
 
-    Micikevicius et al. 2018, arXiv:1710.03740, section 3.2, by the rule of PyTorch's GradScaler. Take the
+    Micikevicius et al. 2018, arXiv:1710.03740, section 3.2, with the rule of PyTorch's GradScaler. Take the
     gradient of ``loss * loss_scale(state)``, with the loss in float32. Only `sharpness_aware` comes before it;
-    its ``grad_fn`` then returns gradients of the scaled loss too. Departs from PyTorch, whose scale ends at 0 after
-    143 bad steps, where nothing is refused any more: here it falls to ``min_scale`` at most, or stays where it is if
-    it began below; and a step whose gradients overflow only when they are divided is refused too.
+    its ``grad_fn`` must then return gradients of the scaled loss too. Departs from PyTorch, whose scale reaches 0 after
+    143 bad steps and then rejects nothing: here it does not fall below ``min_scale``, or below its first value if that
+    is smaller; and a step whose gradients overflow only when divided is rejected too.
     """
 
     init_scale: Number = number("the first scale", default=2.0**16, symbol="s₀", low=0.0)
-    growth_factor: Hyper = hyper("γ", "what the scale grows by", default=2.0, low=1.0)
-    backoff_factor: Hyper = hyper("β", "what is left of it after an overflow", default=0.5, high=1.0)
+    growth_factor: Hyper = hyper("γ", "factor by which the scale grows", default=2.0, low=1.0)
+    backoff_factor: Hyper = hyper("β", "factor of the scale after an overflow", default=0.5, high=1.0)
     growth_interval: Hyper = hyper("n", "finite steps in a row before it grows", default=2000.0, low=1.0)
-    min_scale: Hyper = hyper("s_min", "how far it may fall", default=1.0)
+    min_scale: Hyper = hyper("s_min", "the smallest scale", default=1.0)
 
     equation = (
         "u ← u/s, no step unless all of that is finite,  s from s₀: ← γs after n steps in a row, "
-        "← max(βs, min(s, s_min)) after none"
+        "← max(βs, min(s, s_min)) otherwise"
     )
     nonnegative = ("skipped", "loss_scale", "growth_tracker")
     role = "loss_scale"
@@ -187,10 +190,10 @@ class dynamic_loss_scale(Guard):
         memory = memories(at)
         row = memory.growth_tracker + 1
         full = row >= self.growth_interval
-        # Not beyond what float32, in which the loss is scaled, can hold.
+        # Finite in float32, in which the loss is scaled.
         grown = (memory.loss_scale * self.growth_factor).astype(jnp.float32)
         better = jnp.where(full & jnp.isfinite(grown), grown.astype(at.dtype), memory.loss_scale)
-        # A state of earlier versions may hold a scale of 0, which takes no step and would never grow.
+        # States of earlier versions may hold a scale of 0, which accepts no step and would never grow.
         tiny = float(jnp.finfo(jnp.float32).tiny)
         least = jnp.maximum(jnp.asarray(self.min_scale, at.dtype), tiny)
         least = jnp.where(memory.loss_scale < tiny, least, jnp.minimum(memory.loss_scale, least))
@@ -200,8 +203,8 @@ class dynamic_loss_scale(Guard):
         return {**super().update_global_state(at), "loss_scale": scale, "growth_tracker": row}
 
 
-def loss_scale(state: Any) -> jax.Array:
-    """What to multiply the loss by before its gradient is taken: the scale that `dynamic_loss_scale` keeps.
+def loss_scale(state: PyTree) -> jax.Array:
+    """The current scale of `dynamic_loss_scale`: multiply the loss by it before taking the gradient.
 
     >>> import chainax as cx
     >>> tx = cx.chain(cx.dynamic_loss_scale(), cx.sgd(0.1))
@@ -212,20 +215,20 @@ def loss_scale(state: Any) -> jax.Array:
     found = [x for path, x in tree_flatten_with_path(state)[0] if _is_memory(path, "loss_scale")]
     if len(found) != 1:
         raise PlainKeyError(
-            f"the state holds {len(found) or 'no'} loss scales: put one dynamic_loss_scale() first into the chain"
+            f"the state holds {len(found) or 'no'} loss scales: put one dynamic_loss_scale() first in the chain"
         )
     return jnp.array(found[0])  # a copy, since the next step may reuse the state's memory
 
 
 def _is_memory(path: tuple, name: str) -> bool:
-    """Whether an array of a state is remembered by a link for the whole tree: links/link/name."""
+    """Whether this path in a state is that of a global state called ``name``: links/link/name."""
     return len(path) > 2 and path[-3] == GetAttrKey("links") and path[-1] == DictKey(name)
 
 
-def _loss(at) -> jax.Array:
+def _loss(at: StepInfo) -> jax.Array:
     return jnp.asarray(at.extra["value"], at.dtype)
 
 
-def memories(at) -> SimpleNamespace:
-    """The memories in the dtype of the step, as hyperparameters are."""
+def memories(at: StepInfo) -> SimpleNamespace:
+    """The global state in the dtype of the step, like the hyperparameters."""
     return SimpleNamespace(**{name: x.astype(at.dtype) for name, x in at.global_state.items()})

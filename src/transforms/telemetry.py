@@ -1,4 +1,4 @@
-"""Telemetry: statistics of the updates along a run, kept as state of fixed avals, and what reads them out."""
+"""Telemetry: statistics of the updates, recorded in the state during a run, and functions that read them."""
 
 from __future__ import annotations
 
@@ -11,22 +11,25 @@ import jax
 import jax.numpy as jnp
 
 from ..core.engine.checks import check_roles
-from ..core.engine.protocol import Links
+from ..core.engine.protocol import LinkLike, Links
 from ..core.engine.state import State
 from ..core.facade.link import Scaling, transform
 from ..core.facade.telemetry import within
 from ..core.facade.transformation import Transformation
+from ..core.values.contents import code, is_array
+from ..core.values.errors import did_you_mean
 from ..core.values.hyper import compiled
 from ..core.values.numerics import safe_div, sqrt
 from ..core.values.tree import flatten, global_norm
-from ..core.values.value import code, derived, did_you_mean, fill, is_array, static
+from ..core.values.types import PyTree
+from ..core.values.value import derived, fill, static
 from .clipping.clip import clip_by_global_norm
 
 
 class Quantity(NamedTuple):
-    """A number that is kept of every leaf, and how those of several leaves, along the first axis, make one."""
+    """A number that is recorded for every leaf, and its reduction over leaves, stacked along the first axis."""
 
-    of: Callable[[Any, Any], jax.Array]
+    of: Callable[[jax.Array, jax.Array], jax.Array]
     joined: Callable[[jax.Array], jax.Array]
 
 
@@ -48,24 +51,24 @@ STATISTICS: dict[str, tuple[tuple[str, ...], Callable[..., jax.Array]]] = {
     "param_norm": (("param_norm",), lambda norm: norm),
     "ratio": (("norm", "param_norm"), safe_div),
 }
-"""What may be recorded: of which quantities, and how it comes from them."""
+"""The statistics: the quantities that each needs, and its formula."""
 
 
 @transform
 class record(Scaling):
-    """Pass updates on as they are, and keep statistics of them, which `recorded` reads out.
+    """Record statistics of the updates, which `recorded` reads, without changing the updates.
 
-    They are ``norm``, ``rms`` and ``max`` of the updates as they stand here, ``param_norm`` of the
-    parameters before the step, and ``ratio``, the first by the fourth (0 for parameters of 0): any of
-    them, ``norm`` if none is named. A complex number counts as two real ones. The state has a float32
-    scalar or two a leaf for each. They are those of the last step that was taken, and for a leaf
-    without a gradient at it of its last one.
+    Any of: ``norm``, ``rms`` and ``max`` of the updates at this position, ``param_norm`` of the
+    parameters before the step, and ``ratio``, the norm divided by the parameter norm (0 for parameters of 0).
+    The default is ``norm``. A complex number counts as two real ones. Each statistic adds one or two float32
+    scalars per leaf to the state. They describe the last accepted step or, for a leaf
+    without a gradient at that step, its last one with a gradient.
 
-    It costs a pass over the updates; in float32, that of a clip by the global norm just behind it is
-    the same one. Behind other links XLA may store the updates for it, as it does on CPU.
+    The cost is a pass over the updates. In float32, a clip by the global norm right after it shares
+    that pass. After other links XLA may store the updates for it, as it does on CPU.
     """
 
-    statistics: tuple[str, ...] = static("what is kept")
+    statistics: tuple[str, ...] = static("the statistics to record")
 
     equation = "u ← u"
     role = "record"
@@ -107,9 +110,9 @@ class record(Scaling):
 
 @transform
 class counted_clip_by_global_norm(clip_by_global_norm):
-    """The same, counting: `recorded` reads the share of steps at which it cut, ``clip_rate``. Refused ones count too.
+    """`clip_by_global_norm` that counts: `recorded` reads ``clip_rate``, the fraction of steps that it clipped.
 
-    Other clips can stand between two `record`s, whose norms then differ where they cut.
+    Rejected steps count too. For other clips, compare the norms of a `record` before and after.
     """
 
     nonnegative = ("seen", "clipped")
@@ -123,15 +126,16 @@ class counted_clip_by_global_norm(clip_by_global_norm):
 
 
 def recorded(tx: Transformation, state: State, by: str | Mapping[str, str] | None = None) -> dict[str, Any]:
-    """What a chain has recorded, as ``{link: {what: number}}``, inside of ``jit`` and out.
+    """What a chain has recorded, as ``{link: {statistic: number}}``. Works inside and outside ``jit``.
 
-    That is the statistics of its `record` links, and the numbers that other links remember for the whole
-    tree: ``skipped``, the steps that a guard has refused, ``loss_scale``, ``clip_rate`` and so on. The
-    chains in other links follow by the keys of their states, as in `Transformation.hyperparams`.
+    This includes the statistics of its `record` links and the global state of other links:
+    ``skipped``, the steps that a guard has rejected, ``loss_scale``, ``clip_rate`` and so on. Chains
+    inside links appear under the keys of their states, as in `Transformation.hyperparams`.
 
-    Statistics are those of all leaves together. With ``by="path"`` they are dicts from each leaf's path;
-    with a table ``{pattern: group}`` from groups of leaves: the first pattern found in the path decides,
-    parts of the path may stand in the name, as in `re.sub`, and ``"default"`` are those that none matches.
+    Statistics are over all leaves. With ``by="path"`` they are dicts with an entry for each leaf's path;
+    with a table ``{pattern: group}``, dicts with an entry for each group of leaves: the first pattern that matches the
+    path decides, the group may refer to parts of the match, as in `re.sub`, and leaves that no pattern matches are in
+    ``"default"``.
 
     >>> import jax, chainax as cx
     >>> tx = cx.chain(cx.record("norm", "max"), cx.sgd(0.1))
@@ -151,15 +155,15 @@ def recorded(tx: Transformation, state: State, by: str | Mapping[str, str] | Non
 def _recorded(links: Links, state: State, by: str | Mapping[str, str] | None) -> dict[str, Any]:
     found = {}
     for name, link in links.items():
-        inner = {key: _recorded(held, own, by) for key, held, _, own in within(name, link, state)}
+        inner = {key: _recorded(chain, own, by) for key, chain, _, own in within(name, link, state)}
         numbers = _read(link, state.links.get(name), by)
         if both := {**numbers, **{key: of for key, of in inner.items() if of}}:
             found[name] = both
     return found
 
 
-def _read(link: Any, entry: Any, by: str | Mapping[str, str] | None) -> dict[str, Any]:
-    """What a link has recorded, given its entry of the state."""
+def _read(link: LinkLike, entry: PyTree, by: str | Mapping[str, str] | None) -> dict[str, Any]:
+    """What a link has recorded, from its entry in the state."""
     if not isinstance(entry, dict):
         return {}
     if isinstance(link, counted_clip_by_global_norm):
@@ -184,13 +188,13 @@ def _group(by: str | Mapping[str, str] | None, path: str) -> str:
             if match := compiled(pattern).search(path):
                 return match.expand(group)
         except (re.error, TypeError) as e:
-            raise ValueError(f"`recorded`: {pattern!r}: {group!r} is no pattern and its group: {e}") from None
+            raise ValueError(f"`recorded`: {pattern!r}: {group!r} is not a pattern and its group: {e}") from None
     return "default"
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))  # one dispatch for all leaves
+@functools.partial(jax.jit, static_argnums=(0, 1))  # so that all leaves take one dispatch
 def _statistics(names: tuple[str, ...], groups: tuple[str, ...], kept: dict[str, list[jax.Array]]) -> dict[str, Any]:
-    """The statistics by group, of the quantities of the leaves, which belong to the groups in this order."""
+    """The statistics by name and group. ``kept`` holds each quantity for all leaves; ``groups`` are their groups."""
     members: dict[str, list[int]] = {}
     for i, group in enumerate(groups):
         members.setdefault(group, []).append(i)

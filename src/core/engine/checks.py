@@ -14,10 +14,12 @@ import numpy as np
 from jax.core import Tracer
 from jax.tree_util import all_leaves, tree_leaves
 
+from ..values.contents import is_array
+from ..values.errors import PlainKeyError, did_you_mean, renamed
 from ..values.hyper import by_path, not_a_scalar, pick
 from ..values.tree import dtype_of, flatten, is_trainable, shard_axes, show, widened
 from ..values.types import DType, Extra, Leaf, Params, Updates
-from ..values.value import PlainKeyError, Value, did_you_mean, is_array, renamed
+from ..values.value import Value
 from ..values.warning import warn
 from .protocol import LinkLike, Links
 from .state import State

@@ -16,9 +16,9 @@ from jax.core import Tracer
 from jax.interpreters.partial_eval import DynamicJaxprTracer
 from jax.tree_util import tree_leaves
 
+from ..values.contents import is_array
 from ..values.tree import dtype_of, flatten, is_trainable, widened, widest
 from ..values.types import Extra, Leaf, Params, PyTree, Updates
-from ..values.value import is_array
 from .checks import STEP, blamed, check_arguments, check_buffers, check_pair
 from .elementwise import is_elementwise, leaf_functions, without_shape
 from .frozen import Frozen, freeze

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 import jax
 from jax.tree_util import tree_flatten, tree_unflatten
 
+from ..values.contents import is_array
 from ..values.types import PyTree
-from ..values.value import is_array
 
 
 class Frozen(NamedTuple):
@@ -26,7 +26,7 @@ class Frozen(NamedTuple):
 _ARRAY = "array"  # stands in `Frozen.constants` for an array
 
 
-def freeze(tree: PyTree) -> tuple[Frozen, list[jax.Array]]:
+def freeze(tree: PyTree) -> tuple[Frozen, list[Any]]:
     """The constants of a tree, and its arrays."""
     leaves, treedef = tree_flatten(tree)
     return Frozen(treedef, tuple(_ARRAY if is_array(x) else x for x in leaves)), [x for x in leaves if is_array(x)]

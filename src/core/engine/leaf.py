@@ -10,9 +10,9 @@ from typing import Any, TypeAlias
 import jax
 import jax.numpy as jnp
 
+from ..values.contents import is_array
 from ..values.tree import compute_dtype, dtype_of, from_real, shard_axes, to_real
 from ..values.types import DType
-from ..values.value import is_array
 from .checks import LeafSlots, blamed, check_precise, check_result, check_rounded
 from .elementwise import is_elementwise, without_shape
 from .plan import NO_LINKS, LeafInputs, LeafOutputs, Plan, Slots

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from ..values.hyper import by_path
-from ..values.schedule import has_own_steps
+from ..values.own_steps import has_own_steps
 from ..values.tree import all_finite, cond, global_norm, max_abs
 from ..values.types import Scalar
 from .protocol import LinkLike, Links, is_scaling

@@ -6,9 +6,9 @@ from typing import Any, Protocol
 
 import jax
 
+from ..values.errors import PlainKeyError
 from ..values.numerics import div, one_minus_power, remainder
 from ..values.types import DType, Extra, Scalar
-from ..values.value import PlainKeyError
 
 
 class KnowsUpdates(Protocol):

@@ -15,9 +15,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ..values.contents import code
+from ..values.errors import did_you_mean
 from ..values.hyper import DTYPES, by_path, pick
 from ..values.tree import show
-from ..values.value import Value, code, did_you_mean, fill, register, static, value
+from ..values.value import Value, fill, register, static, value
 from .rounding import saturated
 
 

@@ -13,8 +13,10 @@ import numpy as np
 from jax.tree_util import GetAttrKey
 
 from ..engine.storage import storage
+from ..values.contents import code, is_array, same
+from ..values.errors import PlainKeyError, did_you_mean, here
 from ..values.hyper import by_path
-from ..values.value import PlainKeyError, code, did_you_mean, fill, here, is_array, register, same
+from ..values.value import fill, register
 from ..values.warning import warn
 from . import order
 from .link import Leafwise, Link

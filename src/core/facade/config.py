@@ -14,9 +14,11 @@ import numpy as np
 from jax.core import Tracer
 
 from ..engine.storage import storage
+from ..values.contents import brief, code, is_array, is_key
+from ..values.errors import did_you_mean, unknown_field
 from ..values.hyper import by_path
 from ..values.schedule import from_function
-from ..values.value import TYPES, Value, brief, code, did_you_mean, is_array, is_key, unknown_field
+from ..values.value import TYPES, Value
 from .chain import chain
 
 VERSION = 1

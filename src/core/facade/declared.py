@@ -9,7 +9,9 @@ import keyword
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
-from ..values.value import Value, brief, did_you_mean
+from ..values.contents import brief
+from ..values.errors import did_you_mean
+from ..values.value import Value
 from .order import ROLES
 from .transformation import Transformation
 

@@ -16,11 +16,12 @@ import jax.numpy as jnp
 from ..engine import engine
 from ..engine.protocol import LinkLike, Links
 from ..engine.storage import storage
+from ..values.contents import code, is_array, same, shortest
 from ..values.hyper import by_path, pick
 from ..values.numerics import is_zero
 from ..values.schedule import Schedule
 from ..values.tree import flatten, is_trainable
-from ..values.value import Value, code, is_array, make, same, shortest
+from ..values.value import Value, make
 from ..values.warning import ChainWarning
 from . import order
 

@@ -9,8 +9,9 @@ from typing import Any
 import jax.numpy as jnp
 from jax.tree_util import tree_map, tree_structure
 
+from ..values.contents import brief
+from ..values.errors import did_you_mean
 from ..values.tree import Flat, flatten, is_trainable, show
-from ..values.value import brief, did_you_mean
 
 
 def shield(cls: type) -> None:

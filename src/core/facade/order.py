@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ..engine.protocol import LinkLike, Links
+from ..values.contents import code, same
 from ..values.numerics import is_zero
-from ..values.value import code, same
 from ..values.warning import warn
 
 ROLES = {

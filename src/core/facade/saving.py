@@ -15,8 +15,8 @@ from jax.core import Tracer
 from ..engine import engine
 from ..engine.protocol import LinkLike, Links
 from ..engine.state import State
+from ..values.errors import PlainKeyError
 from ..values.tree import flatten, show
-from ..values.value import PlainKeyError
 from .telemetry import within
 
 VERSION = 1

@@ -12,9 +12,9 @@ import numpy as np
 from ..engine.checks import REMEDY
 from ..engine.protocol import LinkLike, Links
 from ..engine.state import State
+from ..values.errors import PlainKeyError
 from ..values.hyper import by_path, evaluate, pick
 from ..values.tree import compute_dtype, dtype_of, flatten, is_trainable, widest
-from ..values.value import PlainKeyError
 
 Inner = tuple[str, Links, Any, State]
 """A chain within a link: its key in the link's entry of the state, the chain, its parameters and its state."""

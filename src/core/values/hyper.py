@@ -14,25 +14,30 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .schedule import Schedule, after_own, number_or_schedule
+from .contents import Array, brief, code, is_array, is_key, same
+from .errors import PlainKeyError
+from .numerics import Steps
+from .own_steps import after_own
+from .schedule import Schedule, number_or_schedule
 from .tree import flatten, is_trainable
-from .value import PlainKeyError, Range, Value, brief, child, code, fill, is_array, is_key, make, number, register, same
+from .types import DType, HyperValue, Leaf, Params, PyTree, Scalar
+from .value import Range, Value, child, fill, make, number, register
 
 DTYPES = ("float32", "bfloat16", "float16")
-"""The names of dtypes that slots can be stored in."""
+"""The dtypes in which slots can be stored, by name."""
 
 if TYPE_CHECKING:
-    HyperLike: TypeAlias = "float | jax.Array | np.ndarray | Schedule | by_path | Callable[[jax.Array], Any]"
-    """What may be given for a hyperparameter."""
+    HyperLike: TypeAlias = "float | jax.Array | np.ndarray | Schedule | by_path | Callable[[jax.Array], Scalar]"
+    """Anything that a hyperparameter accepts."""
 
     class Hyper:
-        """What a type checker sees of a hyperparameter: wide where it is set, an operand where it is read."""
+        """What a type checker sees of a hyperparameter: it accepts `HyperLike`, and reads as an operand."""
 
         def __get__(self, instance: object, owner: object) -> Any: ...
         def __set__(self, instance: object, value: HyperLike) -> None: ...
 
     class OptionalHyper(Hyper):
-        """The same of one that may be ``None``."""
+        """The same for a hyperparameter that may be ``None``."""
 
         def __set__(self, instance: object, value: HyperLike | None) -> None: ...
 
@@ -54,9 +59,9 @@ def hyper(
 ) -> Any:
     """Declare a hyperparameter of a link: its symbol, meaning, default and range ``low <= x < high``.
 
-    ``closed`` admits ``x == high`` too, ``open`` not ``x == low``, ``optional`` admits ``None``. The value may be a
-    number, a schedule, or `by_path`. A link whose subclasses have fields of their own takes a field that is added later
-    by keyword only (``kw_only``), so that the positions of theirs stay.
+    ``closed`` includes ``high``, ``open`` excludes ``low``, ``optional`` accepts ``None``. The value may be a number, a
+    schedule, or `by_path`. ``kw_only`` is for fields added to a link with subclasses: it keeps the positions of the
+    subclasses' fields.
     """
     return number(
         doc,
@@ -74,9 +79,10 @@ def hyper(
 
 @jax.tree_util.register_static
 class Whole(int):
-    """A Python integer in a field that takes arrays too.
+    """A Python integer in a field that also accepts arrays.
 
-    It is part of a chain's structure, and no leaf of its pytree: derivatives by a chain need leaves that are floats.
+    It is part of a chain's structure instead of a leaf of its pytree: ``jax.grad`` with respect to a chain requires
+    floating-point leaves.
     """
 
 
@@ -88,36 +94,36 @@ def whole(
     low: float = 1.0,
     optional: bool = False,
 ) -> Any:
-    """Declare a hyperparameter that is a whole number: a Python integer, an integer array, or a schedule.
+    """Declare an integer hyperparameter: a Python integer, an integer array, or a schedule.
 
-    A link reads it by `integer`. Only what shapes arrays must be `static`.
+    Links read it with `integer`. Integers that determine shapes must be `static` instead.
     """
     start = None if default is None else Whole(default)
     return number(doc, default=start, symbol=symbol, low=low, optional=optional, check=check_whole)
 
 
-def check_whole(where: str, x: Any, limits: Range) -> Any:
-    """``x`` as a field of whole numbers stores it; see `whole`. What a schedule comes to is rounded."""
-    given = number_or_schedule(where, x, limits)
+def check_whole(where: str, x: HyperValue, limits: Range) -> HyperValue:
+    """``x`` as a `whole` field stores it. The values of a schedule are rounded when they are read."""
+    checked = number_or_schedule(where, x, limits)
     if isinstance(x, (int, np.integer)):
         return Whole(x)
-    if isinstance(given, float) or (is_array(given) and not jnp.issubdtype(given.dtype, jnp.integer)):
+    if isinstance(checked, float) or (is_array(checked) and not jnp.issubdtype(checked.dtype, jnp.integer)):
         none = " or None" if limits.optional else ""
         raise ValueError(f"`{where}` must be a whole number{none}, got {code(x) if is_array(x) else repr(x)}")
-    return given
+    return checked
 
 
-def integer(x: Any, dtype: Any = jnp.int32) -> Any:
-    """A whole number as a link computes with it: a Python integer that fits into int32, or an array of ``dtype``."""
+def integer(x: Scalar, dtype: DType = jnp.int32) -> jax.Array | int:
+    """The value of a `whole` field: a Python integer that fits int32, or an array of ``dtype``."""
     return min(int(x), np.iinfo(np.int32).max) if isinstance(x, int) else jnp.round(x).astype(dtype)
 
 
 def prng_seed(doc: str) -> Any:
-    """The field of a seed: a whole number, an integer array (perhaps traced, or stacked for vmap) or PRNG keys."""
+    """Declare a seed: an integer, an integer array (possibly traced, or stacked for vmap) or PRNG keys."""
     return child(doc, default=Whole(0), check=_check_seed)
 
 
-def _check_seed(where: str, x: Any, limits: Any) -> Any:
+def _check_seed(where: str, x: object, limits: Range | None) -> jax.Array | Whole:
     if is_array(x) and x.dtype == jnp.uint32 and x.shape[-1:] == (2,):
         raise ValueError(
             f"`{where}` got uint32 numbers in pairs, such as the raw keys of jax.random.PRNGKey: give "
@@ -133,22 +139,22 @@ def _check_seed(where: str, x: Any, limits: Any) -> Any:
     )
 
 
-def as_key(where: str, seed: Any) -> jax.Array:
+def as_key(where: str, seed: jax.Array | int) -> jax.Array:
     """The PRNG key of a seed."""
     if is_array(seed):
         check_scalar(where, seed)
         if is_key(seed):
-            return seed
+            return jnp.asarray(seed)
     return jax.random.key(seed)
 
 
 @register
 class by_path(Value):
-    """A hyperparameter that depends on the parameter's path: the first pattern found in the path decides.
+    """A hyperparameter that depends on the parameter's path: the first pattern that matches the path decides.
 
-    Paths are like ``"encoder/layer_0/kernel"``; patterns are regular expressions, matched by
+    Paths look like ``"encoder/layer_0/kernel"``; patterns are regular expressions, matched with
     `re.search`. Each entry, and ``default``, is a number or a schedule; `store` takes tables of formats,
-    and `partition` one of chains. Without a default, a path that no pattern matches is an error.
+    and `partition` a table of chains. Without a default, a path that no pattern matches is an error.
 
     >>> import chainax as cx
     >>> cx.add_decayed_weights(cx.by_path({"bias|norm": 0.0}, default=0.1))
@@ -156,13 +162,13 @@ class by_path(Value):
     """
 
     patterns: tuple[str, ...]
-    entries: tuple
-    default: Any
+    entries: tuple[HyperValue, ...]
+    default: HyperValue
 
     _static = ("patterns",)
     _leaves = ("entries", "default")
 
-    def __init__(self, table: Mapping[str, Any], default: Any = None) -> None:
+    def __init__(self, table: Mapping[str, HyperValue], default: HyperValue = None) -> None:
         if not isinstance(table, Mapping) or (not table and default is None):
             raise ValueError(f"`by_path` needs a table {{pattern: number}}, got {brief(table)}")
         for pattern in table:
@@ -176,22 +182,22 @@ class by_path(Value):
         fill(self, **vars(self.map(_entry)))
 
     @property
-    def table(self) -> dict[str, Any]:
+    def table(self) -> dict[str, HyperValue]:
         """The entries by pattern, in order."""
         return dict(zip(self.patterns, self.entries))
 
     def find(self, path: str) -> int:
-        """The index of the pattern that decides for a path; one past the last for none."""
+        """The index of the first pattern that matches a path; the number of patterns if none does."""
         return _finder(self.patterns)(path)
 
     @functools.cached_property
     def of_numbers(self) -> bool:
-        """Whether the entries are numbers and schedules, as in a hyperparameter."""
+        """Whether all entries are numbers or schedules, as in a hyperparameter."""
         entries = self.entries if self.default is None else (*self.entries, self.default)
         return not any(isinstance(x, str) or (isinstance(x, Value) and not isinstance(x, Schedule)) for x in entries)
 
-    def map(self, change: Callable[[str, Any], Any]) -> by_path:
-        """The table with ``change(label, entry)`` in place of every entry."""
+    def map(self, change: Callable[[str, HyperValue], HyperValue]) -> by_path:
+        """The table with every entry replaced by ``change(label, entry)``."""
         return make(
             by_path,
             patterns=self.patterns,
@@ -204,18 +210,18 @@ class by_path(Value):
         return f"by_path({code(self.table)}{default})"
 
 
-def by_leaf(params: Any, choose: Callable[[str, Any], Any]) -> by_path:
-    """The `by_path` table that gives each trained leaf of ``params`` what ``choose(path, leaf)`` returns.
+def by_leaf(params: Params, choose: Callable[[str, Leaf], HyperValue]) -> by_path:
+    """The `by_path` table whose entry for each trained leaf of ``params`` is ``choose(path, leaf)``.
 
-    For what depends on shapes, or stands in a tree of its own. ``params`` may be arrays or their shapes and
-    dtypes, as of ``jax.eval_shape``. Leaves with equal entries share a pattern.
+    Use it for values that depend on shapes, or that are stored in a tree. ``params`` may hold arrays, or shapes and
+    dtypes as returned by ``jax.eval_shape``. Leaves with equal entries share a pattern.
 
     >>> import chainax as cx
     >>> params = {"bias": jax.numpy.ones(2), "kernel": jax.numpy.ones((3, 2)), "scale": jax.numpy.ones(2)}
     >>> cx.by_leaf(params, lambda path, p: 0.1 if p.ndim > 1 else 0.0)
     by_path({'^(bias|scale)$': 0, '^(kernel)$': 0.1})
     """
-    groups: list[tuple[Any, list[str]]] = []
+    groups: list[tuple[HyperValue, list[str]]] = []
     trained = [(path, leaf) for path, leaf in flatten(params).items() if is_trainable(leaf)]
     for path, count in Counter(path for path, _ in trained).items():
         if count > 1:
@@ -230,14 +236,14 @@ def by_leaf(params: Any, choose: Callable[[str, Any], Any]) -> by_path:
     return by_path({f"^({'|'.join(map(re.escape, paths))})$": entry for entry, paths in groups})
 
 
-def _entry(label: str, x: Any) -> Any:
-    """An entry as a table holds it: its field knows what else than numbers and schedules it may be."""
+def _entry(label: str, x: HyperValue) -> HyperValue:
+    """An entry as a table stores it. Values and dtypes are checked by the field that reads the table."""
     other = isinstance(x, Value) and not isinstance(x, by_path)
     return x if other or (isinstance(x, str) and x in DTYPES) else number_or_schedule(label, x, Range(closed=True))
 
 
-def pick(where: str, table: by_path, path: str) -> tuple[int, Any]:
-    """The entry for a parameter's path, and its index: that of the pattern, or one past them for the default."""
+def pick(where: str, table: by_path, path: str) -> tuple[int, HyperValue]:
+    """The index of the entry for a parameter's path, and the entry. The default has the number of patterns as index."""
     i = table.find(path)
     if i < len(table.entries):
         return i, table.entries[i]
@@ -248,15 +254,15 @@ def pick(where: str, table: by_path, path: str) -> tuple[int, Any]:
     return i, table.default
 
 
-@functools.lru_cache(maxsize=2**14)  # `re` itself forgets all but 512
-def compiled(pattern: str) -> re.Pattern:
-    """The regular expression."""
+@functools.lru_cache(maxsize=2**14)  # the cache of `re` holds only 512
+def compiled(pattern: str) -> re.Pattern[str]:
+    """The compiled regular expression."""
     return re.compile(pattern)
 
 
 @functools.lru_cache(maxsize=256)
 def _finder(patterns: tuple[str, ...]) -> Callable[[str], int]:
-    """`by_path.find` for these patterns, which looks at each path once."""
+    """`by_path.find` for these patterns, with a cache by path."""
     expressions = [compiled(pattern) for pattern in patterns]
 
     @functools.cache
@@ -267,13 +273,13 @@ def _finder(patterns: tuple[str, ...]) -> Callable[[str], int]:
 
 
 def table_choices(links: Iterable[tuple[str, Any]], path: str) -> tuple[int, ...]:
-    """Which entry each table in the fields of these links has for a parameter's path."""
+    """The index of the entry for a parameter's path in each table in the fields of these links."""
     fields = ((name, field, getattr(link, field)) for name, link in links for field in link._leaves)
     return tuple(pick(f"{n}.{f}", table, path)[0] for n, f, table in fields if isinstance(table, by_path))
 
 
-def check_hyper(where: str, x: Any, limits: Range) -> Any:
-    """``x`` as a link stores it; raises unless it is a number in range, a schedule or a table of these."""
+def check_hyper(where: str, x: HyperValue, limits: Range) -> HyperValue:
+    """``x`` as a link stores it. Raises unless it is a number in range, a schedule or a table of these."""
     if isinstance(x, Mapping) or (isinstance(x, (list, tuple)) and x):
         raise ValueError(f"`{where}` must be a number, a schedule or a table, got a {type(x).__name__}{_of_tree(x)}")
     if isinstance(x, by_path):
@@ -281,8 +287,8 @@ def check_hyper(where: str, x: Any, limits: Range) -> Any:
     return number_or_schedule(where, x, limits)
 
 
-def _of_tree(x: Any) -> str:
-    """What to write in place of a tree."""
+def _of_tree(x: PyTree) -> str:
+    """What to write instead of a tree."""
     flat = flatten(x)
     if any(jnp.ndim(leaf) for leaf in flat.leaves if is_array(leaf)):
         return " of arrays: parameters go to tx.init(params)"
@@ -299,11 +305,11 @@ def _of_tree(x: Any) -> str:
 BY_LEAF = "by_leaf(params, lambda path, p: 0.1 if p.ndim > 1 else 0.0)"
 
 
-def evaluate(where: str, x: Any, count: Any, dtype: Any, own: Any = None) -> Any:
-    """The number that a hyperparameter comes to after ``count`` steps, of which the parameter has taken ``own``.
+def evaluate(where: str, x: HyperValue, count: Steps, dtype: DType, own: Steps | None = None) -> Any:
+    """The value of a hyperparameter after ``count`` steps of the run and ``own`` steps of the parameter.
 
-    A Python number stays one, so that arithmetic on constants is done in double precision at trace
-    time; anything traced gets ``dtype``.
+    Python numbers are returned unchanged, so that arithmetic on constants is done in double precision at trace
+    time. Arrays are converted to ``dtype``.
     """
     if isinstance(x, Schedule) and own is not None:
         x = after_own(x, own)
@@ -315,14 +321,14 @@ def evaluate(where: str, x: Any, count: Any, dtype: Any, own: Any = None) -> Any
     return jnp.asarray(x, dtype)
 
 
-def check_scalar(where: str, x: Any) -> None:
-    """Raise if an array in a field is still a stack of values."""
+def check_scalar(where: str, x: Array) -> None:
+    """Raise if an array in a field is not a scalar, such as a stack of settings outside ``vmap``."""
     if x.ndim:
         raise ValueError(not_a_scalar(where, x))
 
 
-def not_a_scalar(where: str, x: Any) -> str:
-    """The message for an array in a number's place."""
+def not_a_scalar(where: str, x: Array) -> str:
+    """The message for an array in place of a number."""
     return (
         f"`{where}` must be a scalar where it is used, got {x.dtype}{list(x.shape)}: for a number by path write "
         "by_path({pattern: number}, default=number), and map over a stack of settings by "

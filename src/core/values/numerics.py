@@ -1,21 +1,21 @@
-"""Arithmetic that rounding and differentiation would otherwise spoil, and what the links have in common.
+"""Arithmetic that is safe under rounding and differentiation, and formulas that many links share.
 
-Tracing an operator of `jax.numpy` for a new shape takes several times as long as the `jax.lax` function that it comes
-to, and a model has many shapes. So the formulas that many links share stand here, in `jax.lax`.
+Tracing a `jax.numpy` operator for a new shape takes several times as long as tracing the `jax.lax` function that it
+lowers to, and a model has many shapes. The shared formulas are therefore written in `jax.lax`.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from .types import Scalar
+from .types import DType, Scalar
 
 
 @jax.custom_jvp
@@ -24,7 +24,7 @@ def sqrt(x: jax.Array) -> jax.Array:
 
     A second moment is exactly 0 wherever a gradient has been 0 so far (dead units, blank pixels).
     There d√v/dv is infinite and dv/dg is 0, and their product would make every hypergradient NaN.
-    The truth is that √v = |g|·const has the subgradient 0 there.
+    In fact √v = |g|·const, which has the subgradient 0 there.
     """
     return lax.sqrt(x)
 
@@ -36,8 +36,12 @@ def _sqrt_jvp(primals: tuple, tangents: tuple) -> tuple:
     return root, jnp.where(root > 0, 0.5 / jnp.where(root > 0, root, jnp.ones_like(root)), jnp.zeros_like(root)) * dx
 
 
-def _fitting(direct: Callable, promoting: Callable) -> Callable[[Any, Any], jax.Array]:
-    """An operation of `jax.lax` where two arguments fit as they are, and its like in `jax.numpy` elsewhere.
+Binary = Callable[[Scalar, Scalar], jax.Array]
+"""An operation on two arrays, or on an array and a number."""
+
+
+def _fitting(direct: Binary, promoting: Binary) -> Binary:
+    """The `jax.lax` operation where shapes and dtypes match, and the `jax.numpy` one elsewhere.
 
     >>> with jax.numpy_dtype_promotion("standard"):
     ...     mul(0.5, jnp.arange(3)).tolist(), div(jnp.arange(3), 2).tolist()
@@ -46,7 +50,7 @@ def _fitting(direct: Callable, promoting: Callable) -> Callable[[Any, Any], jax.
 
     def operation(x: Any, y: Any) -> jax.Array:
         dtype = (y if isinstance(x, (int, float)) else x).dtype
-        if dtype.kind in "biu":  # which would cut fractions off
+        if dtype.kind in "biu":  # converting a Python number to it would truncate
             return promoting(x, y)
         x, y = (dtype.type(z) if isinstance(z, (int, float)) else z for z in (x, y))
         fit = x.dtype == y.dtype and (x.shape == y.shape or () in (x.shape, y.shape))
@@ -60,34 +64,34 @@ mul = _fitting(lax.mul, jnp.multiply)
 div = _fitting(lax.div, jnp.divide)
 
 
-def averaged(old: jax.Array, new: jax.Array, decay: Any) -> jax.Array:
+def averaged(old: jax.Array, new: jax.Array, decay: Scalar) -> jax.Array:
     """The exponential moving average, β·old + (1−β)·new."""
     return add(mul(decay, old), mul(1 - decay, new))
 
 
 def capped(x: jax.Array) -> jax.Array:
-    """``x``, but the largest finite number where it is +∞: 0·x is then 0, and ∞ − x is ∞. NaN stays."""
+    """``x`` with +∞ replaced by the largest finite number: 0·x is then 0, and ∞ − x is ∞. NaN stays NaN."""
     return lax.min(x, np.asarray(jnp.finfo(x.dtype).max, x.dtype))
 
 
-def is_zero(x: Any) -> bool:
-    """Whether ``x`` is the Python number 0, for which an operation can be left out."""
+def is_zero(x: object) -> bool:
+    """Whether ``x`` is the Python number 0, so that an operation can be omitted."""
     return isinstance(x, float) and x == 0
 
 
-def root(square: jax.Array, eps_root: Any = 0.0) -> jax.Array:
+def root(square: jax.Array, eps_root: Scalar = 0.0) -> jax.Array:
     """√(square + ε̄)."""
     return sqrt(square if is_zero(eps_root) else add(square, eps_root))
 
 
-def over_root(x: jax.Array, square: jax.Array, eps: Any, eps_root: Any = 0.0) -> jax.Array:
+def over_root(x: jax.Array, square: jax.Array, eps: Scalar, eps_root: Scalar = 0.0) -> jax.Array:
     """x / (√(square + ε̄) + ε)."""
     return div(x, add(root(square, eps_root), eps))
 
 
 @jax.custom_jvp
 def power(x: jax.Array, n: jax.Array) -> jax.Array:
-    """xⁿ with 0⁰ = 1, and with its own derivatives at x = 0: n·xⁿ⁻¹ by x, and 0 by n."""
+    """xⁿ with 0⁰ = 1. At x = 0 the derivatives are n·xⁿ⁻¹ with respect to x, and 0 with respect to n."""
     some = x != 0
     at_zero = jnp.where(n > 0, 0.0, jnp.where(n == 0, 1.0, jnp.inf)).astype(n.dtype)
     return jnp.where(some, jnp.where(some, x, 1.0) ** n, at_zero)
@@ -102,8 +106,8 @@ def _power_jvp(primals: tuple, tangents: tuple) -> tuple:
     return root, slope * dx + jnp.where(x == 0, 0.0, root * jnp.log(jnp.where(x == 0, 1.0, x))) * dn
 
 
-def clipped(x: jax.Array, bound: Any) -> jax.Array:
-    """``x`` within ±bound. At bound 0 its derivative by the bound is the sign of x, where ``jnp.clip`` has a tie."""
+def clipped(x: jax.Array, bound: Scalar) -> jax.Array:
+    """``x`` clipped to ±bound. At bound 0 its derivative by the bound is sign(x), where ``jnp.clip`` has a tie."""
     return _clipped(x, jnp.asarray(bound, x.dtype))
 
 
@@ -119,15 +123,15 @@ def _clipped_jvp(primals: tuple, tangents: tuple) -> tuple:
 
 
 def safe_div(a: Scalar, b: jax.Array) -> jax.Array:
-    """a/b, and 0 where b is 0, in value and derivatives. NaN for a ``b`` of NaN."""
+    """a/b, and 0 where b is 0, derivatives included. NaN where ``b`` is NaN."""
     zero = b == 0
     return jnp.where(zero, 0.0, a / jnp.where(zero, 1.0, b))
 
 
-def one_minus_power(decay: Any, t: jax.Array) -> jax.Array:
-    """1 − decayᵗ without the cancellation: in float32, ``1 - 0.999**1`` is off by 5e-5 of itself.
+def one_minus_power(decay: Scalar, t: jax.Array) -> jax.Array:
+    """1 − decayᵗ without cancellation: in float32, ``1 - 0.999**1`` has a relative error of 5e-5.
 
-    A Python ``decay`` has its logarithm taken in double precision.
+    The logarithm of a Python ``decay`` is taken in double precision.
     """
     if isinstance(decay, float):
         return lax.neg(lax.expm1(mul(t, math.log(decay)))) if decay else jnp.ones_like(t)
@@ -145,42 +149,46 @@ def _one_minus_power_jvp(primals: tuple, tangents: tuple) -> tuple:
     return _one_minus_power(*primals), -jax.jvp(power, primals, tangents)[1]
 
 
-def remainder(count: jax.Array, period: Any, dtype: Any, start: Any = 0.0) -> jax.Array:
-    """(count − start) mod ``period``, in ``dtype``, of an int32 ``count`` >= start; ``period`` >= 1.
+def remainder(count: jax.Array, period: Scalar, dtype: DType, start: Scalar = 0.0) -> jax.Array:
+    """(count − start) mod ``period`` in ``dtype``, for an int32 ``count`` >= start and ``period`` >= 1.
 
-    Exact for whole numbers, where float32 holds only the even counts from 2²⁴ on.
+    Exact for integers, although float32 represents only even counts from 2²⁴ on.
     """
     if is_zero(start):
         return _remainder(count, period, dtype)
-    whole = jnp.floor(jnp.asarray(start, dtype))
-    passed = _remainder(lax.sub(count, whole.astype(np.int32)), period, dtype) - (start - whole)
+    floor = jnp.floor(jnp.asarray(start, dtype))
+    passed = _remainder(lax.sub(count, floor.astype(np.int32)), period, dtype) - (start - floor)
     return jnp.where(passed < 0, passed + period, passed)
 
 
-def _remainder(count: jax.Array, period: Any, dtype: Any) -> jax.Array:
+def _remainder(count: jax.Array, period: Scalar, dtype: DType) -> jax.Array:
     most = np.iinfo(np.int32).max
     if isinstance(period, (int, float)) and (math.isinf(period) or period == int(period)):
         return lax.rem(count, np.int32(min(period, most))).astype(dtype)
     period = jnp.asarray(period, dtype)
-    whole = jnp.round(period)
-    by_whole = lax.rem(count, jnp.clip(whole, 1, most).astype(np.int32)).astype(dtype)
+    rounded = jnp.round(period)
+    exact = lax.rem(count, jnp.clip(rounded, 1, most).astype(np.int32)).astype(dtype)
     low = lax.rem(count, np.int32(1 << 12))
-    high = lax.rem(lax.sub(count, low).astype(dtype), period)  # float32 holds multiples of 2¹² up to 2³¹
-    return jnp.where(whole == period, by_whole, lax.rem(high + low.astype(dtype), period))
+    high = lax.rem(lax.sub(count, low).astype(dtype), period)  # float32 represents multiples of 2¹² up to 2³¹
+    return jnp.where(rounded == period, exact, lax.rem(high + low.astype(dtype), period))
 
 
-# Steps: float32 holds whole numbers up to 2²⁴ only, and a run may have more of them.
+# Steps. float32 represents integers only up to 2²⁴, and a run may have more steps.
 
 
 class Count(NamedTuple):
-    """A number of steps as the sum of two floating-point numbers, which hold it exactly up to 2³¹."""
+    """A number of steps as the sum of two floating-point numbers, exact up to 2³¹."""
 
-    high: Any
-    low: Any
+    high: jax.Array
+    low: Scalar
 
 
-def as_count(steps: Any) -> Count:
-    """The count of ``steps``: a number or an array of any shape and dtype, or a count already."""
+Steps: TypeAlias = Count | jax.Array | np.ndarray | float
+"""A number of steps: a number or an array of any shape and dtype, or a `Count`."""
+
+
+def as_count(steps: Steps) -> Count:
+    """The number of steps as a `Count`."""
     if isinstance(steps, Count):
         return steps
     steps, dtype = jnp.asarray(steps), jax.dtypes.canonicalize_dtype(np.float64)
@@ -190,34 +198,34 @@ def as_count(steps: Any) -> Count:
     return Count((steps - low).astype(dtype), low.astype(dtype))
 
 
-def elapsed(k: Any) -> jax.Array:
-    """The count as one floating-point number."""
+def elapsed(k: Steps) -> jax.Array:
+    """The number of steps as one floating-point number."""
     k = as_count(k)
     return k.high + k.low
 
 
-def minus(k: Any, begin: Any) -> jax.Array:
+def minus(k: Steps, begin: Scalar) -> jax.Array:
     """k − begin, rounded once."""
     k, low = as_count(k), _low(begin)
     return (k.high - (begin - low)) + (k.low - low)
 
 
-def since(k: Any, begin: Any) -> Count:
-    """The count of the steps after ``begin``, 0 before."""
+def since(k: Steps, begin: Scalar) -> Count:
+    """The number of steps after ``begin``; 0 before it."""
     k, low = as_count(k), _low(begin)
     high = k.high - (begin - low)
     return Count(high, jnp.maximum(k.low - low, -high))
 
 
-def _low(begin: Any) -> Any:
+def _low(begin: Scalar) -> Scalar:
     return math.fmod(begin, 4096.0) if isinstance(begin, float) else jnp.fmod(begin, 4096.0)
 
 
-def cycles(k: Any, period: Any) -> tuple[jax.Array, jax.Array]:
-    """How many whole periods are over after ``k`` steps, and how many steps of the next one have been taken."""
+def cycles(k: Steps, period: Scalar) -> tuple[jax.Array, jax.Array]:
+    """The number of periods completed after ``k`` steps, and the number of steps into the next one."""
     k = as_count(k)
     passed = jnp.mod(jnp.mod(k.high, period) + jnp.mod(k.low, period), period)
     lost = period - float(passed.dtype.type(period)) if isinstance(period, float) else 0.0
-    if lost:  # to rounding, in every period that is over
+    if lost:  # to rounding, in every completed period
         passed = jnp.mod(passed - lost * jnp.round((elapsed(k) - passed) / period), period)
     return jnp.round((elapsed(k) - passed) / period), passed

@@ -1,4 +1,4 @@
-"""Warnings that point at the user's line."""
+"""Warnings that point at the caller's line."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class ChainWarning(UserWarning):
 
 
 def warn(text: str) -> None:
-    """Warn at the nearest line that is neither chainax's nor JAX's. A long text is cut."""
+    """Warn at the innermost line outside chainax and JAX. Long texts are truncated."""
     frame, level = sys._getframe(1), 2
     while frame.f_code.co_filename.startswith(PACKAGES) and frame.f_back is not None:
         frame, level = frame.f_back, level + 1

@@ -15,9 +15,10 @@ from ...core.engine.checks import check_state
 from ...core.engine.state import State
 from ...core.facade.link import Leafwise, transform
 from ...core.facade.transformation import Transformation
+from ...core.values.errors import PlainKeyError
 from ...core.values.hyper import Hyper, hyper
 from ...core.values.tree import compute_dtype, dtype_of, flatten, from_real, is_trainable, slot_dtype, to_real
-from ...core.values.value import PlainKeyError, derived, static
+from ...core.values.value import derived, static
 from ..shared.wrappers import fill_holes, search, select
 
 

@@ -1,19 +1,22 @@
-"""Schedule-free learning: a running mean of the parameters takes the place of a falling learning rate."""
+"""Schedule-free learning: an average of the parameters instead of a decreasing learning rate."""
 
 from __future__ import annotations
 
-from typing import Any
-
+import jax
 import jax.numpy as jnp
 
 from ...core.engine.checks import check_state
 from ...core.engine.state import State
+from ...core.engine.step_info import StepInfo
 from ...core.facade.link import Link, transform
 from ...core.facade.transformation import Transformation
+from ...core.values.contents import code, is_array
+from ...core.values.errors import PlainKeyError
 from ...core.values.hyper import by_path, evaluate
 from ...core.values.numerics import safe_div
 from ...core.values.tree import flatten
-from ...core.values.value import Number, PlainKeyError, child, code, is_array, number
+from ...core.values.types import DType, Params, PyTree, Updates
+from ...core.values.value import Number, child, number
 from ..shared.vector import Space
 from ..shared.whole import Moving, check_guards, copied, unless_refused
 from ..shared.wrappers import Wrapper, fill_holes, forwarded_arguments, init_inner, search, select
@@ -24,21 +27,21 @@ from ..step_size.scale import scale_by_lr
 class schedule_free(Wrapper):
     """Take gradients between the point that a chain moves, z, and its mean, x. Defazio et al. 2024, arXiv:2405.15682.
 
-    The parameters are y = (1−β)z + βx; evaluate at x, which `schedule_free_eval_params` returns. The
-    chain, Algorithm 1's step without momentum, keeps its learning rate constant after a warm-up; γ is
-    read out of it, and 1 if it has none. Optax and the published code have the largest γ so far in place
-    of γ.
+    The parameters are y = (1−β)z + βx. Evaluate at x, which `schedule_free_eval_params` returns. The
+    chain is Algorithm 1's step without momentum, with a constant learning rate after a warm-up. γ is
+    the chain's learning rate, or 1 if it has none. Optax and the published code use the largest γ so far
+    instead.
 
     >>> import chainax as cx
     >>> tx = cx.schedule_free(cx.chain(cx.scale_by_rms(), cx.scale_by_lr(1e-3)))
     """
 
-    tx: Any = child("the chain that moves z")
-    b1: Number = number("share of the mean in the parameters", symbol="β", default=0.9, low=0.0, high=1.0, closed=True)
-    weight_lr_power: Number = number("power of the rate that weighs a step", symbol="p", default=2.0, low=0.0)
+    tx: Transformation = child("the chain that moves z")
+    b1: Number = number("weight of the mean in the parameters", symbol="β", default=0.9, low=0.0, high=1.0, closed=True)
+    weight_lr_power: Number = number("power of the rate in the weight of a step", symbol="p", default=2.0, low=0.0)
 
     passes_updates = False
-    slots = ("z", "own_total")  # z, and Σγ^p of a parameter that joined late
+    slots = ("z", "own_total")  # z, and Σγ^p for parameters that joined late
     absent = {"own_total": None}
     moves_params = False
     reads_params = True
@@ -48,7 +51,7 @@ class schedule_free(Wrapper):
         super().check()
         check_guards("schedule_free.tx", self.tx)
         if not is_array(self.b1) and self.b1 == 0:
-            raise ValueError("`schedule_free.b1` must be above 0: without a share of x, x could not be found again")
+            raise ValueError("`schedule_free.b1` must be above 0: x could not be recovered from y")
         for name, link in self._rates.items():
             if isinstance(link.learning_rate, by_path):
                 raise ValueError(
@@ -70,8 +73,10 @@ class schedule_free(Wrapper):
         w, inner = self.tx.update(updates, state["tx"], params, **forwarded_arguments(self.tx, at))
         return unless_refused(self.tx, inner, state, updates, params, lambda: self.mixed(w, updates, state, params, at))
 
-    def mixed(self, w: Any, updates: Any, state: Any, params: Any, at: Any) -> tuple[Any, dict[str, Any]]:
-        """What y moves by for the chain's updates of z, and the next state but for the chain's."""
+    def mixed(
+        self, w: Updates, updates: Updates, state: PyTree, params: Params, at: StepInfo
+    ) -> tuple[Updates, dict[str, PyTree]]:
+        """The update of y for the chain's updates ``w`` of z, and the next state without the chain's."""
         space = Moving(updates, params, at.dtype)
         y, z, w = map(space.read, (params, state["z"], w))
         late = space.each(at, lambda own: None if own is at else own.count - 1)
@@ -81,14 +86,14 @@ class schedule_free(Wrapper):
         totals = [old if own is None else old + w for own, old, w in zip(late, space.read(state["own_total"]), weights)]
         common = safe_div(weight, total)
         shares = [common if own is None else safe_div(w, t) for own, w, t in zip(late, weights, totals)]
-        # What y moves by, with x put in as (y − (1−β)z)/β: nothing is divided by β.
+        # The change of y, with x = (y − (1−β)z)/β substituted: β cancels.
         u = [c * (b - a) + (1 - self.b1 * (1 - c)) * d for c, a, b, d in zip(shares, y, z, w)]
         z = [b + d for b, d in zip(z, w)]
         new = {"z": space.write(z, state["z"]), "total": total, "own_total": space.write(totals, state["own_total"])}
         return space.write(u, updates), new
 
-    def weight(self, count: Any, dtype: Any, own: Any = None) -> Any:
-        """γ^p, for the rate at which the chain is about to move a parameter after ``own`` steps."""
+    def weight(self, count: jax.Array, dtype: DType, own: jax.Array | None = None) -> jax.Array:
+        """γ^p, for the rate of the chain's next step of a parameter that has taken ``own`` steps."""
         rate = jnp.ones((), dtype)
         for name, link in self._rates.items():
             rate = rate * evaluate(f"schedule_free.tx.{name}.learning_rate", link.learning_rate, count, dtype, own)
@@ -96,13 +101,13 @@ class schedule_free(Wrapper):
         return jnp.where(moves, jnp.where(moves, rate, 1.0) ** self.weight_lr_power, 0.0)
 
 
-def schedule_free_eval_params(tx: Transformation, params: Any, state: State, name: str | None = None) -> Any:
-    """The mean x that a `schedule_free` link keeps, at which to evaluate.
+def schedule_free_eval_params(tx: Transformation, params: Params, state: State, name: str | None = None) -> Params:
+    """The mean x of a `schedule_free` link, at which to evaluate.
 
-    The link may stand in a chain within another link. Parameters that it does not move are as they are. ``name`` is
-    the link's, if there are several: see `read_average`.
+    The link may be in a chain inside another link. Parameters that it does not move are returned unchanged. If there
+    are several such links, ``name`` selects one: see `read_average`.
 
-    Errors: ``KeyError`` unless there is one such link, or one of that name.
+    Errors: ``KeyError`` unless there is exactly one such link, or one called ``name``.
 
     >>> import chainax as cx
     >>> tx, params = cx.schedule_free_sgd(0.5, b1=0.5), jnp.array(1.0)
@@ -119,8 +124,8 @@ def schedule_free_eval_params(tx: Transformation, params: Any, state: State, nam
     return fill_holes(select(found, name, "a mean"), params)
 
 
-def _mean(link: Link, params: Any, entry: Any) -> Any:
-    """x, from y = (1−β)z + βx, where there is a z."""
+def _mean(link: Link, params: Params, entry: PyTree) -> Params | None:
+    """x, from y = (1−β)z + βx, for the parameters that have a z."""
     if not isinstance(link, schedule_free):
         return None
     flat = flatten(params)

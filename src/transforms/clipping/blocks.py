@@ -1,6 +1,6 @@
-"""Scaling by the size of a block, which is one leaf of the tree, and by that of the whole tree.
+"""Scaling by the size of a block, which is a leaf, and by the global norm.
 
-RMS is the root of the mean square. A complex number counts as two real ones.
+RMS is the root mean square. A complex number counts as two real ones.
 """
 
 from __future__ import annotations
@@ -57,9 +57,9 @@ class scale_by_param_block_rms(Leafwise):
 
 @transform
 class normalize_by_update_norm(Scaling):
-    """Give the whole tree of updates one norm. Hazan et al. 2015, arXiv:1507.02030, Algorithm 1, has ε = 0."""
+    """Scale all updates to a fixed global norm. Hazan et al. 2015, arXiv:1507.02030, Algorithm 1, has ε = 0."""
 
-    scale_factor: Hyper = hyper("γ", "the norm that results", default=1.0)
+    scale_factor: Hyper = hyper("γ", "the resulting norm", default=1.0)
     eps: Hyper = hyper("ε", "added to the norm", default=1e-6)
 
     equation = "u ← γu / (‖u‖ + ε)"
@@ -82,6 +82,6 @@ def rms(x: jax.Array) -> jax.Array:
 
 
 def bounding(size: jax.Array, bound: jax.Array | float) -> jax.Array:
-    """The factor that makes ``size`` at most ``bound``. NaN for a ``size`` of NaN, which shall spread."""
+    """The factor that reduces ``size`` to at most ``bound``. NaN for a ``size`` of NaN, so that NaN propagates."""
     within = size <= bound
     return jnp.where(within, 1.0, bound / jnp.where(within, 1.0, size))

@@ -27,13 +27,13 @@ class clip(Leafwise):
 
 @transform
 class clip_by_global_norm(Scaling):
-    """Scale all updates down together if their common norm exceeds a bound. Pascanu et al. 2013, arXiv:1211.5063.
+    """Scale all updates down if their global norm exceeds a bound. Pascanu et al. 2013, arXiv:1211.5063.
 
     The norm is accumulated in float32 or better. A NaN gradient makes every update NaN; an infinite
     norm (a gradient over 1.8e19 in float32) makes finite updates 0 and infinite ones NaN.
     """
 
-    max_norm: Hyper = hyper("c", "the largest norm of the whole tree; ∞ for no bound", closed=True)
+    max_norm: Hyper = hyper("c", "the largest global norm; ∞ for no bound", closed=True)
 
     equation = "u ← u·min(1, c/‖u‖)"
     role = "clip"
@@ -48,14 +48,14 @@ class clip_by_global_norm(Scaling):
 class adaptive_grad_clip(Leafwise):
     """Clip each unit's gradient in proportion to its weights. Brock et al. 2021, arXiv:2102.06171, equation 3.
 
-    A unit's weights lie along all axes but the last: along the first alone in a leaf of three axes
-    [in, heads, size], and along all where at most one axis is longer than 1. ``axis`` says otherwise,
-    save for those of the latter that lack it. A complex leaf counts a last axis of 2 more.
+    A unit's weights extend along all axes but the last; along the first axis only in a leaf with three axes
+    [in, heads, size]; and along all axes if at most one is longer than 1. ``axis`` overrides this, except for leaves of
+    the last kind that lack the axis. A complex leaf has an additional last axis of size 2.
     """
 
-    clipping: Hyper = hyper("λ", "the largest norm, in norms of the weights")
-    eps: Hyper = hyper("ε", "floor of the norm of the weights", default=1e-3)
-    axis: int | tuple[int, ...] | None = static("axes that a unit's weights lie along", default=None)
+    clipping: Hyper = hyper("λ", "the largest norm, as a multiple of the norm of the weights")
+    eps: Hyper = hyper("ε", "lower bound on the norm of the weights", default=1e-3)
+    axis: int | tuple[int, ...] | None = static("axes along which a unit's weights extend", default=None)
 
     equation = "u ← u·min(1, λ·max(‖θ‖, ε)/‖u‖) for each unit"
     role = "clip"
@@ -73,14 +73,14 @@ class adaptive_grad_clip(Leafwise):
 
 
 def _axes_of_unit(shape: tuple[int, ...], axis: int | tuple[int, ...] | None) -> tuple[int, ...]:
-    asked = (axis,) if isinstance(axis, int) else axis
-    if asked is not None and all(-len(shape) <= i < len(shape) for i in asked):
-        return asked
+    axes = (axis,) if isinstance(axis, int) else axis
+    if axes is not None and all(-len(shape) <= i < len(shape) for i in axes):
+        return axes
     if sum(n > 1 for n in shape) <= 1:
         return tuple(range(len(shape)))
-    if asked is not None:
+    if axes is not None:
         raise ValueError(
             f"`adaptive_grad_clip.axis` is {axis}, but an update of shape {list(shape)} has no such axis: "
-            "give its like a link of their own, by partition(by_path({pattern: adaptive_grad_clip(...)}, default=...))"
+            "give such leaves their own link, by partition(by_path({pattern: adaptive_grad_clip(...)}, default=...))"
         )
     return (0,) if len(shape) == 3 else tuple(range(len(shape) - 1))

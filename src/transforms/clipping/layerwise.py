@@ -1,4 +1,4 @@
-"""Links that measure an update by the norm of its leaf. A layer of the papers is a leaf of the tree."""
+"""Scaling by the norms of leaves. A layer in the papers is a leaf here."""
 
 from __future__ import annotations
 
@@ -8,20 +8,21 @@ import jax.numpy as jnp
 from ...core.facade.link import Leafwise, transform
 from ...core.values.hyper import Hyper, hyper
 from ...core.values.numerics import is_zero, safe_div
+from ...core.values.types import Scalar
 from ...core.values.value import derived
 from .blocks import norm
 
 
 @transform
 class scale_by_trust_ratio(Leafwise):
-    """Make a leaf's update as long as its parameter. You et al. 2020, arXiv:1904.00962, section 3, with φ(z) = z.
+    """Give a leaf's update the norm of its parameter. You et al. 2020, arXiv:1904.00962, section 3, with φ(z) = z.
 
-    A leaf stays as it is where one of the norms is 0, as in the published code; in the paper it would
-    not move. Optax's ``min_norm`` is a floor of both norms.
+    A leaf is unchanged if one of the norms is 0, as in the published code; in the paper its update would be
+    0. ``min_norm`` is Optax's lower bound on both norms.
     """
 
-    min_norm: Hyper = hyper("n", "floor of both norms", default=0.0)
-    trust_coefficient: Hyper = hyper("η", "the length, in norms of the parameter", default=1.0)
+    min_norm: Hyper = hyper("n", "lower bound on both norms", default=0.0)
+    trust_coefficient: Hyper = hyper("η", "norm of the update, as a multiple of the parameter's norm", default=1.0)
     eps: Hyper = hyper("ε", "added to the norm of the update", default=0.0)
 
     equation = "u ← u·η·max(‖θ‖, n) / (max(‖u‖, n) + ε), or u if a norm is 0"
@@ -38,11 +39,11 @@ class scale_by_trust_ratio(Leafwise):
 class scale_by_lars(Leafwise):
     """Add weight decay and scale both by one rate for each leaf. You et al. 2017, arXiv:1708.03888, Algorithm 1.
 
-    The rate is 1 where ‖θ‖ or the denominator is 0, as in the published code. Optax divides by the
-    norm of the sum, ‖u + λθ‖: for that write `add_decayed_weights` and `scale_by_trust_ratio`.
+    The rate is 1 if ‖θ‖ or the denominator is 0, as in the published code. Optax divides by the
+    norm of the sum, ‖u + λθ‖: for that use `add_decayed_weights` and `scale_by_trust_ratio`.
     """
 
-    trust_coefficient: Hyper = hyper("η", "how far a leaf may move, in norms of the parameter", default=1e-3)
+    trust_coefficient: Hyper = hyper("η", "norm of a step, as a multiple of the parameter's norm", default=1e-3)
     weight_decay: Hyper = hyper("λ", "multiple of the parameters that is added", default=0.0)
     eps: Hyper = hyper("ε", "added to the denominator", default=0.0)
 
@@ -74,7 +75,7 @@ class normalize_by_block_norm(Leafwise):
         return safe_div(u, norm(u) + self.eps)
 
 
-def _trust(eta, theta: jax.Array, length: jax.Array, denominator: jax.Array) -> jax.Array:
-    """η‖θ‖ over a denominator, or 1 where there is nothing to compare."""
+def _trust(eta: Scalar, theta: jax.Array, length: jax.Array, denominator: jax.Array) -> jax.Array:
+    """η‖θ‖ divided by a denominator, or 1 if one of the norms is 0."""
     compares = (theta > 0) & (length > 0)
     return jnp.where(compares, eta * theta / jnp.where(compares, denominator, 1.0), 1.0)

@@ -1,12 +1,10 @@
-"""Clipping each example's gradient on its own, with noise for privacy.
+"""Clipping each example's gradient separately, with noise for privacy.
 
-The updates come with a first axis of examples, as from ``jax.vmap(jax.grad(loss), (None, 0))``, and
-leave as their mean. Such a link comes first in a chain.
+The incoming updates have a leading axis of examples, as returned by ``jax.vmap(jax.grad(loss), (None, 0))``, and
+the outgoing ones are their mean. Such a link comes first in a chain.
 """
 
 from __future__ import annotations
-
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +12,7 @@ import jax.numpy as jnp
 from ...core.facade.link import Treewise, transform
 from ...core.values.hyper import Hyper, as_key, hyper, prng_seed
 from ...core.values.tree import global_norm
+from ...core.values.types import Scalar
 from ...core.values.value import derived, static
 from ..shared.vector import Space, Vector
 from .blocks import bounding
@@ -21,10 +20,10 @@ from .blocks import bounding
 
 @transform
 class clip_per_example(Treewise):
-    """Clip the common norm of each example's gradients, and take their mean.
+    """Clip the global norm of each example's gradients, and average over the examples.
 
-    The first link of a chain. Gradients come with a first axis of examples, ``(B, *shape)``, as
-    ``jax.vmap(jax.grad(loss), (None, 0))(params, batch)`` makes them; so with the next two links.
+    The first link of a chain. Gradients have a leading axis of examples, ``(B, *shape)``, as returned by
+    ``jax.vmap(jax.grad(loss), (None, 0))(params, batch)``.
     """
 
     max_norm: Hyper = hyper("c", "the largest norm of one example's gradients")
@@ -41,10 +40,10 @@ class clip_per_example(Treewise):
 
 @transform
 class clip_blocks_per_example(Treewise):
-    """Clip the norm of each example's gradient in each leaf, and take the mean. McMahan et al. 2018, arXiv:1812.06210.
+    """Clip each example's gradient leaf by leaf, and average over the examples. McMahan et al. 2018, arXiv:1812.06210.
 
-    First in a chain, for gradients ``(B, *shape)``. The bounds are such that the common norm is at most c.
-    They are equal, or with ``uniform=False`` in proportion to the root of the leaf's size.
+    The first link of a chain, for gradients ``(B, *shape)``. The bounds imply a global norm of at most c.
+    They are equal, or with ``uniform=False`` proportional to the square root of the leaf's size.
     """
 
     max_norm: Hyper = hyper("c", "the largest norm of one example's gradients")
@@ -70,16 +69,15 @@ class clip_blocks_per_example(Treewise):
 
 @transform
 class differentially_private_aggregate(Treewise):
-    """Clip each example's gradients, add noise, and take the mean. Abadi et al. 2016, arXiv:1607.00133, Algorithm 1.
+    """Clip each example's gradients, add noise, and average. Abadi et al. 2016, arXiv:1607.00133, Algorithm 1.
 
-    First in a chain, for gradients ``(B, *shape)``. The noise depends on ``seed`` and the step alone: a run
-    that shall be private needs a seed that nobody knows. How much privacy it gives is for an accountant of
-    the same σ to say.
+    The first link of a chain, for gradients ``(B, *shape)``. The noise depends only on ``seed`` and the step: a
+    private run needs a secret seed. Compute the privacy budget with an accountant for the same σ.
     """
 
     l2_norm_clip: Hyper = hyper("C", "the largest norm of one example's gradients")
     noise_multiplier: Hyper = hyper("σ", "standard deviation of the noise on the sum, in units of C")
-    seed: Any = prng_seed("seed of the noise")
+    seed: jax.Array | int = prng_seed("seed of the noise")
 
     equation = "u ← (Σᵢ uᵢ·min(1, C/‖uᵢ‖) + σC·z)/B over B examples i,  z ~ N(0, 1)"
     role = "clip"
@@ -95,8 +93,8 @@ class differentially_private_aggregate(Treewise):
         return space.write([u + jnp.asarray(size, u.dtype) * z for u, z in zip(means, noise)], updates), state
 
 
-def _clipped_mean(leaves: Vector, bound: Any) -> tuple[Vector, int]:
-    """The mean over examples, each clipped to a common norm, and their number."""
+def _clipped_mean(leaves: Vector, bound: Scalar) -> tuple[Vector, int]:
+    """The mean over examples, each clipped to the norm ``bound``, and their number."""
     batches = {u.shape[0] for u in leaves}
     if len(batches) > 1:
         raise TypeError(
@@ -105,7 +103,7 @@ def _clipped_mean(leaves: Vector, bound: Any) -> tuple[Vector, int]:
     batch = max({1, *batches})
 
     def mean(u: jax.Array, factors: jax.Array) -> jax.Array:
-        # No matrix product, which accelerators round to fewer bits.
+        # Not a matrix product, which accelerators compute in lower precision.
         return jnp.sum(u * factors.astype(u.dtype).reshape(-1, *[1] * (u.ndim - 1)), axis=0)
 
     factors = bounding(jax.vmap(global_norm)(leaves), bound) / batch if leaves else jnp.zeros(0)

@@ -1,4 +1,4 @@
-"""Links that mend an update, coordinate by coordinate or unit by unit."""
+"""Links that center, clean or project updates."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from ...core.values.value import static
 class centralize(Leafwise):
     """Subtract the mean of each unit's gradient. Yong et al. 2020, arXiv:2004.01461, equation 1.
 
-    A unit's weights lie along all axes but ``axis``, which is the last of a kernel [in, out] or
-    [height, width, in, out]; axis 0 is for kernels that begin with the units, and what Optax takes.
-    Leaves with less than two axes stay. A complex leaf counts a last axis of 2 more.
+    A unit's weights extend along all axes but ``axis``, which is the last for kernels [in, out] or
+    [height, width, in, out]. Use axis 0 for kernels [out, in], as Optax does.
+    Leaves with fewer than two axes are unchanged. A complex leaf has an additional last axis of size 2.
     """
 
-    axis: int = static("axis that numbers the units", default=-1)
+    axis: int = static("axis that indexes the units", default=-1)
 
     equation = "u ← u − mean(u) for each unit"
 
@@ -37,7 +37,7 @@ class centralize(Leafwise):
 
 @transform
 class zero_nans(Leafwise):
-    """Put 0 in place of NaN. Infinite numbers stay: to leave out the whole step, see `skip_nonfinite`."""
+    """Replace NaN by 0. Infinite numbers are unchanged. To skip the entire step, see `skip_nonfinite`."""
 
     equation = "u ← 0 where u is NaN"
     role = "clean"
@@ -48,9 +48,9 @@ class zero_nans(Leafwise):
 
 @transform
 class keep_params_nonnegative(Leafwise):
-    """Stop at 0 the parameters that would become negative. Stands after `scale_by_lr`.
+    """Clip parameters that would become negative to 0. Place it after `scale_by_lr`.
 
-    For complex parameters this holds of either part.
+    For complex parameters this applies to both parts.
     """
 
     equation = "u ← max(u, −θ)"

@@ -1,6 +1,6 @@
-"""Links that change what another optimizer does: they stand behind its last link but `scale_by_lr`, or before it all.
+"""Links that modify other optimizers: they come right before `scale_by_lr`, or first.
 
-Where one reads the gradient g, it is the gradient as it came into the chain.
+The gradient g that some of them read is the gradient that entered the chain.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from ..clipping.blocks import norm
 class cautious(Leafwise):
     """Move only where update and gradient agree in sign. Liang et al. 2024, arXiv:2411.16085, Algorithm 1.
 
-    What is left of a leaf of n coordinates is scaled up by the share of those that stay. The published
-    code has ξ = 0 and c = 1e-3 for the paper's ξ = 1 and c = 0. Stands before `scale_by_lr`.
+    The remaining coordinates of a leaf, out of n, are scaled up by the inverse of their fraction. The published
+    code has ξ = 0 and c = 1e-3 instead of the paper's ξ = 1 and c = 0. Place it before `scale_by_lr`.
     """
 
-    xi: Hyper = hyper("ξ", "added to the number of coordinates that stay", default=1.0)
-    floor: Hyper = hyper("c", "smallest share that counts", default=0.0)
+    xi: Hyper = hyper("ξ", "added to the number of remaining coordinates", default=1.0)
+    floor: Hyper = hyper("c", "lower bound on the fraction", default=0.0)
 
     equation = "φ = 1 where ug > 0, else 0,  u ← φu·n / max(Σφ + ξ, cn)"
     role = "align"
@@ -38,9 +38,9 @@ class cautious(Leafwise):
 
 @transform
 class grams(Leafwise):
-    """Move as far as the update, in the direction of the gradient. Cao et al. 2024, arXiv:2412.17107.
+    """Take the magnitude from the update and the sign from the gradient. Cao et al. 2024, arXiv:2412.17107.
 
-    Stands before `scale_by_lr`.
+    Place it before `scale_by_lr`.
     """
 
     equation = "u ← |u|·sign(g)"
@@ -53,10 +53,10 @@ class grams(Leafwise):
 
 @transform
 class grokfast(Leafwise):
-    """Amplify what is slow in the gradient. Lee et al. 2024, arXiv:2405.20233, Algorithm 2. Stands first."""
+    """Amplify the slow part of the gradient. Lee et al. 2024, arXiv:2405.20233, Algorithm 2. Place it first."""
 
     decay: Hyper = hyper("α", "decay of the mean", default=0.98, high=1.0)
-    lamb: Hyper = hyper("λ", "how much of the mean is added", default=2.0)
+    lamb: Hyper = hyper("λ", "multiple of the mean that is added", default=2.0)
 
     slots = ("ema",)
     equation = "μ ← αμ + (1−α)u, μ₁ = u₁,  u ← u + λμ"
@@ -72,11 +72,11 @@ class grokfast(Leafwise):
 
 @transform
 class orthogonal_grad(Leafwise):
-    """Take out what only makes a leaf longer or shorter. Prieto et al. 2025, arXiv:2501.04697: ⊥Grad.
+    """Remove the component parallel to the parameter. Prieto et al. 2025, arXiv:2501.04697: ⊥Grad.
 
-    As in the published code the rest gets the length of the gradient, and each leaf is treated alone.
-    A gradient parallel to its parameter, which one of a single coordinate always is, becomes 0.
-    Stands first.
+    As in the published code, the remainder is rescaled to the norm of the gradient, leaf by leaf.
+    A gradient parallel to its parameter, such as any gradient with a single coordinate, becomes 0.
+    Place it first.
     """
 
     equation = "v = u − (uᵀθ/θᵀθ)θ,  u ← v·‖u‖/‖v‖"
@@ -84,15 +84,15 @@ class orthogonal_grad(Leafwise):
 
     def leaf(self, u, slot, p, scalars):
         v = u - safe_div(jnp.sum(u * p), jnp.sum(jnp.square(p))) * p
-        # Of a parallel gradient only rounding is left, that of the two sums included.
+        # The remainder of a parallel gradient is only rounding error, including that of the two sums.
         rounding = (4 + math.log2(max(1, u.size))) * float(jnp.finfo(u.dtype).eps)
-        length, rest = norm(u), norm(v)
-        return v * jnp.where(rest > rounding * length, safe_div(length, rest), 0.0)
+        length, remainder = norm(u), norm(v)
+        return v * jnp.where(remainder > rounding * length, safe_div(length, remainder), 0.0)
 
 
 @transform
 class add_cautious_decay(Leafwise):
-    """Decay weights only where the step is about to shrink them. Chen et al. 2025, arXiv:2510.12402."""
+    """Decay parameters only where the step shrinks them. Chen et al. 2025, arXiv:2510.12402."""
 
     weight_decay: Hyper = hyper("λ", "multiple of the parameters that is added")
 
@@ -106,7 +106,7 @@ class add_cautious_decay(Leafwise):
 
 @transform
 class decay_to_init(Leafwise):
-    """Pull parameters back to where they began. Li et al. 2018, arXiv:1802.01483: L2-SP."""
+    """Pull parameters towards their initial values. Li et al. 2018, arXiv:1802.01483: L2-SP."""
 
     weight_decay: Hyper = hyper("λ", "multiple of the distance that is added")
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 
@@ -14,15 +12,15 @@ from ...core.values.numerics import sqrt
 
 @transform
 class add_noise(Leafwise):
-    """Add Gaussian noise that fades. Neelakantan et al. 2015, arXiv:1511.06807, section 2.
+    """Add Gaussian noise with decreasing variance. Neelakantan et al. 2015, arXiv:1511.06807, section 2.
 
-    The draw depends on ``seed``, the step and the parameter's path, and is the same on any sharding. ``vmap`` over a
-    stack of seeds or keys gives the draws of separate runs.
+    The noise depends on ``seed``, the step and the parameter's path, and is the same for any sharding. ``vmap`` over a
+    stack of seeds or keys gives the noise of separate runs.
     """
 
     eta: Hyper = hyper("η", "variance of the noise at the first step", default=0.01)
     gamma: Hyper = hyper("γ", "how fast the variance falls", default=0.55)
-    seed: Any = prng_seed("seed of the noise")
+    seed: jax.Array | int = prng_seed("seed of the noise")
 
     equation = "u ← u + N(0, η/t^γ)"
     role = "noise"

@@ -1,4 +1,4 @@
-"""Methods that sum gradients where others step: dual averaging, and optimistic steps, which follow from it."""
+"""Dual averaging, which steps from the sum of gradients, and optimistic gradients, which derive from it."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from ...core.values.value import derived, static
 
 @transform
 class scale_by_madgrad(Leafwise):
-    """Step from where training began, by a weighted sum of gradients.
+    """Step from the initial parameters by a weighted sum of gradients.
 
-    Defazio & Jelassi 2021, arXiv:2101.11075, Algorithm 1. The learning rate weighs the sums, so
-    that no `scale_by_lr` follows. ``momentum`` is the paper's 1 − c. The published code adds ε to the
-    rate too.
+    Defazio & Jelassi 2021, arXiv:2101.11075, Algorithm 1. The learning rate is a weight in the sums, so
+    no `scale_by_lr` follows. ``momentum`` is the paper's 1 − c. The published code also adds ε to the
+    rate.
     """
 
-    learning_rate: Hyper = hyper("γ", "weight of a gradient, over √t")
-    momentum: Hyper = hyper("μ", "how much of a step is held back", default=0.9, high=1.0)
+    learning_rate: Hyper = hyper("γ", "weight of a gradient, divided by √t")
+    momentum: Hyper = hyper("μ", "fraction of a step that is held back", default=0.9, high=1.0)
     eps: Hyper = hyper("ε", "floor of the denominator, outside the root", default=1e-6)
 
     slots = ("sum", "nu", "start")
@@ -46,15 +46,15 @@ class scale_by_madgrad(Leafwise):
 
 @transform
 class scale_by_optimistic_gradient(Leafwise):
-    """Count on the next gradient to be like this one. Daskalakis et al. 2018, arXiv:1711.00141, equation 7.
+    """Extrapolate from the last two gradients. Daskalakis et al. 2018, arXiv:1711.00141, equation 7.
 
-    Makes games converge where plain descent circles. Before the first update stands 0, as in the
-    paper, or "itself", as in Optax.
+    Converges in games where gradient descent cycles. The update before the first is 0, as in the
+    paper, or the first "itself", as in Optax.
     """
 
     alpha: Hyper = hyper("α", "weight of the update", default=1.0)
     beta: Hyper = hyper("β", "weight of its change", default=1.0)
-    before: str = static("what stands before the first update", default="zero", one_of=("zero", "itself"))
+    before: str = static("the update before the first", default="zero", one_of=("zero", "itself"))
 
     slots = ("last",)
     lagged = slots

@@ -1,27 +1,28 @@
-"""Momentum: what the update remembers of the gradients before."""
+"""Momentum: sums and averages of past updates."""
 
 from __future__ import annotations
 
 import jax.numpy as jnp
 
 from ...core.facade.link import Leafwise, transform
+from ...core.values.contents import code, is_array
 from ...core.values.hyper import Hyper, hyper
 from ...core.values.numerics import add, averaged, is_zero, mul
-from ...core.values.value import code, derived, is_array, static
+from ...core.values.value import derived, static
 
 
 @transform
 class trace(Leafwise):
     """Accumulate updates in a decaying sum. Polyak 1964; Sutskever et al. 2013.
 
-    PyTorch's form: the first update enters whole, dampened or not. Before `scale_by_lr` the learning
-    rate multiplies the whole buffer; after it each gradient keeps the rate it came with, which is
-    Sutskever's form. With ``nesterov`` the update looks one step ahead, g + μb, in place of taking
-    the gradient there (for that see `chain.lookahead`).
+    PyTorch's form: the first update is not dampened. Before `scale_by_lr` the learning
+    rate multiplies the entire buffer; after it each gradient keeps the rate of its own step, which is
+    Sutskever's form. With ``nesterov`` the update looks one step ahead, g + μb. To take
+    the gradient at the look-ahead point instead, see `chain.lookahead`.
     """
 
-    momentum: Hyper = hyper("μ", "decay of the sum; 1 adds all updates up", high=1.0, closed=True)
-    dampening: Hyper = hyper("τ", "how much of a new update is left out", default=0.0, high=1.0, closed=True)
+    momentum: Hyper = hyper("μ", "decay of the sum; 1 sums all updates", high=1.0, closed=True)
+    dampening: Hyper = hyper("τ", "fraction of a new update that is dropped", default=0.0, high=1.0, closed=True)
     nesterov: bool = static("look one step ahead", default=False, one_of=(False, True))
 
     slots = ("trace",)
@@ -47,7 +48,7 @@ class trace(Leafwise):
 
 @transform
 class ema(Leafwise):
-    """Average updates exponentially from 0, without correcting for the start. Optax's ``ema`` is `debiased_ema`."""
+    """Average updates exponentially from 0, without bias correction. Optax's ``ema`` is `debiased_ema`."""
 
     decay: Hyper = hyper("β", "decay of the mean", high=1.0)
 
@@ -62,7 +63,7 @@ class ema(Leafwise):
 
 @transform
 class debiased_ema(ema):
-    """Average updates exponentially, corrected for the start at zero: the numerator of Adam."""
+    """Average updates exponentially, with bias correction: the numerator of Adam."""
 
     equation = "m ← βm + (1−β)u,  u ← m̂"
 

@@ -1,1 +1,1 @@
-"""Links that scale an update by what is known of the curvature, or of past gradients."""
+"""Links that scale updates by estimates of the curvature, or by the size of past gradients."""

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax.numpy as jnp
 from jax import lax
 
 from ...core.facade.link import Leafwise, slot_like, transform
 from ...core.values.hyper import Hyper, hyper
 from ...core.values.numerics import averaged, mul, over_root
+from ...core.values.types import Scalars
 from ...core.values.value import derived, static
 
 
@@ -27,7 +26,7 @@ class scale_by_adam(Leafwise):
     equation = "m ← β₁m + (1−β₁)u,  v ← β₂v + (1−β₂)u²,  u ← m̂ / (√(v̂+ε̄) + ε)"
     role = "precondition"
 
-    def scalars(self, at) -> Any:
+    def scalars(self, at) -> Scalars:
         return at.debias(self.b1), at.debias(self.b2)
 
     def leaf(self, u, slot, p, debias, /):
@@ -44,10 +43,10 @@ class scale_by_adam(Leafwise):
 
 @transform
 class scale_by_uncorrected_adam(scale_by_adam):
-    """Adam without its bias correction, as in BERT's AdamWeightDecay and inside MXNet's Adam.
+    """Adam without bias correction, as in BERT's AdamWeightDecay and MXNet's Adam.
 
     Devlin et al. 2019, arXiv:1810.04805, the published code. Early updates are up to (1−β₁)/√(1−β₂)
-    times as large as Adam's, so it wants a warm-up.
+    times as large as Adam's, so it needs a warm-up.
     """
 
     equation = "m ← β₁m + (1−β₁)u,  v ← β₂v + (1−β₂)u²,  u ← m / (√(v+ε̄) + ε)"
@@ -64,11 +63,11 @@ class scale_by_uncorrected_adam(scale_by_adam):
 class scale_by_amsgrad(scale_by_adam):
     """Adam with a mean square that never falls. Reddi et al. 2018, arXiv:1904.09237, Algorithm 2.
 
-    Bias is corrected "after" the maximum is taken as in PyTorch, "before" it as in Optax, or "never"
+    The bias is corrected "after" the maximum as in PyTorch, "before" it as in Optax, or "never"
     as in the paper.
     """
 
-    debias: str = static("when bias is corrected", default="after", one_of=("after", "before", "never"))
+    debias: str = static("when the bias is corrected", default="after", one_of=("after", "before", "never"))
 
     slots = ("mu", "nu", "nu_max")
     nonnegative = ("nu", "nu_max")
@@ -80,7 +79,7 @@ class scale_by_amsgrad(scale_by_adam):
         ratio = {"after": "m̂ / (√(ŵ+ε̄) + ε)", "before": "m̂ / (√(w+ε̄) + ε)", "never": "m / (√(w+ε̄) + ε)"}[self.debias]
         return f"m ← β₁m + (1−β₁)u,  v ← β₂v + (1−β₂)u²,  {larger},  u ← {ratio}"
 
-    def scalars(self, at) -> Any:
+    def scalars(self, at) -> Scalars:
         if self.debias == "never":
             return 1.0, 1.0, 1.0
         mean, square = super().scalars(at)
@@ -97,7 +96,7 @@ class scale_by_amsgrad(scale_by_adam):
 class scale_by_nadam(scale_by_adam):
     """Adam with Nesterov momentum on a schedule. Dozat 2016, "Incorporating Nesterov momentum into Adam".
 
-    μₜ = β₁(1 − ½·0.96^(tψ)), and Π is the product of the μ so far.
+    μₜ = β₁(1 − ½·0.96^(tψ)), and Π is the product of all μ so far.
     """
 
     momentum_decay: Hyper = hyper("ψ", "how fast the momentum rises to its limit", default=4e-3)

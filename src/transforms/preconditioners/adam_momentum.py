@@ -1,15 +1,16 @@
-"""Adam's relatives in the numerator: what is averaged, over how long, and before or after the scaling."""
+"""Variants of Adam's numerator: what is averaged, for how long, and before or after scaling."""
 
 from __future__ import annotations
 
 import math
-from typing import Any
 
+import jax
 import jax.numpy as jnp
 
 from ...core.facade.link import Leafwise, transform
 from ...core.values.hyper import Hyper, OptionalHyper, hyper
 from ...core.values.numerics import averaged, clipped, one_minus_power, over_root, sqrt
+from ...core.values.types import Scalar
 from ...core.values.value import derived
 from .adam import scale_by_adam
 
@@ -18,7 +19,7 @@ from .adam import scale_by_adam
 class scale_by_nesterov_adam(scale_by_adam):
     """Adam with its mean taken one step ahead. Dozat 2016, "Incorporating Nesterov momentum into Adam".
 
-    Departs from the paper as Optax does: the momentum has no schedule, for which see `scale_by_nadam`.
+    Departs from the paper as Optax does: the momentum has no schedule. `scale_by_nadam` has one.
     """
 
     equation = "m ← β₁m + (1−β₁)u,  v ← β₂v + (1−β₂)u²,  u ← (β₁m/(1−β₁ᵗ⁺¹) + (1−β₁)u/(1−β₁ᵗ)) / (√(v̂+ε̄) + ε)"
@@ -35,10 +36,10 @@ class scale_by_nesterov_adam(scale_by_adam):
 
 @transform
 class scale_by_adan(Leafwise):
-    """Nesterov momentum by averaging how the gradient changes. Xie et al. 2022, arXiv:2208.06677, Algorithm 1.
+    """Nesterov momentum from an average of gradient changes. Xie et al. 2022, arXiv:2208.06677, Algorithm 1.
 
-    The paper writes 1 − β for β. Bias is corrected as in its code. Optax 0.2 gives the change the
-    weight 1−β₂, where paper and code have β₂.
+    The paper writes 1 − β for β. The bias is corrected as in the published code. Optax 0.2 weighs the change
+    with 1−β₂, where the paper and the code have β₂.
     """
 
     b1: Hyper = hyper("β₁", "decay of the mean", default=0.98, high=1.0)
@@ -71,9 +72,9 @@ class scale_by_adan(Leafwise):
 
 @transform
 class scale_by_laprop(scale_by_adam):
-    """Average scaled gradients, where Adam scales the average. Ziyin et al. 2020, arXiv:2002.04839, Algorithm 1.
+    """Average scaled gradients, whereas Adam scales the average. Ziyin et al. 2020, arXiv:2002.04839, Algorithm 1.
 
-    The two decays can then be chosen apart from each other: no step is longer than 1/√(1−β₂).
+    The two decays can then be chosen independently: no step exceeds 1/√(1−β₂).
     """
 
     equation = "v ← β₂v + (1−β₂)u²,  m ← β₁m + (1−β₁)u / (√(v̂+ε̄) + ε),  u ← m̂"
@@ -86,11 +87,11 @@ class scale_by_laprop(scale_by_adam):
 
 @transform
 class scale_by_adopt(Leafwise):
-    """Average gradients scaled by the squares before them. Taniguchi et al. 2024, arXiv:2411.02853.
+    """Average gradients scaled by the previous mean square. Taniguchi et al. 2024, arXiv:2411.02853.
 
-    Clipped ADOPT, which converges for any β₂. The first gradient only starts v, so the first update is 0.
-    ``clip_value_fn`` is the bound itself, a number or a schedule of the steps taken; without it ``power=None``
-    leaves the clipping out.
+    Clipped ADOPT, which converges for any β₂. The first gradient only initializes v, so the first update is 0.
+    ``clip_value_fn`` sets the bound to a number or a schedule. Without it, ``power=None``
+    disables clipping.
     """
 
     b1: Hyper = hyper("β₁", "decay of the mean", default=0.9, high=1.0)
@@ -117,17 +118,17 @@ class scale_by_adopt(Leafwise):
         bound = jnp.where(first, 0.0, self.bound(at.step, first))
         return first, bound, jnp.where(first, 0.0, self.b2), jnp.where(first, 1.0, 1 - self.b2)
 
-    def bound(self, t, first) -> Any:
+    def bound(self, t: jax.Array, first: jax.Array) -> Scalar:
         """The largest magnitude of a scaled gradient."""
         if self.clip_value_fn is not None:
             return self.clip_value_fn
         if self.power is None:
             return math.inf
-        return jnp.where(first, 1.0, t - 1) ** self.power  # 1 keeps the derivative of 0^p out
+        return jnp.where(first, 1.0, t - 1) ** self.power  # 1 instead of 0, whose power has an infinite derivative
 
     def leaf(self, u, slot, p, scalars):
         first, bound, keep, take = scalars
-        # At the first step ν is 0, and with ε = 0 derivatives of the quotient that the bound makes 0 would be NaN.
+        # At the first step ν is 0 and the bound makes the quotient 0, but with ε = 0 its derivatives would be NaN.
         scaled = clipped(u / jnp.where(first, 1.0, jnp.maximum(sqrt(slot.nu), self.eps)), bound)
         m = averaged(slot.mu, scaled, self.b1)
         return m, {"mu": m, "nu": keep * slot.nu + take * jnp.square(u)}
@@ -135,9 +136,9 @@ class scale_by_adopt(Leafwise):
 
 @transform
 class scale_by_ademamix(scale_by_adam):
-    """Adam with a second mean that remembers far longer. Pagliardini et al. 2024, arXiv:2409.03137, Algorithm 1.
+    """Adam with a second, much slower mean. Pagliardini et al. 2024, arXiv:2409.03137, Algorithm 1.
 
-    The slow mean is not corrected for bias. The paper warms α and β₃ up: see `ademamix`.
+    The slow mean has no bias correction. The paper warms up α and β₃: see `ademamix`.
     """
 
     b3: Hyper = hyper("β₃", "decay of the slow mean", default=0.9999, high=1.0)
@@ -155,7 +156,7 @@ class scale_by_ademamix(scale_by_adam):
 
 @transform
 class scale_by_simplified_ademamix(scale_by_adam):
-    """Adam with a momentum that adds up, and a weight on the newest gradient. Morwani et al. 2025, arXiv:2502.02431."""
+    """Adam with a decaying sum for a mean, plus a weighted newest gradient. Morwani et al. 2025, arXiv:2502.02431."""
 
     b1: Hyper = hyper("β₁", "decay of the sum", default=0.99, high=1.0)
     b2: Hyper = hyper("β₂", "decay of the mean square", default=0.95, high=1.0)
@@ -174,14 +175,14 @@ class scale_by_simplified_ademamix(scale_by_adam):
 
 @transform
 class add_gradient_change(Leafwise):
-    """Add what the update has changed by: MARS's variance reduction. Yuan et al. 2024, arXiv:2411.10438, Algorithm 2.
+    """Add a multiple of the update's change, as MARS does. Yuan et al. 2024, arXiv:2411.10438, Algorithm 2.
 
-    The approximate form: the last update stands for the gradient of this batch at the last
-    parameters. The first is compared with 0, as in the published code.
+    The approximate form: the previous update replaces the gradient of this batch at the previous
+    parameters. The first update is compared with 0, as in the published code.
     """
 
     b1: Hyper = hyper("β₁", "decay of the mean that follows", default=0.95, high=1.0)
-    gamma: Hyper = hyper("γ", "how much of the change is added; 0 is none", default=0.025)
+    gamma: Hyper = hyper("γ", "fraction of the change that is added; 0 adds none", default=0.025)
 
     slots = ("last",)
     lagged = slots

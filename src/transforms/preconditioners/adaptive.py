@@ -1,4 +1,4 @@
-"""Adam's relatives in the denominator: other measures of a gradient's size than its root mean square."""
+"""Variants of Adam's denominator: measures of gradient size other than the root mean square."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ class scale_by_adamax(Leafwise):
 
 @transform
 class scale_by_belief(scale_by_adam):
-    """Adam that divides by the spread of gradients about their mean. Zhuang et al. 2020, arXiv:2010.07468, Algorithm 2.
+    """Adam divided by the deviation of gradients from their mean. Zhuang et al. 2020, arXiv:2010.07468, Algorithm 2.
 
-    A gradient that comes as expected makes a large step.
+    Gradients close to their mean make large steps.
     """
 
-    b2: Hyper = hyper("β₂", "decay of the mean squared surprise", default=0.999, high=1.0)
+    b2: Hyper = hyper("β₂", "decay of the mean squared deviation", default=0.999, high=1.0)
     eps: Hyper = hyper("ε", "floor of the denominator, outside the root", default=1e-16)
     eps_root: OptionalHyper = hyper(
         "ε̄", "added to the mean square at every step; None for ε", default=None, optional=True, kw_only=True
@@ -63,23 +63,23 @@ class scale_by_belief(scale_by_adam):
     def moments(self, u, slot):
         m = averaged(slot.mu, u, self.b1)
         eps_root = self.eps if self.eps_root is None else self.eps_root
-        # With the old mean as the last summand: XLA would compute a sum with ε twice, and copy the mean for it.
+        # The old mean is the last summand: XLA would compute a sum that ends in ε twice, and copy the mean for it.
         s = self.b2 * slot.nu + ((1 - self.b2) * jnp.square(u - m) + eps_root)
         return m, s
 
 
 @transform
 class scale_by_acprop(scale_by_belief):
-    """Divide each gradient by the spread of those before it. Zhuang et al. 2021, arXiv:2110.05454, Algorithm 2.
+    """Divide each gradient by the deviation of the previous ones. Zhuang et al. 2021, arXiv:2110.05454, Algorithm 2.
 
-    Numerator and denominator are thus independent. As in the published code, bias is corrected and
-    the first update is the gradient itself. Optax takes m from before the step, so that its s is
+    This makes numerator and denominator independent. As in the published code, the bias is corrected and
+    the first update is the gradient itself. Optax uses the previous m, so its s is
     1/β₁² times as large.
     """
 
     lagged = ("nu",)
     equation = (
-        "u₊ = u / (√ŝ + ε) but u where s = 0,  m ← β₁m + (1−β₁)u,  s ← β₂s + (1−β₂)(u−m)² + ε̄,  u ← u₊,  "
+        "u₊ = u / (√ŝ + ε), or u where s = 0,  m ← β₁m + (1−β₁)u,  s ← β₂s + (1−β₂)(u−m)² + ε̄,  u ← u₊,  "
         "ε̄ = ε if not given"
     )
 
@@ -89,22 +89,22 @@ class scale_by_acprop(scale_by_belief):
     def leaf(self, u, slot, p, scalars):
         first, debias = scalars
         m, s = self.moments(u, slot)
-        # `where` in the denominator: dividing by ε alone could overflow, and then its derivatives are NaN.
+        # The `where` is in the denominator: u/ε may overflow, which would make derivatives NaN.
         size = jnp.where(first | (slot.nu == 0), 1.0, sqrt(slot.nu * debias) + self.eps)
         return u / size, {"mu": m, "nu": s}
 
 
 @transform
 class scale_by_yogi(scale_by_adam):
-    """Adam whose mean square moves by (1−β₂)u² at most, up or down. Zaheer et al. 2018, Algorithm 2.
+    """Adam whose mean square changes by at most (1−β₂)u² per step. Zaheer et al. 2018, Algorithm 2.
 
-    "Adaptive methods for nonconvex optimization", NeurIPS. Departs from it as Optax does: bias is
-    corrected, which the paper leaves out; ``debias=False`` is its form. Optax starts the mean at v₀
-    too; here it starts at 0, as in the paper.
+    "Adaptive methods for nonconvex optimization", NeurIPS. Departs from it as Optax does: the bias is
+    corrected; ``debias=False`` is the paper's form. Optax also starts the mean at v₀;
+    here it starts at 0, as in the paper.
     """
 
     eps: Hyper = hyper("ε", "floor of the denominator, outside the root", default=1e-3)
-    initial_accumulator_value: Hyper = hyper("v₀", "where the mean square starts", default=1e-6)
+    initial_accumulator_value: Hyper = hyper("v₀", "initial mean square", default=1e-6)
     debias: bool = static("correct the moments for bias", default=True, one_of=(False, True))
 
     @derived
@@ -126,13 +126,13 @@ class scale_by_yogi(scale_by_adam):
 
 @transform
 class scale_by_radam(scale_by_adam):
-    """Adam that trusts its denominator once enough squares are in it. Liu et al. 2020, arXiv:1908.03265, Algorithm 2.
+    """Adam that uses its denominator once it averages enough squares. Liu et al. 2020, arXiv:1908.03265, Algorithm 2.
 
-    r is √((ρ−4)(ρ−2)ρ∞ / ((ρ∞−4)(ρ∞−2)ρ)). Departs from the paper, where ρ₀ is 4 and there is no ε, as its
-    code and PyTorch do.
+    r is √((ρ−4)(ρ−2)ρ∞ / ((ρ∞−4)(ρ∞−2)ρ)). The paper has ρ₀ = 4 and no ε; these are as in its
+    code and PyTorch.
     """
 
-    threshold: Hyper = hyper("ρ₀", "squares that are enough", default=5.0, low=4.0)
+    threshold: Hyper = hyper("ρ₀", "the number of squares that is enough", default=5.0, low=4.0)
 
     equation = (
         "m ← β₁m + (1−β₁)u,  v ← β₂v + (1−β₂)u²,  ρ∞ = 2/(1−β₂) − 1,  ρ = ρ∞ − 2tβ₂ᵗ/(1−β₂ᵗ),  "
@@ -142,17 +142,17 @@ class scale_by_radam(scale_by_adam):
     def scalars(self, at):
         rho, limit = self.length(at), 2 / (1 - self.b2) - 1
         enough = rho > self.threshold
-        # Where there is not enough, both could be negative or 0, and the root's derivative NaN.
+        # Otherwise both may be negative or 0, and the derivative of the root NaN.
         rho, limit = (jnp.where(enough, x, 6.0) for x in (rho, limit))
         r = jnp.sqrt((rho - 4) * (rho - 2) * limit / ((limit - 4) * (limit - 2) * rho))
         eps_root = 0.0 if is_zero(self.eps_root) else self.eps_root * one_minus_power(self.b2, at.step)
         return at.debias(self.b1), r / jnp.sqrt(at.debias(self.b2)), enough, eps_root
 
     def length(self, at) -> jax.Array:
-        """ρ, the length of the plain average that v is worth."""
+        """ρ, the length of the simple average that approximates v."""
         t, b2 = at.step, self.b2
         far = 2 / (1 - b2) - 1 - 2 * t * (at.debias(b2) - 1)
-        # In early steps that is a small difference of large numbers. By x = −log β₂ it is
+        # In early steps this is a small difference of large numbers. With x = −log β₂ it is
         # 1 + 2/(eˣ−1) − 2t/(eᵗˣ−1), and 2/(eʸ−1) = 2/y − 1 + y/6 − y³/360 + ...
         x = -(math.log(max(b2, 0.5)) if isinstance(b2, float) else jnp.log(jnp.maximum(b2, 0.5)))
         near = t - (t**2 - 1) * x / 6 + (t**4 - 1) * x**3 / 360
@@ -169,8 +169,8 @@ class scale_by_radam(scale_by_adam):
 class scale_by_stable_adam(scale_by_adam):
     """Adam, scaled down leaf by leaf where v̂ lags behind the gradient. Wortsman et al. 2023, arXiv:2304.13013.
 
-    StableAdamW, Algorithm 2, with Adafactor's update clipping: RMS takes the root mean square over
-    the leaf. Departs from it in that a decay which follows is not scaled down too.
+    StableAdamW, Algorithm 2, with Adafactor's update clipping: RMS is the root mean square of
+    the leaf. Departs from it in that a decay that follows is not scaled down.
     """
 
     equation = "m ← β₁m + (1−β₁)u,  v ← β₂v + (1−β₂)u²,  u ← m̂ / (r + ε) / max(1, RMS(u / max(r, ε))),  r = √(v̂+ε̄)"
@@ -213,12 +213,12 @@ class scale_by_running_norm(Leafwise):
 class scale_by_adam_mini(scale_by_adam):
     """Adam with one mean square for each block of a leaf. Zhang et al. 2025, arXiv:2406.16793, Algorithm 1.
 
-    ``block_axes`` number the blocks: (1,) makes one for each output neuron of a kernel [in, out], or for
-    each head of [model, head, key]; (0,) one for each word of an embedding [word, model]. Leaves
-    without such an axis are one block, as all are by default.
+    ``block_axes`` are the axes that index the blocks: (1,) gives a block for each output neuron of a kernel [in, out],
+    or for each head of [model, head, key]; (0,) a block for each word of an embedding [word, model]. Leaves
+    without such an axis are one block, which is the default for all.
     """
 
-    block_axes: tuple[int, ...] = static("axes of a leaf that number its blocks", default=())
+    block_axes: tuple[int, ...] = static("axes of a leaf that index its blocks", default=())
 
     equation = "m ← β₁m + (1−β₁)u,  v ← β₂v + (1−β₂)·mean(u² in the block),  u ← m̂ / (√(v̂+ε̄) + ε)"
 
@@ -231,11 +231,11 @@ class scale_by_adam_mini(scale_by_adam):
 
     def init_leaf(self, p):
         zeros = slot_like(p)
-        # A mean, and not zeros of its shape, so that the blocks lie on the devices where the leaf lies.
+        # A mean instead of new zeros, so that the blocks are placed on the devices of the leaf.
         return {"mu": zeros, "nu": self.mean_square(to_real(zeros, zeros.real.dtype))}
 
     def mean_square(self, u) -> jax.Array:
-        """The mean of squares in each block."""
+        """The mean square of each block."""
         return _mean_square(u, tuple(i for i in range(u.ndim) if i not in self.block_axes))
 
     def leaf(self, u, slot, p, debias):
@@ -247,6 +247,6 @@ class scale_by_adam_mini(scale_by_adam):
 
 
 def _mean_square(u: jax.Array, axes: tuple[int, ...] | None = None) -> jax.Array:
-    """The mean of squares along axes, by default all; 0 where there are none."""
+    """The mean square along axes, by default all; 0 for an empty array."""
     total = jnp.sum(jnp.square(u), axes)
     return total / max(1, u.size // max(1, total.size))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +12,7 @@ from ...core.facade.link import Treewise, slot_like, transform
 from ...core.values.hyper import Hyper, hyper, integer, whole
 from ...core.values.numerics import averaged
 from ...core.values.tree import widened
+from ...core.values.types import Params, Updates
 from ..shared.vector import Space, Vector
 from ..shared.whole import Moving
 
@@ -21,15 +21,15 @@ from ..shared.whole import Moving
 class scale_by_sophia(Treewise):
     """Divide the mean gradient by the mean curvature, and clip. Liu et al. 2023, arXiv:2305.14342, Algorithm 3.
 
-    ``update`` and ``step`` must be given ``hessian``: an estimate of the Hessian's diagonal, as a tree
-    like the parameters, or a function of the parameters (in float32 or better) that makes one, such as
-    `hutchinson`. At the first of every ``update_interval`` steps it is read, or called; else not.
-    Optax corrects m for bias and divides by the curvature from before the step.
+    ``update`` and ``step`` require ``hessian``: an estimate of the Hessian's diagonal, as a tree
+    like the parameters, or a function of the parameters (in float32 or better) that returns one, such as
+    `hutchinson`. It is read or called only at the first of every ``update_interval`` steps.
+    Optax corrects the bias of m and divides by the previous curvature.
     """
 
     b1: Hyper = hyper("β₁", "decay of the mean", default=0.965, high=1.0)
     b2: Hyper = hyper("β₂", "decay of the mean curvature", default=0.99, high=1.0)
-    gamma: Hyper = hyper("γ", "how much of the curvature divides", default=0.01)
+    gamma: Hyper = hyper("γ", "factor of the curvature in the denominator", default=0.01)
     eps: Hyper = hyper("ε", "floor of the denominator", default=1e-12)
     update_interval: Hyper = whole("k", "steps between two estimates", default=10)
 
@@ -49,15 +49,15 @@ class scale_by_sophia(Treewise):
         return {"mu": space.keep(zeros), "nu": space.keep([jnp.copy(x) for x in zeros])}
 
     def update_tree(self, updates, state, params, at):
-        space, given = Moving(updates, params, at.dtype), at.extra["hessian"]
+        space, hessian = Moving(updates, params, at.dtype), at.extra["hessian"]
         g, m, h = map(space.read, (updates, state["mu"], state["nu"]))
 
         regular = at.phase(integer(self.update_interval, at.dtype), 1.0) < 1
         due = space.each(at, lambda own: regular if own is at else regular | (own.count == 1))
-        late = [d for d in due if d is not regular]  # for parameters that joined and have no curvature yet
+        late = [d for d in due if d is not regular]  # parameters that have just joined have no curvature yet
 
         def estimated() -> Vector:
-            estimate = space.read(given(params) if callable(given) else given)
+            estimate = space.read(hessian(params) if callable(hessian) else hessian)
             new = [averaged(a, b, self.b2) for a, b in zip(h, estimate)]
             return [jnp.where(d, b, a) for d, a, b in zip(due, h, new)] if late else new
 
@@ -67,11 +67,11 @@ class scale_by_sophia(Treewise):
         return space.write(u, updates), {"mu": space.write(m, state["mu"]), "nu": space.write(h, state["nu"])}
 
 
-def hutchinson(loss: Callable[[Any], Any], params: Any, key: jax.Array) -> Any:
-    """An unbiased estimate of the diagonal of the loss's Hessian: z ⊙ ∇²f·z, the signs z random. Hutchinson 1990.
+def hutchinson(loss: Callable[[Params], jax.Array], params: Params, key: jax.Array) -> Updates:
+    """An unbiased estimate of the diagonal of the loss's Hessian: z ⊙ ∇²f·z with random signs z. Hutchinson 1990.
 
-    A tree like the parameters in float32 or better, ``None`` where these are not floating-point. Of a
-    complex parameter, the two parts hold the second derivatives by its two parts.
+    Returns a tree like the parameters in float32 or better, with ``None`` where these are not floating-point. For a
+    complex parameter, the two parts hold the second derivatives with respect to its two parts.
 
     >>> import chainax as cx
     >>> key, params = jax.random.key(0), jax.numpy.array([1.0, 2.0])

@@ -1,4 +1,4 @@
-"""Second moments in less memory than a slot of the parameter's shape: by rows, columns, axes."""
+"""Second moments in less memory than a slot of the parameter's shape: per row, column or axis."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from ...core.values.value import static
 
 @transform
 class scale_by_factored_rms(Leafwise):
-    """Divide by a root mean square that is kept as row and column means.
+    """Divide by a root mean square that is stored as row and column means.
 
-    Shazeer & Stern 2018, arXiv:1804.04235, Algorithms 4 and 5, with the β₂ of section 7.2. The axes of
-    a leaf that are factored are the largest two, as in Optax, or the last two, as in PyTorch; the
-    paper has matrices only. Vectors, and leaves where the smaller axis has not
-    ``min_dim_size_to_factor`` entries, have a mean square each. ``b2`` is the decay itself, such as a schedule that
-    stays below 1; ``step_offset`` begins its rise anew, for fine-tuning with the state of an earlier run.
+    Shazeer & Stern 2018, arXiv:1804.04235, Algorithms 4 and 5, with the β₂ of section 7.2. The
+    factored axes of a leaf are the two largest, as in Optax, or the last two, as in PyTorch; the
+    paper has matrices only. Vectors, and leaves whose smaller factored axis has fewer than
+    ``min_dim_size_to_factor`` entries, have a full mean square. ``b2`` sets the decay itself, such as a schedule that
+    stays below 1. ``step_offset`` restarts its rise, for fine-tuning with the state of an earlier run.
     """
 
-    decay_rate: Hyper = hyper("c", "how fast the decay of the means nears 1", default=0.8)
+    decay_rate: Hyper = hyper("c", "how fast the decay of the means approaches 1", default=0.8)
     eps: Hyper = hyper("ε", "added to the squares", default=1e-30)
     min_dim_size_to_factor: int = static("smallest size of an axis that is factored", default=128, least=1)
     factored: str = static("which axes are factored", default="largest", one_of=("largest", "last"))
-    step_offset: Hyper = hyper("t₀", "steps that do not count in the decay", default=0.0)
+    step_offset: Hyper = hyper("t₀", "steps that the decay does not count", default=0.0)
     b2: OptionalHyper = hyper("β", "decay of the means", default=None, high=1.0, optional=True)
 
-    slots = ("nu_row", "nu_col", "nu")  # E[u²] by row and by column, or by entry: what is not used is a 0
+    slots = ("nu_row", "nu_col", "nu")  # E[u²] by row and by column, or by entry; unused ones are a 0
     nonnegative = slots
     equation = (
         "R ← βR + (1−β)(row means of u² + ε),  C ← βC + (1−β)(column means of u² + ε),  u ← u / √(RCᵀ/mean(R)),  "
@@ -42,14 +42,14 @@ class scale_by_factored_rms(Leafwise):
 
     def init_leaf(self, p):
         zeros = slot_like(p)
-        real = to_real(zeros, zeros.real.dtype)  # means of it lie on the devices where the leaf lies
+        real = to_real(zeros, zeros.real.dtype)  # its means are placed on the devices of the leaf
         if axes := self.row_and_column(real.shape):
             row, col = axes
             return {"nu_row": real.mean(col), "nu_col": real.mean(row), "nu": jnp.zeros((), real.dtype)}
         return {"nu_row": jnp.zeros((), real.dtype), "nu_col": jnp.zeros((), real.dtype), "nu": zeros}
 
     def row_and_column(self, shape: tuple[int, ...]) -> tuple[int, int] | None:
-        """The axes that number the rows and the columns, if the leaf has both."""
+        """The axes that index rows and columns, or ``None`` if the leaf is not factored."""
         axes = range(len(shape))
         if self.factored == "largest":
             axes = sorted(axes, key=lambda i: shape[i])
@@ -62,7 +62,7 @@ class scale_by_factored_rms(Leafwise):
         if is_zero(self.step_offset):
             return at.step**-self.decay_rate
         t = at.step - self.step_offset
-        return jnp.where(t > 1, t, 1.0) ** -self.decay_rate  # at t = 1 the slope of a t₀ that grows, which is 0
+        return jnp.where(t > 1, t, 1.0) ** -self.decay_rate  # at t = 1 the derivative is 0, that for a growing t₀
 
     def leaf(self, u, slot, p, fresh):
         def mean(old: jax.Array, new: jax.Array) -> jax.Array:
@@ -73,12 +73,12 @@ class scale_by_factored_rms(Leafwise):
             v = mean(slot.nu, squares)
             return u / sqrt(v), {"nu_row": slot.nu_row, "nu_col": slot.nu_col, "nu": v}
         row, col = axes
-        # Their sums shall be finite: mean(R) = ∞ would make every row NaN.
+        # Keeps their sums finite: mean(R) = ∞ would make every row NaN.
         most = jnp.finfo(u.dtype).max / max(1, u.size)
         R = mean(slot.nu_row, jnp.minimum(squares.mean(col), most))
         C = mean(slot.nu_col, jnp.minimum(squares.mean(row), most))
         rows = jnp.expand_dims(R, col)
-        # The roots apart: ε², and a small row over a very large mean, would underflow under one.
+        # Separate roots: ε², and a small row divided by a very large mean, would underflow under one root.
         size = sqrt(rows) / sqrt(rows.mean(row, keepdims=True)) * sqrt(jnp.expand_dims(C, row))
         return u / size, {"nu_row": R, "nu_col": C, "nu": slot.nu}
 
@@ -87,18 +87,18 @@ class scale_by_factored_rms(Leafwise):
 class scale_by_sm3(Leafwise):
     """Divide by the root of a bound on the sum of squares, kept by axis. Anil et al. 2019, arXiv:1901.11150, SM3-II.
 
-    The sets that cover a leaf are its slices along each axis, and an entry's bound is the least of
-    theirs. A vector has the sum of each entry, and SM3 is Adagrad there. With β₂ < 1 squares are averaged, as in the
-    published code and Optax; pytorch_optimizer never lets a slice's ν fall then.
+    The sets that cover a leaf are its slices along each axis, and an entry's bound is the minimum over its
+    slices. For a vector, where each entry has its own sum, SM3 is Adagrad. With β₂ < 1 squares are averaged, as in the
+    published code and Optax; in pytorch_optimizer a slice's ν then never decreases.
     """
 
     eps: Hyper = hyper("ε", "added to the bound, inside the root", default=0.0)
     b2: Hyper = hyper("β₂", "decay of the bound", default=1.0, high=1.0, closed=True)
 
-    slots = ("nu",)  # the slices' bounds, axis after axis
+    slots = ("nu",)  # the bounds of the slices, axis by axis
     nonnegative = slots
     equation = (
-        "v = β₂·min over the slices of ν + (1−β₂, but 1 if β₂ = 1)·u²,  ν ← max of v in each slice,  "
+        "v = β₂·min over the slices of ν + (1−β₂, or 1 if β₂ = 1)·u²,  ν ← max of v in each slice,  "
         "u ← u / √(v + ε), 0 if that is 0/0"
     )
     role = "precondition"
@@ -106,7 +106,7 @@ class scale_by_sm3(Leafwise):
     def init_leaf(self, p):
         zeros = slot_like(p)
         real = to_real(zeros, zeros.real.dtype)
-        # Sums, which XLA simplifies: the largest of zeros it looks for at compile time, 4 s for a million.
+        # Sums, which XLA simplifies. It would evaluate maxima of zeros at compile time, 4 s for a million.
         return {"nu": zeros if real.ndim < 2 else jnp.concatenate([real.sum(others) for others in _others(real)])}
 
     def leaf(self, u, slot, p, scalars):
@@ -127,10 +127,10 @@ class scale_by_sm3(Leafwise):
 
 
 def _largest(v: jax.Array) -> jax.Array:
-    """The largest entry of each slice, axis after axis."""
+    """The largest entry of each slice, axis by axis."""
     return jnp.concatenate([v.max(others, initial=0.0) for others in _others(v)])
 
 
 def _others(v: jax.Array) -> list[tuple[int, ...]]:
-    """For each axis, those that its slices run along."""
+    """For each axis, all other axes, along which its slices extend."""
     return [tuple(j for j in range(v.ndim) if j != i) for i in range(v.ndim)]

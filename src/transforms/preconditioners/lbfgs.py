@@ -1,9 +1,8 @@
-"""L-BFGS: the curvature met on the last steps, in place of the Hessian."""
+"""L-BFGS: an approximate inverse Hessian from the most recent steps."""
 
 from __future__ import annotations
 
 import functools
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,16 +14,16 @@ from ..shared.vector import Space, Vector, add, dot
 
 @transform
 class scale_by_lbfgs(Treewise):
-    """Multiply by an inverse Hessian made of the last m steps. Nocedal & Wright 2006, Algorithm 7.4.
+    """Multiply by an inverse Hessian estimated from the last m steps. Nocedal & Wright 2006, Algorithm 7.4.
 
-    A pair whose sᵀy is not positive, or whose yᵀy overflows, is not kept, so that H stays positive definite without
-    a line search. Before the first pair H₀ is I/max(1, ‖u‖), which the book leaves open. A gradient that is
-    ``None`` counts as 0. What is remembered of the parameters takes 2m + 2 arrays of their shape.
+    Pairs with nonpositive sᵀy, or with an infinite yᵀy, are discarded, so that H stays positive definite even without
+    a line search. Before the first pair H₀ is I/max(1, ‖u‖), which the book leaves open. A gradient of
+    ``None`` counts as 0. The state holds 2m + 2 arrays of each parameter's shape.
     """
 
-    memory_size: int = static("how many pairs are kept", default=10, least=1, most=10_000)
+    memory_size: int = static("the number of pairs in the state", default=10, least=1, most=10_000)
     scale_init_precond: bool = static(
-        "whether the recursion begins at the newest pair's scale, and not at I", default=True, one_of=(False, True)
+        "start the recursion at the newest pair's scale instead of I", default=True, one_of=(False, True)
     )
 
     knows_shards = True
@@ -48,7 +47,7 @@ class scale_by_lbfgs(Treewise):
             "y": space.keep([jnp.copy(x) for x in stacks]),
             "rho": jnp.zeros(m, dtype),
             "gamma": jnp.zeros((), dtype),  # 0 until there is a pair
-            "row": jnp.full((), -1, dtype),  # where the next pair goes; −1 before the first point
+            "row": jnp.full((), -1, dtype),  # of the next pair; −1 before the first point
             "params": space.keep(zeros),
             "updates": space.keep([jnp.copy(x) for x in zeros]),
         }
@@ -59,7 +58,7 @@ class scale_by_lbfgs(Treewise):
             space.read, (params, updates, state["params"], state["updates"], state["s"], state["y"])
         )
         rho, gamma = state["rho"].astype(at.dtype), state["gamma"].astype(at.dtype)
-        # A parameter that has joined now has not moved yet.
+        # A parameter that has just joined has not moved yet.
         old_x, old_g = space.begun(at, old_x, x), space.begun(at, old_g, g)
 
         minus, tiny = -jnp.ones((), at.dtype), jnp.finfo(at.dtype).tiny
@@ -75,7 +74,7 @@ class scale_by_lbfgs(Treewise):
 
         first = 1 / jnp.maximum(at.global_norm(), 1.0)
         scale = jnp.where(gamma > 0, gamma, first) if self.scale_init_precond else jnp.ones((), at.dtype)
-        # Sums of products with a gradient that is nearly infinite would overflow, though Hu does not.
+        # With a very large gradient, sums of products would overflow although Hu does not.
         huge = jnp.finfo(at.dtype).max ** 0.5
         unit = jnp.where(at.global_norm() < huge, 1.0, huge).astype(at.dtype)
         u = _two_loops(g, S, Y, rho, (row - 1 - jnp.arange(m, dtype=row.dtype)) % m, scale, unit)
@@ -91,15 +90,17 @@ class scale_by_lbfgs(Treewise):
         return space.write(u, updates), state
 
 
-def _written(memory: jax.Array, row: jax.Array, x: jax.Array, good: jax.Array) -> jax.Array:
-    """The memory with ``x`` in one row, if ``good``."""
-    return memory.at[row].set(jnp.where(good, x, memory[row]))
+def _written(rows: jax.Array, i: jax.Array, x: jax.Array, good: jax.Array) -> jax.Array:
+    """The array with row ``i`` replaced by ``x``, if ``good``."""
+    return rows.at[i].set(jnp.where(good, x, rows[i]))
 
 
-def _two_loops(q: Vector, S: Vector, Y: Vector, rho: jax.Array, rows: jax.Array, gamma: Any, unit: Any) -> Vector:
-    """Algorithm 7.4: Hq, from the pairs in these rows, the newest first. Rows never written have ρ = 0.
+def _two_loops(
+    q: Vector, S: Vector, Y: Vector, rho: jax.Array, rows: jax.Array, gamma: jax.Array, unit: jax.Array
+) -> Vector:
+    """Algorithm 7.4: Hq, from the pairs in these rows, newest first. Unused rows have ρ = 0.
 
-    What is multiplied by q is counted in this ``unit``.
+    Products with q are computed in multiples of ``unit``.
     """
     past, present = (functools.partial(f, S, Y, rho, unit) for f in (_towards_the_past, _towards_the_present))
     q, a = jax.lax.scan(past, q, rows)
@@ -114,7 +115,7 @@ def _towards_the_past(
 
 
 def _towards_the_present(
-    S: Vector, Y: Vector, rho: jax.Array, unit: jax.Array, r: Vector, row: Any
+    S: Vector, Y: Vector, rho: jax.Array, unit: jax.Array, r: Vector, row: tuple[jax.Array, jax.Array]
 ) -> tuple[Vector, None]:
     i, a = row
     b = rho[i] * dot([y[i] for y in Y], _scaled(r, 1 / unit), rho.dtype)

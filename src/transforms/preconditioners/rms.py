@@ -13,7 +13,7 @@ from ...core.values.numerics import averaged, capped, over_root, sqrt
 class scale_by_adagrad(Leafwise):
     """Divide by the root of the sum of all squares. Duchi, Hazan & Singer 2011, JMLR 12, diagonal version."""
 
-    initial_accumulator_value: Hyper = hyper("s₀", "where the sum starts", default=0.0)
+    initial_accumulator_value: Hyper = hyper("s₀", "initial sum", default=0.0)
     eps: Hyper = hyper("ε", "floor of the denominator, outside the root", default=1e-10)
     eps_root: Hyper = hyper("ε̄", "added to the sum, inside the root", default=0.0)
 
@@ -39,7 +39,7 @@ class scale_by_rms(Leafwise):
 
     decay: Hyper = hyper("ρ", "decay of the mean square", default=0.99, high=1.0)
     eps: Hyper = hyper("ε", "floor of the denominator, outside the root", default=1e-8)
-    initial_scale: Hyper = hyper("s₀", "where the mean square starts", default=0.0)
+    initial_scale: Hyper = hyper("s₀", "initial mean square", default=0.0)
     eps_root: Hyper = hyper("ε̄", "added to the mean square, inside the root", default=0.0)
 
     slots = ("nu",)
@@ -57,9 +57,9 @@ class scale_by_rms(Leafwise):
 
 @transform
 class scale_by_debiased_rms(scale_by_rms):
-    """Divide by the root mean square, corrected for its start at 0: Adam without a mean.
+    """Divide by the bias-corrected root mean square: Adam without a mean.
 
-    As in Optax it is corrected so wherever it starts.
+    As in Optax, the correction is the same for any initial value.
     """
 
     decay: Hyper = hyper("ρ", "decay of the mean square", default=0.999, high=1.0)
@@ -78,13 +78,13 @@ class scale_by_debiased_rms(scale_by_rms):
 class scale_by_stddev(Leafwise):
     """Divide by the standard deviation: centered RMSprop. Graves 2013, arXiv:1308.0850, equations 38-40.
 
-    Departs from the paper as PyTorch does: ε stands outside the root. Where rounding makes the
-    variance negative, it counts as 0.
+    Departs from the paper as PyTorch does: ε is outside the root. A variance that is negative
+    due to rounding counts as 0.
     """
 
     decay: Hyper = hyper("ρ", "decay of the mean and the mean square", default=0.99, high=1.0)
     eps: Hyper = hyper("ε", "floor of the denominator, outside the root", default=1e-8)
-    initial_scale: Hyper = hyper("s₀", "where the mean square starts", default=0.0)
+    initial_scale: Hyper = hyper("s₀", "initial mean square", default=0.0)
     eps_root: Hyper = hyper("ε̄", "added to the variance, inside the root", default=0.0)
 
     slots = ("mu", "nu")
@@ -104,17 +104,17 @@ class scale_by_stddev(Leafwise):
         return averaged(slot.nu, jnp.square(u), self.decay), averaged(slot.mu, u, self.decay)
 
     def ratio(self, u, s, a):
-        """The update over the standard deviation."""
-        # a² as a finite number: where both squares overflow, the variance is infinite, and not ∞ − ∞.
+        """The update divided by the standard deviation."""
+        # a² is capped: where both squares overflow, the variance is ∞ instead of ∞ − ∞.
         variance = jnp.maximum(s - capped(jnp.square(a)), 0.0)
         return over_root(u, variance, self.eps, self.eps_root)
 
 
 @transform
 class scale_by_debiased_stddev(scale_by_stddev):
-    """Divide by the standard deviation, of moments that are corrected for bias as in Optax.
+    """Divide by the standard deviation from bias-corrected moments, as in Optax.
 
-    That of a single gradient is 0, so the first step is u / (√ε̄ + ε).
+    The deviation of a single gradient is 0, so the first step is u / (√ε̄ + ε).
     """
 
     equation = "s ← ρs + (1−ρ)u² from s₀,  a ← ρa + (1−ρ)u,  u ← u / (√(ŝ−â²+ε̄) + ε)"
@@ -129,7 +129,7 @@ class scale_by_debiased_stddev(scale_by_stddev):
 
 @transform
 class scale_by_adadelta(Leafwise):
-    """Scale by the root mean square of past steps over that of gradients. Zeiler 2012, arXiv:1212.5701, Algorithm 1."""
+    """Scale by the RMS of past steps divided by that of gradients. Zeiler 2012, arXiv:1212.5701, Algorithm 1."""
 
     rho: Hyper = hyper("ρ", "decay of both mean squares", default=0.9, high=1.0)
     eps: Hyper = hyper("ε", "floor of both roots, inside them", default=1e-6)
@@ -144,6 +144,6 @@ class scale_by_adadelta(Leafwise):
         square = jnp.square(u)
         s = averaged(slot.nu, square, self.rho)
         past, now = slot.delta + self.eps, s + self.eps
-        # Δ² without the roots, which XLA would store to share them. Where u² overflows, Δ is 0, and not 0·∞.
+        # Δ² without the roots, which XLA would store for reuse. Where u² overflows, Δ is 0 instead of 0·∞.
         a = averaged(slot.delta, past / now * capped(square), self.rho)
         return sqrt(past) / sqrt(now) * u, {"nu": s, "delta": a}

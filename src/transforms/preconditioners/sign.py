@@ -1,4 +1,4 @@
-"""Links that keep a coordinate's direction and not its size. A complex number has two coordinates."""
+"""Links that use the sign of each coordinate. A complex number has two coordinates."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class scale_by_sign(Leafwise):
 
 @transform
 class scale_by_lion(Leafwise):
-    """The sign of a mean that the newest update leans on more than the mean that is kept.
+    """The sign of a mean in which the newest update weighs more than in the stored mean.
 
     Chen et al. 2023, arXiv:2302.06675, Algorithm 2.
     """
@@ -50,7 +50,7 @@ class scale_by_lion(Leafwise):
 
 @transform
 class scale_by_smooth_lion(scale_by_lion):
-    """Lion whose sign has a slope: Optax's ``mode="smooth"``."""
+    """Lion with tanh for the sign: Optax's ``mode="smooth"``."""
 
     smooth_beta: Hyper = hyper("β", "slope at 0", default=1.0)
 
@@ -63,7 +63,7 @@ class scale_by_smooth_lion(scale_by_lion):
 
 @transform
 class scale_by_refined_lion(scale_by_lion):
-    """Lion whose sign is linear up to 1: Optax's ``mode="refined"``."""
+    """Lion with the mean clipped to ±1 for the sign: Optax's ``mode="refined"``."""
 
     equation = "c = β₁m + (1−β₁)u,  m ← β₂m + (1−β₂)u,  u ← min(max(c, −1), 1)"
     fixes_norm = False
@@ -74,15 +74,15 @@ class scale_by_refined_lion(scale_by_lion):
 
 @transform
 class scale_by_rprop(Leafwise):
-    """A step size for each coordinate, which grows while the sign lasts and shrinks where it turns.
+    """A step size for each coordinate, which grows while the sign stays the same and shrinks when it changes.
 
-    Riedmiller & Braun 1993, in the form that takes no step where the sign turns and forgets it there:
+    Riedmiller & Braun 1993, in the form that takes no step when the sign changes, and then forgets the sign:
     iRprop⁻ of Igel & Hüsken 2000, as in PyTorch.
     """
 
     step_size: Hyper = hyper("Δ₀", "the first step size", default=1e-2)
-    eta_minus: Hyper = hyper("η₋", "factor where the sign turns", default=0.5, high=1.0, closed=True)
-    eta_plus: Hyper = hyper("η₊", "factor where the sign lasts", default=1.2, low=1.0)
+    eta_minus: Hyper = hyper("η₋", "factor when the sign changes", default=0.5, high=1.0, closed=True)
+    eta_plus: Hyper = hyper("η₊", "factor while the sign stays the same", default=1.2, low=1.0)
     min_step_size: Hyper = hyper("Δ_min", "the smallest step size", default=1e-6)
     max_step_size: Hyper = hyper("Δ_max", "the largest step size", default=50.0)
 

@@ -19,9 +19,11 @@ from ...core.engine.step_info import StepInfo
 from ...core.facade.chain import chain
 from ...core.facade.link import Link, Treewise
 from ...core.facade.transformation import Transformation
+from ...core.values.contents import code
+from ...core.values.errors import PlainKeyError, did_you_mean
 from ...core.values.hyper import by_path, pick
 from ...core.values.tree import cond, dtype_of, flatten, is_trainable, slot_dtype, widened
-from ...core.values.value import PlainKeyError, code, derived, did_you_mean
+from ...core.values.value import derived
 
 Look = Callable[[Any, Any, State], dict[str, Any]]
 """What is looked for in a chain, given its parameters and its state: trees like the parameters, by name."""

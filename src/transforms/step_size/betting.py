@@ -1,16 +1,17 @@
-"""Coin betting: a bet is a share of what was won so far, and so needs no learning rate."""
+"""Coin betting: each bet is a fraction of the wealth so far, so no learning rate is needed."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from ...core.engine.step_info import StepInfo
 from ...core.facade.link import Leafwise, slot_like, transform
+from ...core.facade.transformation import Transformation
 from ...core.values.hyper import Hyper, hyper
 from ...core.values.numerics import safe_div, sqrt
 from ...core.values.tree import global_norm
+from ...core.values.types import DType, Params, PyTree, Updates
 from ...core.values.value import Number, check_number, child, derived, each, number, static
 from ..shared.vector import Space, dot
 from ..shared.whole import Moving, check_guards, unless_refused, zeros
@@ -19,14 +20,14 @@ from ..shared.wrappers import Wrapper, forwarded_arguments, init_inner
 
 @transform
 class scale_by_cocob(Leafwise):
-    """Bet on every coordinate. Orabona & Tommasi 2017, arXiv:1705.07795, Algorithm 2.
+    """Bet on each coordinate. Orabona & Tommasi 2017, arXiv:1705.07795, Algorithm 2.
 
-    Takes each coordinate to where the bet puts it, whatever has moved it since. The paper leaves open
-    what happens before the first gradient that is not 0; with ε for L nothing does.
+    Moves each coordinate to the point determined by the bet, even if other links have moved it. The paper does not
+    define the step before the first nonzero gradient; with L = ε it is 0.
     """
 
-    alpha: Hyper = hyper("α", "how much slower the first bets are", default=100.0)
-    eps: Hyper = hyper("ε", "the least size of a gradient", default=1e-8)
+    alpha: Hyper = hyper("α", "how much smaller the first bets are", default=100.0)
+    eps: Hyper = hyper("ε", "lower bound on the gradient scale", default=1e-8)
 
     slots = ("start", "scale", "total", "reward", "sum")
     nonnegative = ("scale", "total", "reward")
@@ -61,20 +62,20 @@ class scale_by_cocob(Leafwise):
 class mechanize(Wrapper):
     """Tune the scale of a chain's updates by betting on it. Cutkosky et al. 2023, arXiv:2306.00144, Algorithm 1.
 
-    The chain descends at the rate 1, or on a schedule with the peak 1. The start is not kept: what is
-    added is the change of SΔ. With ``clipped``, as in Optax: no bet loses or wins more than the largest
-    before, R may be negative, and m and s begin at ε and s₀.
+    The chain has the learning rate 1, or a schedule with the peak 1. The initial parameters are not stored: the
+    update is the change of SΔ. ``clipped`` is Optax's form: no bet loses or wins more than the largest
+    before it, R may be negative, and m and s start at ε and s₀.
 
     >>> import chainax as cx
     >>> tx = cx.mechanize(cx.adamw(1.0))
     """
 
-    tx: Any = child("the chain whose updates are scaled")
-    weight_decay: Hyper = hyper("λ", "share of the parameters in what is bet on", default=1e-2)
-    eps: Hyper = hyper("ε", "floor of the denominators", default=1e-8)
-    s_init: Hyper = hyper("s₀", "the scale to begin with", default=1e-8)
+    tx: Transformation = child("the chain whose updates are scaled")
+    weight_decay: Hyper = hyper("λ", "weight of the parameters in the bet", default=1e-2)
+    eps: Hyper = hyper("ε", "added to the denominators", default=1e-8)
+    s_init: Hyper = hyper("s₀", "initial scale", default=1e-8)
     betas: Number = number(
-        "decay of what is remembered, a bet each",
+        "decays of the statistics, one for each bet",
         symbol="β",
         default=(0.9, 0.99, 0.999, 0.9999, 0.99999, 0.999999),
         low=0.0,
@@ -115,11 +116,13 @@ class mechanize(Wrapper):
         u, inner = self.tx.update(updates, state["tx"], params, **forwarded_arguments(self.tx, at))
         return unless_refused(self.tx, inner, state, updates, params, lambda: self.bet(u, updates, state, params, at))
 
-    def bet(self, u: Any, updates: Any, state: Any, params: Any, at: Any) -> tuple[Any, dict[str, Any]]:
-        """The change of SΔ for the chain's updates, and the next state but for the chain's."""
+    def bet(
+        self, u: Updates, updates: Updates, state: PyTree, params: Params, at: StepInfo
+    ) -> tuple[Updates, dict[str, PyTree]]:
+        """The change of SΔ for the chain's updates, and the next state without the chain's."""
         space = Moving(updates, params, at.dtype)
         x, g, delta, u = map(space.read, (params, updates, state["delta"], u))
-        most = jnp.finfo(at.dtype).max ** 0.48  # what is bet on stays finite, and its square, whatever the gradient
+        most = jnp.finfo(at.dtype).max ** 0.48  # keeps the bet and its square finite for any gradient
         decay = self.weight_decay * jnp.minimum(at.global_norm(), most) / (global_norm(x) + self.eps)
         S = jnp.sum(state["scale"].astype(at.dtype))
         h = dot(delta, [jnp.clip(a, -most, most) + decay * S * b for a, b in zip(g, x)], at.dtype)
@@ -129,8 +132,8 @@ class mechanize(Wrapper):
         u = [S_next * a - S * b for a, b in zip(moved, delta)]
         return space.write(u, updates), {"delta": space.write(moved, state["delta"]), **bets}
 
-    def settled(self, h: jax.Array, state: Any, dtype: Any) -> dict[str, jax.Array]:
-        """The next scales, and what they are made of."""
+    def settled(self, h: jax.Array, state: PyTree, dtype: DType) -> dict[str, jax.Array]:
+        """The next scales and their statistics."""
         m, v, r, s = (state[name].astype(dtype) for name in ("largest", "square", "reward", "scale"))
         beta = jnp.stack([jnp.asarray(b, dtype) for b in self.betas])
         r = beta * r - s * (jnp.clip(h, -m, m) if self.clipped else h)

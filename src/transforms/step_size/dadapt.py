@@ -1,14 +1,12 @@
-"""Estimates of the distance to the solution, which grow from far too small, in place of a learning rate.
+"""Learning rates from an estimate of the distance to the solution, which grows from a very small value.
 
-The gradients met so far bound the distance from below. The learning rate γ multiplies the estimate:
-leave it 1, or take a schedule with the peak 1. It enters the estimate too, and so is a field of these
-links; `scale_by_lr` after them has the rate 1. So it is with decoupled weight decay, λ, which the
-estimate scales as it scales the step; for L2 put `add_decayed_weights` before them.
+The gradients so far give a lower bound on the distance. The learning rate γ multiplies the estimate:
+leave it at 1, or use a schedule with the peak 1. It also enters the estimate, and is therefore a field of these
+links; the `scale_by_lr` after them has the rate 1. The same holds for decoupled weight decay, λ, which is
+scaled by the estimate like the step. For L2 put `add_decayed_weights` before them.
 """
 
 from __future__ import annotations
-
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -25,11 +23,11 @@ from ..shared.vector_link import VectorInfo, VectorLink
 class scale_by_dadapt_sgd(VectorLink):
     """Dual averaging with an estimated rate, and momentum. Defazio & Mishchenko 2023, arXiv:2301.07733, Algorithm 4.
 
-    ‖g‖ is the norm of the first gradient that is not 0.
+    ‖g‖ is the norm of the first nonzero gradient.
     """
 
     learning_rate: Hyper = hyper("γ", "multiple of the estimate", default=1.0)
-    momentum: Hyper = hyper("β", "share of θ in the next θ", default=0.9, high=1.0)
+    momentum: Hyper = hyper("β", "weight of θ in the next θ", default=0.9, high=1.0)
     estim_lr0: Hyper = hyper("d₀", "the first estimate", default=1e-6)
 
     equation = (
@@ -60,8 +58,8 @@ class scale_by_dadapt_sgd(VectorLink):
 class scale_by_dadapt_adam(VectorLink):
     """Adam with an estimated rate. Defazio & Mishchenko 2023, arXiv:2301.07733, Algorithm 5.
 
-    The published code and Optax take the product with s in the metric of the step before, √v of the
-    last v; the paper in that of this step. With ``debias`` the rate has Adam's bias correction, as in Optax.
+    The published code and Optax compute the product with s in the metric of the previous step, with the previous
+    v; the paper in that of the current step. With ``debias`` the rate has Adam's bias correction, as in Optax.
     """
 
     learning_rate: Hyper = hyper("γ", "multiple of the estimate", default=1.0)
@@ -106,23 +104,23 @@ class scale_by_dadapt_adam(VectorLink):
 
 @transform
 class scale_by_prodigy(VectorLink):
-    """D-Adaptation that weighs by d², and so grows faster. Mishchenko & Defazio 2024, arXiv:2306.06101, Algorithm 4.
+    """D-Adaptation with weights of d², which grows faster. Mishchenko & Defazio 2024, arXiv:2306.06101, Algorithm 4.
 
     The paper has β₃ = √β₂ and c = 1. With ``debias`` the rate has Adam's bias correction, as in Optax.
-    With ``safeguard_warmup`` γ is left out of s, so that the small γ of a warm-up do not raise d.
-    The published code has the next d in εd, where the paper has this one.
+    With ``safeguard_warmup`` s does not contain γ, so that the small γ of a warm-up do not increase d.
+    The published code uses the next d in εd, the paper the current one.
     """
 
     learning_rate: Hyper = hyper("γ", "multiple of the estimate", default=1.0)
     b1: Hyper = hyper("β₁", "decay of the mean", default=0.9, high=1.0)
     b2: Hyper = hyper("β₂", "decay of the mean square", default=0.999, high=1.0)
-    b3: Hyper = hyper("β₃", "decay of what the estimate is made of", default=0.999**0.5, high=1.0)
+    b3: Hyper = hyper("β₃", "decay of the sums in the estimate", default=0.999**0.5, high=1.0)
     eps: Hyper = hyper("ε", "floor of the denominator, outside the root", default=1e-8)
     estim_lr0: Hyper = hyper("d₀", "the first estimate", default=1e-6)
-    estim_lr_coef: Hyper = hyper("c", "multiple of what the gradients say", default=1.0)
+    estim_lr_coef: Hyper = hyper("c", "multiple of the estimate from the gradients", default=1.0)
     weight_decay: Hyper = hyper("λ", "multiple of the parameters that is added", default=0.0)
     debias: bool = static("whether bias is corrected", default=False, one_of=(False, True))
-    safeguard_warmup: bool = static("whether γ is left out of s", default=False, one_of=(False, True))
+    safeguard_warmup: bool = static("omit γ in s", default=False, one_of=(False, True))
 
     knows_shards = True
     slots = ("mu", "nu", "start", "sum")
@@ -150,14 +148,14 @@ class scale_by_prodigy(VectorLink):
         r = self.b3 * r + at.dot(scaled, [a - b for a, b in zip(state["start"], x)])
         added = [jnp.square(d) * b for b in u] if self.safeguard_warmup else scaled
         s = [self.b3 * a + b for a, b in zip(s, added)]
-        # 0 where d = 0: nothing moves then, nor where ε = 0 and there was no gradient yet.
+        # 0 where d = 0, and where ε = 0 and all gradients so far were 0.
         steps = (safe_div(a, sqrt(b) + self.eps * d) + self.weight_decay * c for a, b, c in zip(m, v, x))
         u = [rate * step for rate, step in zip(rates, steps)]
         d = jnp.maximum(d, safe_div(self.estim_lr_coef * r, _absolute(s, at)))
         return u, {**state, "mu": m, "nu": v, "sum": s, "estimate": d, "inner": r}
 
 
-def _rate(link: scale_by_dadapt_adam | scale_by_prodigy, d: jax.Array, at: Any) -> jax.Array:
+def _rate(link: scale_by_dadapt_adam | scale_by_prodigy, d: jax.Array, at: VectorInfo) -> jax.Array:
     rate = link.learning_rate * d
     return rate * at.debias(link.b1) / sqrt(at.debias(link.b2)) if link.debias else rate
 

@@ -1,11 +1,9 @@
-"""Steps as long as the distance covered so far over the gradients met: no learning rate is to be tuned.
+"""Distance over gradients: step sizes without a learning rate to tune.
 
-All want an average of the parameters for evaluation, since their steps never shrink to 0.
+Evaluate at an average of the parameters, since the steps do not shrink to 0.
 """
 
 from __future__ import annotations
-
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,19 +12,20 @@ from ...core.facade.link import Leafwise, slot_like, transform
 from ...core.values.hyper import Hyper, hyper
 from ...core.values.numerics import safe_div, sqrt
 from ...core.values.tree import global_norm, widest
+from ...core.values.types import DType, Params, Scalar
 from ...core.values.value import derived, static
 from ..shared.vector_link import VectorLink
 
 
 @transform
 class scale_by_dog(VectorLink):
-    """Scale by the distance from the start over the root of all squares. Ivgi et al. 2023, arXiv:2302.12022, (DoG).
+    """Scale by the distance from the start over the root sum of squares. Ivgi et al. 2023, arXiv:2302.12022, (DoG).
 
     The paper suggests r_ε relative to 1 + ‖θ₀‖: 1e-6, or 1e-4 with batch normalization.
     """
 
-    r_eps: Hyper = hyper("r_ε", "the distance to begin with", default=1e-6)
-    relative: bool = static("whether it is multiplied by 1 + ‖θ₀‖", default=True, one_of=(False, True))
+    r_eps: Hyper = hyper("r_ε", "initial distance", default=1e-6)
+    relative: bool = static("multiply the initial distance by 1 + ‖θ₀‖", default=True, one_of=(False, True))
     eps: Hyper = hyper("ε", "floor of the denominator, inside the root", default=1e-8)
 
     knows_shards = True
@@ -42,7 +41,7 @@ class scale_by_dog(VectorLink):
 
     @property
     def rule(self) -> str:
-        """The rest of the equation."""
+        """The second part of the equation."""
         return "G ← G + ‖u‖²,  u ← r̄/√(G + ε)·u"
 
     def init_vector(self, x):
@@ -55,20 +54,20 @@ class scale_by_dog(VectorLink):
         return [rate * a for a in u], {**state, "distance": distance, "total": total}
 
     def rate(self, r: jax.Array, square: jax.Array, total: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """The factor of the update, and the next sum under the root."""
+        """The factor of the update, and the next sum of squares."""
         total = total + square
         return safe_div(r, sqrt(total + self.eps)), total
 
 
 @transform
 class scale_by_dowg(scale_by_dog):
-    """The same with squares weighted by the distance at which they were met. Khaled et al. 2023, arXiv:2305.16284.
+    """`scale_by_dog` with each square weighted by the distance at its step. Khaled et al. 2023, arXiv:2305.16284.
 
-    Algorithm 2. The published code has ε = 1e-4 too, which the paper does not have.
+    Algorithm 2. The published code adds ε = 1e-4, which the paper does not have.
     """
 
-    r_eps: Hyper = hyper("r_ε", "the distance to begin with", default=1e-2)
-    relative: bool = static("whether it is multiplied by 1 + ‖θ₀‖", default=False, one_of=(False, True))
+    r_eps: Hyper = hyper("r_ε", "initial distance", default=1e-2)
+    relative: bool = static("multiply the initial distance by 1 + ‖θ₀‖", default=False, one_of=(False, True))
     eps: Hyper = hyper("ε", "floor of the denominator, outside the root", default=0.0)
 
     @property
@@ -82,10 +81,10 @@ class scale_by_dowg(scale_by_dog):
 
 @transform
 class scale_by_ldog(Leafwise):
-    """`scale_by_dog` for each leaf alone. Ivgi et al. 2023, arXiv:2302.12022, (L-DoG)."""
+    """`scale_by_dog` leaf by leaf. Ivgi et al. 2023, arXiv:2302.12022, (L-DoG)."""
 
-    r_eps: Hyper = hyper("r_ε", "the distance to begin with", default=1e-6)
-    relative: bool = static("whether it is multiplied by 1 + ‖θ₀‖", default=True, one_of=(False, True))
+    r_eps: Hyper = hyper("r_ε", "initial distance", default=1e-6)
+    relative: bool = static("multiply the initial distance by 1 + ‖θ₀‖", default=True, one_of=(False, True))
     eps: Hyper = hyper("ε", "floor of the denominator, inside the root", default=1e-8)
 
     slots = ("start", "distance", "total")
@@ -115,6 +114,6 @@ def _first(link: scale_by_dog | scale_by_ldog) -> str:
     return "r_ε(1 + ‖θ₀‖)" if link.relative else "r_ε"
 
 
-def _start(r_eps: Any, relative: bool, params: Any, dtype: Any) -> jax.Array:
+def _start(r_eps: Scalar, relative: bool, params: Params, dtype: DType) -> jax.Array:
     first = jnp.asarray(r_eps, dtype)
     return first * (1 + global_norm(params).astype(dtype)) if relative else first

@@ -1,16 +1,17 @@
-"""Step sizes from a model of the loss: ``update`` and ``step`` must be given ``value``, the loss at the parameters."""
+"""Step sizes from a model of the loss. ``update`` and ``step`` require ``value``, the loss at the parameters."""
 
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from ...core.engine.step_info import StepInfo
 from ...core.facade.link import Treewise, transform
 from ...core.values.hyper import Hyper, hyper
 from ...core.values.numerics import averaged, safe_div, sqrt
+from ...core.values.types import DType, PyTree, Scalar
 from ...core.values.value import derived, static
 from ..shared.vector import Space, Vector, dot
 from ..shared.whole import Moving, zeros
@@ -22,11 +23,11 @@ MEANS = "d ← β₁d + (1−β₁)u,  f̄ ← β₁f̄ + (1−β₁)f(θ),  γ 
 class scale_by_momo(Treewise):
     """Momentum with Polyak's step size, from the means of losses and slopes. Schaipp et al. 2023, arXiv:2305.07583.
 
-    Algorithm 1. θ goes to the minimum of the mean of the linear models, cut off at f*, plus
-    ‖θ′ − θ‖²/2α + λ‖θ′‖²/2; Optax does not divide τd by 1+αλ, as that asks. With ``adapt_lower_bound``
-    f* is estimated from the losses met, and never under ``lower_bound`` (MoMo*). α and λ are fields
-    because the model holds them: `scale_by_lr` after this link has the rate 1. ``update`` and ``step``
-    must be given ``value``, the loss at the parameters.
+    Algorithm 1. θ moves to the minimum of the mean of the linear models, truncated at f*, plus
+    ‖θ′ − θ‖²/2α + λ‖θ′‖²/2. This requires dividing τd by 1+αλ, which Optax omits. With ``adapt_lower_bound``
+    f* is estimated from the losses so far, and is at least ``lower_bound`` (MoMo*). α and λ are fields
+    because they are part of the model: the `scale_by_lr` after this link has the rate 1. ``update`` and ``step``
+    require ``value``, the loss at the parameters.
     """
 
     learning_rate: Hyper = hyper("α", "the longest step", default=1.0)
@@ -62,7 +63,7 @@ class scale_by_momo(Treewise):
         mean, slope = state["value"].astype(at.dtype), state["slope"].astype(at.dtype)
         b = self.decay(at)
         d = [averaged(a, c, b) for a, c in zip(d, g)]
-        # The model is of all parameters. One without a gradient keeps its mean, as if that were its gradient.
+        # The model covers all parameters. One without a gradient keeps its mean, which serves as its gradient.
         still = space.still(state["mu"])
         x, g, d = x + space.still(params), g + still, d + still
         mean = averaged(mean, jnp.asarray(at.extra["value"], at.dtype), b)
@@ -81,16 +82,18 @@ class scale_by_momo(Treewise):
         u = [(tau * a + decay * c) / q for a, c in zip(scaled, x)]
         return space.write(u, updates), {"mu": space.write(d, state["mu"]), "value": mean, "slope": slope, **more}
 
-    def decay(self, at: Any) -> Any:
-        """β₁, but the first step's numbers are taken whole."""
+    def decay(self, at: StepInfo) -> Scalar:
+        """β₁, but 0 at the first step, so that the means start at its values."""
         return jnp.where(at.step == 1, 0.0, self.b1)
 
-    def scaled(self, d: Vector, g: Vector, space: Moving, state: Any, at: Any) -> tuple[Vector, Any, dict[str, Any]]:
-        """d/D, ρ, and the state that the metric D keeps."""
+    def scaled(
+        self, d: Vector, g: Vector, space: Moving, state: PyTree, at: StepInfo
+    ) -> tuple[Vector, Scalar, dict[str, PyTree]]:
+        """d/D, ρ, and the next state of the metric D."""
         return d, 1.0, {}
 
-    def bound(self, model: jax.Array, state: Any, dtype: Any) -> Any:
-        """f*, or if the model at θ lies below its estimate, half the model."""
+    def bound(self, model: jax.Array, state: PyTree, dtype: DType) -> Scalar:
+        """f*, or half the value of the model at θ if that is below the estimated f*."""
         if not self.adapt_lower_bound:
             return self.lower_bound
         bound = state["bound"].astype(dtype)
@@ -99,7 +102,7 @@ class scale_by_momo(Treewise):
 
 @transform
 class scale_by_momo_adam(scale_by_momo):
-    """The same in Adam's metric: Adam with Polyak's step size. Schaipp et al. 2023, arXiv:2305.07583, Algorithm 2."""
+    """Adam with Polyak's step size, as `scale_by_momo`. Schaipp et al. 2023, arXiv:2305.07583, Algorithm 2."""
 
     learning_rate: Hyper = hyper("α", "the longest step", default=1e-2)
     b2: Hyper = hyper("β₂", "decay of the mean square", default=0.999, high=1.0)

@@ -1,4 +1,4 @@
-"""A learning rate that falls when the loss does not."""
+"""A scale that is reduced when a value stops improving."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from ..guards import memories
 
 @transform
 class reduce_on_plateau(Scaling):
-    """Scale down when a value has stopped improving, as PyTorch's ReduceLROnPlateau does.
+    """Reduce the scale when a value has stopped improving, as PyTorch's ReduceLROnPlateau does.
 
-    ``update`` and ``step`` must be given ``value``. The link takes the mean of ``accumulation_size`` values for one,
-    such as all of an epoch, and can_reject it at once: the last step of an epoch already has the new scale.
-    The state holds it as ``scale``. PyTorch's ``eps`` is 0 here. In Optax ``patience`` is 1 more. The margin is a
-    fraction of the best value's magnitude, where PyTorch and Optax take best·(1 ∓ τ): there a negative value that never
-    changes is better than itself, and nothing is ever reduced. A value that is not finite is never better.
+    ``update`` and ``step`` require ``value``. The link averages ``accumulation_size`` values,
+    such as those of an epoch, and acts on the mean at once: the last step of an epoch already has the new scale.
+    The state holds it as ``scale``. PyTorch's ``eps`` is 0 here. Optax's ``patience`` is larger by 1. The margin is a
+    fraction of the best value's magnitude. PyTorch and Optax compare with best·(1 ∓ τ): there a constant negative
+    value improves on itself, and the scale is never reduced. A value that is not finite is never an improvement.
     """
 
-    reduction_factor: Hyper = hyper("γ", "what the scale is multiplied by", default=0.1, high=1.0)
-    patience: Hyper = hyper("P", "values without improvement that are put up with", default=10.0)
-    threshold: Hyper = hyper("τ", "by how much a value must be better than the best", default=1e-4)
-    cooldown: Hyper = hyper("C", "values after a reduction that are not held against it", default=0.0)
+    reduction_factor: Hyper = hyper("γ", "factor of the scale", default=0.1, high=1.0)
+    patience: Hyper = hyper("P", "values without improvement that are tolerated", default=10.0)
+    threshold: Hyper = hyper("τ", "required improvement over the best value", default=1e-4)
+    cooldown: Hyper = hyper("C", "values after a reduction that do not count", default=0.0)
     min_scale: Hyper = hyper("s_min", "the smallest scale", default=0.0)
-    accumulation_size: Hyper = hyper("n", "updates whose values are averaged to one", default=1.0, low=1.0)
-    mode: str = static("what is better", default="min", one_of=("min", "max"))
-    threshold_mode: str = static("whether τ is a fraction of the best", default="rel", one_of=("rel", "abs"))
+    accumulation_size: Hyper = hyper("n", "updates whose values are averaged", default=1.0, low=1.0)
+    mode: str = static("whether smaller or larger values are better", default="min", one_of=("min", "max"))
+    threshold_mode: str = static("whether τ is relative or absolute", default="rel", one_of=("rel", "abs"))
 
     nonnegative = ("scale", "bad", "cooldown", "count")
     role = "scale"
@@ -58,20 +58,20 @@ class reduce_on_plateau(Scaling):
         better = self.is_better(mean, old.best)
         bad = jnp.where(better | (old.cooldown > 0), 0.0, old.bad + 1)
         reduce = bad > self.patience
-        judged = {
+        new = {
             "scale": jnp.where(reduce, jnp.maximum(old.scale * self.reduction_factor, self.min_scale), old.scale),
             "best": jnp.where(better, mean, old.best),
             "bad": jnp.where(reduce, 0.0, bad),
             "cooldown": jnp.where(reduce, self.cooldown, jnp.maximum(old.cooldown - 1, 0.0)),
         }
         return {
-            **{name: jnp.where(complete, x, getattr(old, name)) for name, x in judged.items()},
+            **{name: jnp.where(complete, x, getattr(old, name)) for name, x in new.items()},
             "sum": jnp.where(complete, 0.0, total),
             "count": jnp.where(complete, 0.0, count),
         }
 
     def is_better(self, value: jax.Array, best: jax.Array) -> jax.Array:
-        """Whether a value improves on the best by the threshold."""
+        """Whether a value improves on the best by more than the threshold."""
         sign = 1.0 if self.mode == "min" else -1.0
         known = jnp.where(jnp.isfinite(best), jnp.abs(best), 0.0)
         margin = self.threshold * (known if self.threshold_mode == "rel" else 1.0)

@@ -1,4 +1,4 @@
-"""Polyak's step size: as far as the slope must go to reach the lowest value."""
+"""Polyak's step size: the distance at which the linear model reaches the lowest value."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from ...core.values.hyper import Hyper, hyper
 
 @transform
 class scale_by_polyak(Scaling):
-    """Scale by the height above the minimum over the squared norm. Polyak 1969; Loizou et al. 2021, arXiv:2002.10542.
+    """Scale by the suboptimality divided by the squared norm. Polyak 1969; Loizou et al. 2021, arXiv:2002.10542.
 
-    The paper's SPS_max with c = 1; for another c scale by 1/c. ``update`` and ``step`` must be given
-    ``value``, the loss that the gradient is of. A loss below f* makes the step climb, as published.
+    The paper's SPS_max with c = 1; for another c scale by 1/c. ``update`` and ``step`` require
+    ``value``, the loss whose gradient is taken. For a loss below f* the step ascends, as published.
     """
 
     f_min: Hyper = hyper("f*", "the lowest value, or a bound below it", default=0.0, low=-math.inf)

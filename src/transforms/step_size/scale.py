@@ -1,4 +1,4 @@
-"""Multiplying by a number: a constant scale, and the learning rate with the descent's sign."""
+"""Multiplication by a number: a scale, and the negative learning rate."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class scale(Scaling):
 
 @transform
 class scale_by_lr(Scaling):
-    """Multiply by the learning rate and turn the update downhill. The chain's last link, as a rule."""
+    """Multiply by the negative learning rate. Usually the last link of a chain."""
 
     learning_rate: Hyper = hyper("α", "length of the step")
 

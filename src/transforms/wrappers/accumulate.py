@@ -15,9 +15,10 @@ from ...core.engine.state import State
 from ...core.engine.step_info import StepInfo
 from ...core.facade.link import Leafwise, slot_like, transform
 from ...core.facade.transformation import Transformation
+from ...core.values.contents import code
 from ...core.values.hyper import Hyper, check_whole, evaluate, hyper, integer
 from ...core.values.tree import cond, dtype_of, flatten, is_trainable, widest
-from ...core.values.value import Range, child, code, derived
+from ...core.values.value import Range, child, derived
 from ..guards import dynamic_loss_scale
 from ..shared.wrappers import (
     ConditionalWrapper,

@@ -1,4 +1,4 @@
-"""Transformations of other libraries as links."""
+"""Transformations from other libraries as links."""
 
 from __future__ import annotations
 
@@ -11,25 +11,26 @@ from jax.tree_util import all_leaves
 from ...core.facade.link import Treewise, transform
 from ...core.facade.order import ROLES
 from ...core.values.tree import Flat, flatten
+from ...core.values.types import Leaf, Params, PyTree
 from ...core.values.value import derived, static
 from ..shared.wrappers import drop_holes, fill_holes
 
 
 @transform
 class from_optax(Treewise):
-    """An Optax ``GradientTransformation`` (or anything with its ``init`` and ``update``) as a link.
+    """An Optax ``GradientTransformation``, or any object with the same ``init`` and ``update``, as a link.
 
-    Its state appears in the chain's as it is. It cannot be compared, written as JSON or swept,
-    since it is made of closures; everything else works.
+    Its state is part of the chain's state, unchanged. Since it consists of closures, it cannot be compared, written as
+    JSON or swept; everything else works.
 
-    It sees ``None`` in place of what no optimizer acts on, such as integers and PRNG keys, and of parameters that have
-    no gradient at a step. The latter keep what it holds for them: leaves of those trees in its state that have the
-    containers of the parameters. Where no parameter has a gradient it is not called.
+    It receives ``None`` in place of leaves that are not trained, such as integers and PRNG keys, and of parameters
+    without a gradient at a step. Its state for the latter is kept: the leaves for them in those trees of its state that
+    have the structure of the parameters. If no parameter has a gradient it is not called.
     """
 
-    transformation: Any = static("what has init(params) and update(updates, state, params)")
-    arguments: tuple[str, ...] = static("names of the extra arguments to pass on to its update", default=())
-    role: str = static("what it is for, such as precondition", default="other", one_of=tuple(ROLES))  # pyright: ignore[reportIncompatibleVariableOverride]
+    transformation: Any = static("an object with init(params) and update(updates, state, params)")
+    arguments: tuple[str, ...] = static("names of extra arguments that its update takes", default=())
+    role: str = static("its purpose, such as precondition", default="other", one_of=tuple(ROLES))  # pyright: ignore[reportIncompatibleVariableOverride]
 
     equation = "u ← update(u)"
     sees_holes = True
@@ -62,38 +63,40 @@ class from_optax(Treewise):
 
 
 class _Some:
-    """The parameters that move at a step, out of the trees that are like them wherever they stand in others."""
+    """The parameters that have a gradient at a step. Cuts all trees that are like the parameters down to these."""
 
-    def __init__(self, moving: Flat, params: Any) -> None:
+    def __init__(self, moving: Flat, params: Params) -> None:
         self.moving, self.params = moving, params
 
-    def cut(self, x: Any) -> Any:
-        """``x`` with holes for what does not move; functions of the parameters take trees with such holes."""
+    def cut(self, x: PyTree) -> PyTree:
+        """``x`` with ``None`` for parameters without a gradient. Functions of the parameters take such trees."""
 
-        def cut(part: Any) -> Any:
+        def cut(part: PyTree) -> PyTree:
             if callable(part) and self.params is not None:
-                return lambda there: part(fill_holes(there, self.params))
+                return lambda trained: part(fill_holes(trained, self.params))
             if not self._is_like(part):
                 return part
             return self._pairs(lambda u, own: None if u is None and all_leaves([own]) else own, part)
 
         return jax.tree.map(cut, x, is_leaf=self._is_like)
 
-    def filled(self, new: Any, old: Any) -> Any:
-        """``new`` with the leaves of ``old`` in the holes that `cut` has made."""
+    def filled(self, new: PyTree, old: PyTree) -> PyTree:
+        """``new`` with the leaves of ``old`` where `cut` put ``None``."""
         parts, treedef = jax.tree.flatten(old, is_leaf=self._is_like)
 
-        def fill(own: Any, was: Any) -> Any:
-            return self._pairs(lambda u, a, b: b if u is None else a, own, was) if self._is_like(was) else own
+        def fill(own: PyTree, before: PyTree) -> PyTree:
+            if not self._is_like(before):
+                return own
+            return self._pairs(lambda u, a, b: b if u is None else a, own, before)
 
         return treedef.unflatten(map(fill, treedef.flatten_up_to(new), parts))
 
-    def _pairs(self, f: Callable[..., Any], *trees: Any) -> Any:
+    def _pairs(self, f: Callable[..., Leaf], *trees: PyTree) -> PyTree:
         flat = self.moving
         return flat.build([f(*own) for own in zip(flat.leaves, *(flat.line_up("The leaves", x) for x in trees))])
 
-    def _is_like(self, x: Any) -> bool:
-        """Whether ``x`` has the containers of the parameters, with a leaf or nothing in place of each."""
+    def _is_like(self, x: PyTree) -> bool:
+        """Whether ``x`` has the structure of the parameters, with a leaf or ``None`` for each."""
         try:
             parts = self.moving.treedef.flatten_up_to(x)
         except (ValueError, TypeError, KeyError):

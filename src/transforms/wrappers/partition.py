@@ -9,9 +9,10 @@ import jax.numpy as jnp
 
 from ...core.engine import engine
 from ...core.facade.link import Leafwise, transform
+from ...core.values.contents import code
 from ...core.values.hyper import by_path, pick
 from ...core.values.tree import Flat, dtype_of, flatten, is_trainable, slot_dtype
-from ...core.values.value import child, code
+from ...core.values.value import child
 from ..shared.wrappers import Look, Wrapper, check_chain, fill_holes, forwarded_arguments, init_inner
 
 DEFAULT = "default"

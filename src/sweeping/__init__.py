@@ -1,0 +1,1 @@
+"""Sweeps: one training function over many chains."""
