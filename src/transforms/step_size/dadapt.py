@@ -11,6 +11,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
+from ...core.engine.step_info import StepInfo
 from ...core.facade.link import transform
 from ...core.values.hyper import Hyper, hyper
 from ...core.values.numerics import averaged, safe_div, sqrt
@@ -155,7 +156,7 @@ class scale_by_prodigy(VectorLink):
         return u, {**state, "mu": m, "nu": v, "sum": s, "estimate": d, "inner": r}
 
 
-def _rate(link: scale_by_dadapt_adam | scale_by_prodigy, d: jax.Array, at: VectorInfo) -> jax.Array:
+def _rate(link: scale_by_dadapt_adam | scale_by_prodigy, d: jax.Array, at: StepInfo) -> jax.Array:
     rate = link.learning_rate * d
     return rate * at.debias(link.b1) / sqrt(at.debias(link.b2)) if link.debias else rate
 
