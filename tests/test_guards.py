@@ -259,6 +259,17 @@ def test_skip_loss_spikes_agrees_with_numpy(hyper: tuple) -> None:
     assert np.mean(taken[-20:]) > 0.5
 
 
+@pytest.mark.parametrize("warmup", (1, 3))
+def test_the_warm_up_is_as_long_as_it_says(warmup: int) -> None:
+    """A spike is taken as the last of its losses, and refused as the first behind it."""
+    tx, p = cx.chain(cx.skip_loss_spikes(warmup=warmup)), jnp.zeros(())
+    for before, taken in ((warmup - 1, True), (warmup, False)):
+        state = tx.init(p)
+        for loss in [1.0] * before + [100.0]:
+            _, state = tx.update(p, state, value=loss)
+        assert int(state.step) == before + taken
+
+
 HUGE = (2e19, 3e38, 1e30)
 POISONS: dict[str, list[float]] = {
     "one huge loss first": [2e19],

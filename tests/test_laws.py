@@ -22,7 +22,7 @@ import pytest
 import registry
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
-from registry import KINDS, LINK_CLASSES, REGISTRY, edited, grads, links_of, quickly, tree
+from registry import KINDS, LINK_CLASSES, LINKS, REGISTRY, edited, grads, links_of, quickly, tree
 
 
 def over(values: tuple) -> Any:
@@ -32,6 +32,7 @@ def over(values: tuple) -> Any:
 
 
 every = pytest.mark.parametrize("tx", REGISTRY, ids=repr, scope="module")
+every_link = pytest.mark.parametrize("tx", LINKS, ids=repr)
 every_if_long, every_class = over(REGISTRY), over(LINK_CLASSES)
 every_dtype = pytest.mark.parametrize("dtype", (jnp.float32, jnp.bfloat16, jnp.float16, jnp.complex64))
 every_format = pytest.mark.parametrize("form", ("bfloat16", cx.int8(block=4, min_size=0)), ids=repr)
@@ -289,6 +290,39 @@ def reached(jaxpr: Any, start: Any, barred: Any) -> set[Any]:
         if any(x in found for x in e.invars if not hasattr(x, "val")):
             found |= {x for x in e.outvars if x is not barred}
     return found
+
+
+@every_link
+def test_links_that_read_the_parameters_say_so(tx: Any) -> None:
+    """The updates and the state depend on the parameters exactly if a link says so; if none does, they may be left out.
+
+    The two runs begin with one state, get the same gradients, and differ in the points at which they get them.
+    """
+
+    def loss(p: Any) -> jax.Array:
+        return sum((jnp.sum(x**4) for x in jax.tree.leaves(p)), jnp.ones(()))
+
+    def draw(seed: int, scale: float = 1.0) -> Any:
+        return jax.tree.map(lambda x: scale * x, {"bias": waves(seed, 3), "kernel": waves(seed, 4, 3)})
+
+    def run(points: list[Any]) -> Any:
+        inside, state, trail = tx.tx if isinstance(tx, registry.given) else tx, tx.init(draw(0)), []
+        for k, p in enumerate(points):
+            g = draw(10 + k)
+            known = {"value": 100.0, "weight": 2.0, "grad": g, "value_fn": loss, "grad_fn": jax.grad(loss)}
+            known["hessian"] = functools.partial(jax.tree.map, jnp.square)
+            extra = {name: known[name] for link in tx.links.values() for name in link.extra}
+            g = tx.examples(g) if isinstance(tx, registry.in_pairs) else g
+            u, state = inside.update(g, state, p, **extra)
+            trail.append((u, state.links))
+        return jax.tree.leaves(trail)
+
+    reads = any(link.reads_params for link in tx.links.values())
+    runs = [[draw(20 + k) for k in range(4)], [draw(30 + k, 10.0) for k in range(4)], *([] if reads else [[None] * 4])]
+    with jax.disable_jit():
+        first, *others = map(run, runs)
+    for other in others:
+        assert reads != all(np.array_equal(x, y, equal_nan=True) for x, y in zip(first, other, strict=True))
 
 
 @every

@@ -4,6 +4,7 @@ The promises are facts about a chain of the two links and a descent, each tried 
 parameters, that the learning rate scales the step, that an average is one of the parameters, and so on.
 """
 
+import functools
 import itertools
 import math
 import re
@@ -18,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from chainax.core.facade.order import ROLES, problems
-from registry import LINKS
+from registry import LINKS, edited, given, in_pairs
 
 LINK_OF: dict[str, cx.Link] = {
     "loss_scale": cx.dynamic_loss_scale(4.0, growth_interval=1.0),
@@ -361,3 +362,76 @@ def test_flags_are_what_links_do(tx: Any) -> None:
         undone = np.linalg.norm(large[-1]) < 16 * np.linalg.norm(small[-1])
         assert (link.undoes_scale or link.role == "precondition") == bool(undone)
     assert link.hides_infinite == any(np.isfinite(updates).all() for updates in spoilt)
+
+
+# What is said of the weight decay
+
+
+def with_decay(tx: Any, place: str) -> Any:
+    """The link with a descent, and a decay ``before`` or ``behind`` it or ``nowhere``; ``None`` for a mistake."""
+
+    def edit(tx: Any) -> Any:
+        parts, roles = [tx], [link.role for link in tx.links.values()]
+        if "descend" not in roles:
+            parts.insert(roles[0] not in LATE, cx.scale_by_lr(0.1))
+        if place != "nowhere":
+            parts.insert(0 if place == "before" else parts.index(tx) + 1, cx.add_decayed_weights(1.0))
+        return cx.chain(*parts)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            new = edited(tx, edit)
+        except ValueError:  # it must be the first
+            return None
+    return None if problems(new.links) else new
+
+
+def said_of_decay(tx: Any) -> str:
+    """What `describe` says of it."""
+    lines = (tx.tx if isinstance(tx, given) else tx).describe().splitlines()
+    return "\n".join(line for line in lines if "weight decay: " in line)
+
+
+def decayed_trail(tx: Any, share: float = 0.0) -> np.ndarray:
+    """Four updates of a chain, from gradients of a loss with this share of ½‖θ‖². What it may ask has all of that."""
+    start = {"bias": jnp.asarray([0.3, -0.7]), "kernel": jnp.asarray([[0.5, -1.0], [2.0, 0.1]])}
+    state, updates = tx.init(start), []
+
+    def loss(p: Any) -> Any:
+        return sum(jnp.sum(jnp.sin(3 * x) + 0.5 * jnp.square(x)) for x in p.values())
+
+    for k in range(4):
+        rng, p = np.random.default_rng(k), {name: x * (1 + 0.1 * k) for name, x in start.items()}
+        scale = cx.loss_scale(state) if "dynamic_loss_scale" in tx.links else 1.0
+        noise = {name: jnp.asarray(rng.normal(size=x.shape), jnp.float32) for name, x in p.items()}
+        g, whole = ({name: scale * (noise[name] + part * x) for name, x in p.items()} for part in (share, 1.0))
+        known = {"value": 1.0, "weight": 2.0, "grad": whole, "value_fn": loss, "grad_fn": jax.grad(loss), "hessian": p}
+        extra = {n: known[n] for link in tx.links.values() for n in link.extra}
+        g = tx.examples(g) if isinstance(tx, in_pairs) else g
+        u, state = (tx.tx if isinstance(tx, given) else tx).update(g, state, p, **extra)
+        updates.append(np.concatenate([u["bias"], u["kernel"].ravel()]))
+    return np.stack(updates)
+
+
+@pytest.mark.parametrize("tx", LINKS, ids=repr)
+def test_what_is_said_of_a_decay_is_so(tx: Any) -> None:
+    """Of a decay before a link and of one behind it the same is said exactly if they do the same.
+
+    Where one is said to be as in the loss, it is.
+    """
+    if any(link.role == "decay" for link in tx.links.values()):
+        pytest.skip("what is said is of both decays")
+    chains = {place: made for place in ("before", "behind") if (made := with_decay(tx, place))}
+    said = {place: said_of_decay(made) for place, made in chains.items()}
+    if any("unknown" in line for line in said.values()):
+        assert any(link.treewise and link.role == "other" for link in tx.links.values())
+        return
+    alike = functools.partial(np.allclose, rtol=1e-4, atol=1e-6)
+    with jax.disable_jit():
+        trails = {place: decayed_trail(made) for place, made in chains.items()}
+        in_loss = decayed_trail(with_decay(tx, "nowhere"), share=1.0)
+    for place, line in said.items():
+        assert "the same as" not in line or "but not by" in line or alike(trails[place], in_loss), line
+    if len(said) == 2:
+        assert (said["before"] == said["behind"]) == alike(*trails.values()), said

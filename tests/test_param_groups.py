@@ -233,6 +233,37 @@ def test_own_steps() -> None:
         cx.own_steps("x")
 
 
+FACTORS = {
+    "a table": (cx.by_path({"a": 10.0}, default=1.0), {"a": 10.0, "b": 1.0}),
+    "a table of schedules": (cx.by_path({"a": cx.linear_schedule(4.0, 6.0, 2)}, default=0.5), {"a": 5.0, "b": 0.5}),
+    "own steps": (cx.own_steps(cx.linear_schedule(2.0, 6.0, 2)), {"a": 4.0, "b": 2.0}),
+    "a schedule": (cx.linear_schedule(2.0, 4.0, 2), {"a": 3.0, "b": 3.0}),
+}
+
+
+@pytest.mark.parametrize(("factor", "numbers"), FACTORS.values(), ids=FACTORS)
+def test_a_norm_behind_a_factor_for_each_parameter(factor: Any, numbers: dict, x64: None) -> None:
+    """It is that of the scaled updates, for a clip and for a guard, at the second step of one parameter and not all.
+
+    The factor comes first, where one for all would need no pass of its own.
+    """
+    g = {"a": np.array([3.0, -4.0]), "b": np.array([[0.5], [2.0]])}
+    u = {name: numbers[name] * x for name, x in g.items()}
+    norm = np.sqrt(sum(np.sum(x**2) for x in u.values()))
+    first, second = {"a": jnp.asarray(g["a"])}, jax.tree.map(jnp.asarray, g)
+
+    def run(behind: cx.Link) -> tuple[Tree, cx.State]:
+        tx = cx.chain(cx.scale(factor), behind, cx.trace(0.0))
+        _, state = tx.update(jax.tree.map(jnp.zeros_like, first), tx.init(first))
+        return tx.update(second, tx.add_param_group(second, state))
+
+    for bound in (0.9 * norm, 1.1 * norm):
+        clipped, _ = run(cx.clip_by_global_norm(bound))
+        for name, x in clipped.items():
+            np.testing.assert_allclose(x, u[name] * min(1.0, bound / norm), rtol=1e-12)
+        assert int(run(cx.skip_large_updates(bound))[1].step) == 1 + (norm <= bound)
+
+
 @pytest.mark.parametrize(("case", "hyper"), JOINING.values(), ids=JOINING)
 def test_a_group_that_joins_is_not_as_if_it_had_been_there(case: Case, hyper: dict, x64: None) -> None:
     """Without the step at which it was born a parameter would get other corrections."""

@@ -109,6 +109,17 @@ def test_then_before_the_last_boundary():
     np.testing.assert_allclose(values, 2 * [A.then(1.0, at=4)(STEPS)], rtol=1e-6)
 
 
+def test_a_schedule_that_has_not_begun_is_not_asked():
+    """Below its own step 0 a root has no value: its place in a sequence would make every earlier derivative NaN."""
+
+    def value(factor, step):
+        root = cx.from_function(lambda k: jnp.sqrt(k.astype(jnp.float32)))
+        return cx.join_schedules((1.0, factor * root), (5,))(step)
+
+    for step, slope in ((3, 0.0), (4, 0.0), (9, 2.0)):
+        assert jax.grad(value)(3.0, step) == slope
+
+
 # Descriptions
 
 KINDS = {type(s): s for s in SCHEDULES}

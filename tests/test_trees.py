@@ -95,6 +95,10 @@ def test_float0_gradients_leave_integers_alone() -> None:
     moved, _ = TX.step(params, TX.init(params), grads)
     chex.assert_trees_all_equal(moved["i"], params["i"])
     assert (moved["w"] != params["w"]).all()
+    updates, _ = cx.adam(0.1).update(grads, cx.adam(0.1).init(params))
+    assert updates["i"] is grads["i"]
+    with pytest.raises(TypeError, match=r"The update at 'w' is .*float0.*\[2\], where the parameter is float32\[2\]"):
+        TX.step(params, TX.init(params), {**grads, "w": grads["i"]})  # the gradient of something else
 
 
 def test_a_missing_gradient_freezes_parameter_and_slots() -> None:

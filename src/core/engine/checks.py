@@ -223,7 +223,7 @@ def check_leaf(path: str, u: Leaf, p: Leaf, has_params: bool, examples: bool = F
         raise TypeError(f"The update at {path!r} is {show(u)}, where the parameters have None")
     if p is not None and not is_trainable(p):
         return False
-    if u is None or getattr(u, "dtype", None) == jax.dtypes.float0:
+    if u is None:
         return False
     if not is_trainable(u):
         if p is None:

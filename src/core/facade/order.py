@@ -309,6 +309,8 @@ def _kind(i: int, links: Links) -> str:
         position = "decoupled (after the preconditioner)"
     elif "accumulate" in passed:
         position = "decoupled (after the momentum)"
+    elif changing := [n for n, r in before if r in ("gradient", "clip", "align", "other") or links[n].undoes_scale]:
+        position = f"decoupled (after {changing[0]})"
     else:
         position = "L2 (the same as ½λ‖θ‖² in the loss)" if roles[i] == "decay" else "the same as in the loss"
     if not any(r == "descend" for _, r in after):
