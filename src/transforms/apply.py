@@ -62,6 +62,3 @@ class apply_update(Leafwise):
         if jnp.finfo(p.dtype).bits >= 32:
             return None
         return {slot: self.final_rounding.init_residual(p) for slot in self.slots}
-
-    def leaf(self, u, slot, p, scalars):
-        return u

@@ -88,8 +88,7 @@ def _through(plan: Plan, links: list[Any], scalars: list[Any], inputs: LeafInput
         wide = {s: _widened(x, formats.get((name, s)), w.shape, plan.dtype) for s, x in old.items()}
         own = LeafSlots(**wide, **grad, **({"key": inputs.keys[name]} if link.random else {}))
         with blamed(name):
-            result = link.leaf(w, own, theta, shared)
-        w, new = check_result(name, link, w, wide, result)
+            w, new = check_result(name, link, w, wide, link.leaf(w, own, theta, shared))
         slots[name] = {s: _narrowed(x, formats.get((name, s)), old[s], inputs.dither) for s, x in new.items()}
     slots = {name: new for name, new in slots.items() if new}
     if theta is None or not plan.apply:

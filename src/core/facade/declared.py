@@ -39,7 +39,9 @@ def check_class(cls: type) -> None:
 
 
 def check_hooks(cls: type) -> None:
-    """Raise ``TypeError`` for a link without a hook that its base leaves to it."""
+    """Raise ``TypeError`` for a link without a hook that its base leaves to it, but for one that only rounds."""
+    if inspect.getattr_static(cls, "final_rounding") is not None:
+        return
     for name, base, hook in _inherited(cls, lambda f: getattr(f, "__isabstractmethod__", False)):
         raise TypeError(f"`{cls.__name__}` needs the method {name!r} of a {base.__name__} link: {_head(name, hook)}")
 
