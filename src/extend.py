@@ -1,20 +1,6 @@
-"""The door for authors of links, schedules, formats and ways to round. `chainax` is the one for training scripts.
+"""For authors of links, schedules and formats. `chainax` has what a training script needs.
 
->>> from chainax.extend import Hyper, Leafwise, hyper, transform
->>> @transform
-... class soften(Leafwise):
-...     "Bound every coordinate smoothly."
-...     bound: Hyper = hyper("b", "the bound", default=1.0)
-...     equation = "u ← b · tanh(u / b)"
-...
-...     def leaf(self, u, slot, p, scalars):
-...         return self.bound * jax.numpy.tanh(u / self.bound)
->>> import chainax as cx, jax
->>> cx.chain(soften(), cx.scale_by_lr(0.1))
-chain(
-    soften(),
-    scale_by_lr(0.1),
-)
+`transform` shows a link, `Leafwise` and `Treewise` say what one is made of.
 """
 
 from .core.engine.step_info import StepInfo

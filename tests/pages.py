@@ -19,8 +19,9 @@ def page(file: str) -> str:
 def table(module: str) -> str:
     """The section of a module."""
     rows = "".join(
-        f"| {', '.join(f'`{name}`' for name in names.split())} | {here} |\n".replace("bias|norm", r"bias\|norm")
-        for names, here in OTHER_LIBRARIES[module].items()
+        f"| {', '.join(f'`{name}`' for name in names.split())} | {here} |\n"
+        for names, text in OTHER_LIBRARIES[module].items()
+        for here in (text.replace("|", r"\|"),)
     )
     return f"## {module}\n\n| there | here |\n|---|---|\n{rows}"
 

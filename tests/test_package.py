@@ -101,8 +101,8 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copytree(ROOT / "src", folder / "chainax" / "src", ignore=shutil.ignore_patterns("__pycache__"))
     for file in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):  # a copy, as building leaves files behind
         shutil.copy(ROOT / file, folder / "chainax")
-    build = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "-w", folder, folder / "chainax"]
-    subprocess.run(build, check=True, capture_output=True)
+    build = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", folder / "chainax"]
+    subprocess.run(build, check=True, capture_output=True, cwd=folder)
     (built,) = folder.glob("*.whl")
     shutil.unpack_archive(built, folder / "site", format="zip")
     return folder / "site"

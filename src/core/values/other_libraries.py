@@ -9,19 +9,7 @@ import difflib
 from collections.abc import Iterable
 from fnmatch import fnmatchcase
 
-_GROUPS = "`cx.partition(cx.by_path({'embed': cx.adam(1e-4)}, default=cx.adamw(1e-3)))`"
-_FROZEN = "`cx.partition(cx.by_path({'embed': cx.freeze()}, default=tx))`"
-_EDITED = "not needed: `tx.replace('scale_by_lr', learning_rate=1e-4)` edits, `tx.hyperparams(state)` reads"
-_SKIPPED = "`cx.chain(cx.skip_nonfinite(5), tx)`"
-_RECORDED = "`cx.record('norm')` anywhere in a chain, read by `cx.recorded`"
-_ACCUMULATED = "`cx.accumulate(tx, every=4)`, one step for the mean of 4 gradients"
-_COUNTED = "not needed: the state has one count of the steps, `state.step`"
-_ARITHMETIC = "not needed: the leaf function of a link has one array, and writes m ← βm + (1−β)u as it stands"
-_ANNOTATED = "`cx.chain` is the type of chains, `cx.State` that of their states"
-_OF_STEPS = "not needed: a schedule is a hyperparameter, and the state counts the steps"
-_MEAN = "the link `cx.swa(start=100)` or `cx.ema_params(0.999)` at the end of a chain, read by `cx.read_average`"
 _UTILITY = "none: it serves no optimizer of chainax, and Optax's works beside it"
-_NO_HOOKS = "none: a step is a function, which yours can call; a link of your own sees every update"
 
 OTHER_LIBRARIES: dict[str, dict[str, str]] = {
     "optax": {
@@ -30,12 +18,12 @@ OTHER_LIBRARIES: dict[str, dict[str, str]] = {
         "named_chain": "`cx.chain(first=cx.clip(1.0), second=cx.trace(0.9))`",
         "masked": "a table by path in a field: `cx.add_decayed_weights(cx.by_path({'bias|norm': 0.0}, default=0.1))`; "
         "round a chain: `cx.partition(cx.by_path({'bias|norm': cx.chain()}, default=tx))`",
-        "multi_transform": _GROUPS,
-        "partition(param_labels=)": _GROUPS,
-        "freeze(mask=)": _FROZEN,
-        "selective_transform": _FROZEN,
+        "multi_transform partition(param_labels=)": "groups: "
+        "`cx.partition(cx.by_path({'embed': cx.adam(1e-4)}, default=cx.adamw(1e-3)))`",
+        "selective_transform freeze(mask=)": "`cx.partition(cx.by_path({'embed': cx.freeze()}, default=tx))`",
         "set_to_zero": "`cx.freeze()`",
-        "inject_hyperparams inject_stateful_hyperparams": _EDITED,
+        "inject_hyperparams inject_stateful_hyperparams": "not needed: `tx.replace('scale_by_lr', learning_rate=1e-4)` "
+        "edits, `tx.hyperparams(state)` reads",
         "stateless stateless_with_tree_map": "a link of your own, from `cx.extend.Leafwise`",
         "with_extra_args_support": "not needed: a chain passes on the arguments that its links read",
         # links
@@ -52,35 +40,37 @@ OTHER_LIBRARIES: dict[str, dict[str, str]] = {
         "optimistic_adam optimistic_adam_v2": "`cx.optimistic_adam(1e-3)`, Optax's second with nesterov=False",
         "per_example_global_norm_clip": "`cx.clip_per_example(1.0)`",
         "per_example_layer_norm_clip": "`cx.clip_blocks_per_example(1.0)`",
-        "measure_with_ema monitor snapshot": _RECORDED,
+        "measure_with_ema monitor snapshot": "`cx.record('norm')` anywhere in a chain, read by `cx.recorded`",
         # wrappers
-        "MultiSteps": _ACCUMULATED,
-        "microbatch microbatching": _ACCUMULATED,
-        "apply_if_finite": _SKIPPED,
-        "skip_not_finite ShouldSkipUpdateFunction": _SKIPPED,
+        "MultiSteps": "`cx.accumulate(tx, every=4)`, one step for the mean of 4 gradients",
+        "microbatch microbatching": "none: Optax's splits the batch of a function, and works beside chainax; "
+        "`cx.accumulate(tx, every=4)` takes 4 batches for a step",
+        "apply_if_finite skip_not_finite ShouldSkipUpdateFunction": "`cx.chain(cx.skip_nonfinite(5), tx)`",
         "skip_large_updates": "`cx.chain(cx.skip_large_updates(10.0), tx)`",
         "lookahead LookaheadParams": "`cx.chain(tx, cx.slow_weights(6, 0.5))`, whose parameters are plain ones; "
         "`tx.lookahead` is Nesterov's point",
         "incremental_update": "the link `cx.ema_params(0.999)` at the end of a chain, read by `cx.read_average`",
         "periodic_update": "none: `jax.lax.cond` on `state.step` copies parameters now and then",
         # states and types
-        "*State ApplyEvery": "`state.links`: what each link keeps, by the link's name and the slot's",
         "EmptyState init_empty_state": "not needed: a link without slots has no state",
+        "*State ApplyEvery": "`state.links`: what each link keeps, by the link's name and the slot's",
         "MaskedNode": "`None`, as for everything that is not trained",
-        "GradientTransformation* Transform*Fn OptState": _ANNOTATED,
+        "GradientTransformation* Transform*Fn OptState": "`cx.chain` is the type of chains, `cx.State` that of their "
+        "states",
         "Params Updates": "not needed: any pytree",
         "MaskOrFn": "a table by path, `cx.by_path`, or by leaf, `cx.by_leaf`",
         "ScalarOrSchedule": "`cx.extend.HyperLike`",
         "WrappedSchedule": "not needed: states hold no schedules",
-        "ZoomLinesearchInfo": "not needed: `cx.recorded(tx, state)` has the numbers of the last search",
+        "ZoomLinesearchInfo": "`state.links`: evaluations, failed and uphill, of the last search",
         # functions
         "tree_map_params": "not needed: in `state.links` each slot is a tree like the parameters",
-        "safe_increment safe_int32_increment": _COUNTED,
-        "bias_correction update_moment update_infinity_moment update_moment_per_elem_norm": _ARITHMETIC,
+        "safe_increment safe_int32_increment": "not needed: the state has one count of the steps, `state.step`",
+        "bias_correction update_moment update_infinity_moment update_moment_per_elem_norm": "not needed: the leaf "
+        "function of a link has one array, and writes m ← βm + (1−β)u as it stands",
         "safe_norm safe_root_mean_squares": "`cx.extend.sqrt`, a root with derivative 0 at 0",
         "matrix_inverse_pth_root power_iteration nnls multi_normal scale_gradient": _UTILITY,
-        "*_loss* *_divergence* *_cross_entropy* cosine_distance cosine_similarity log_cosh ntxent smooth_labels "
-        "squared_error": "none: a loss is a function of yours; Optax's take and return arrays, and fit any chain",
+        "*_loss ctc_loss_* *_divergence *_cross_entropy* cosine_distance cosine_similarity log_cosh ntxent "
+        "smooth_labels squared_error": "none: a loss is a function of yours; Optax's fit any chain",
         "losses projections assignment perturbations second_order tree tree_utils experimental": _UTILITY,
     },
     "optax.schedules": {"StatefulSchedule": "none: a schedule is a function of the step; `tx.replace` sets numbers"},
@@ -99,7 +89,8 @@ OTHER_LIBRARIES: dict[str, dict[str, str]] = {
         "normalize": "`cx.normalize_by_update_norm(eps=0.0)`",
         "galore": "`cx.galore_adamw(1e-3, rank=128)`",
         "dpsgd": "`cx.chain(cx.differentially_private_aggregate(1.0, 1.1, seed=0), cx.sgd(0.1))`",
-        "hutchinson_estimator_diag_hessian": "`cx.hutchinson`, the argument hessian of a step of `cx.sophia(1e-3)`",
+        "hutchinson_estimator_diag_hessian": "`cx.hutchinson`, in the function that a step of `cx.sophia(1e-3)` "
+        "takes as its argument hessian",
         "split_real_and_imaginary": "`cx.split_complex(tx)`",
         "muon": "`cx.from_optax(optax.contrib.muon(1e-3))`",
         "scale_by_muon": "`cx.from_optax(optax.contrib.scale_by_muon())`",
@@ -138,7 +129,7 @@ OTHER_LIBRARIES: dict[str, dict[str, str]] = {
         "step": "`tx.step(params, state, grads)`",
         "step(closure=)": "not needed: take `jax.value_and_grad` where you want it, then step; Nesterov's point is "
         "`tx.lookahead(params, state)`",
-        "register_*_hook": _NO_HOOKS,
+        "register_*_hook": "none: a step is a function, which yours can call; a link of your own sees every update",
     },
     "torch.optim.lr_scheduler": {
         "LambdaLR": "`lr * cx.from_function(f)`",
@@ -158,11 +149,12 @@ OTHER_LIBRARIES: dict[str, dict[str, str]] = {
         "ChainedScheduler": "`a * b`, where b starts at 1; but PyTorch's cosine goes by the rate at hand",
         "ReduceLROnPlateau": "the link `cx.reduce_on_plateau()`",
         "LRScheduler": "`cx.Schedule`",
-        "LRScheduler.step": _OF_STEPS,
+        "LRScheduler.step": "not needed: a schedule is a hyperparameter, and the state counts the steps",
         "LRScheduler.get_last_lr": "`tx.hyperparams(state)`",
     },
     "torch.optim.swa_utils": {
-        "AveragedModel get_swa_avg_fn get_swa_multi_avg_fn get_ema_avg_fn get_ema_multi_avg_fn": _MEAN,
+        "AveragedModel get_swa_avg_fn get_swa_multi_avg_fn get_ema_avg_fn get_ema_multi_avg_fn": "the link "
+        "`cx.swa(start=100)` or `cx.ema_params(0.999)` at the end of a chain, read by `cx.read_average`",
         "SWALR": "`a.then(0.05, at=n)`",
         "update_bn": "none: run the model once more at `cx.read_average(tx, params, state)`",
     },
@@ -173,7 +165,8 @@ OTHER_LIBRARIES: dict[str, dict[str, str]] = {
     },
     "torch.amp": {
         "GradScaler": "`cx.chain(cx.dynamic_loss_scale(), tx)`, and the loss times `cx.loss_scale(state)`",
-        "autocast": "not needed: store bfloat16 parameters, and `cx.apply_update('stochastic')` rounds their steps",
+        "autocast": "none: cast in the loss; a chain takes gradients of any floating-point dtype, and computes in "
+        "float32",
     },
 }
 """By module, and by the names in it, of which one row may have several, or patterns of them: what to write in their
