@@ -3,6 +3,7 @@
 from typing import Any
 
 import chainax as cx
+import chainax.extend as cxe
 import chex
 import jax
 import jax.numpy as jnp
@@ -176,8 +177,8 @@ def test_parameters_set_from_outside_count() -> None:
 def test_every_link_sees_the_precise_parameter() -> None:
     """Weight decay multiplies the parameter with its rest, in leaf functions and in whole-tree links."""
 
-    @cx.transform
-    class report_params(cx.Treewise):
+    @cxe.transform
+    class report_params(cxe.Treewise):
         """Pass the parameters on as the update."""
 
         reads_params = True

@@ -219,8 +219,9 @@ def transform(cls: type[L]) -> type[L]:
     Hyperparameters are declared by `hyper`, what shapes the computation by `static`.
 
     >>> import chainax as cx
-    >>> @cx.transform
-    ... class squash(cx.Leafwise):
+    >>> from chainax.extend import Leafwise, transform
+    >>> @transform
+    ... class squash(Leafwise):
     ...     '''Bound every coordinate softly.'''
     ...     equation = "u ← tanh(u)"
     ...     def leaf(self, u, slot, p, scalars):
