@@ -1,256 +1,304 @@
-"""chainax: composable gradient transformations for JAX. An optimizer is a chain of links, and a value."""
+"""chainax: composable gradient transformations for JAX. An optimizer is a chain of links, and a value.
 
-from .chains import acprop as acprop
-from .chains import adabelief as adabelief
-from .chains import adadelta as adadelta
-from .chains import adafactor as adafactor
-from .chains import adagrad as adagrad
-from .chains import adam as adam
-from .chains import adam_mini as adam_mini
-from .chains import adamax as adamax
-from .chains import adamaxw as adamaxw
-from .chains import adamc as adamc
-from .chains import adamw as adamw
-from .chains import adamw_independent as adamw_independent
-from .chains import adamw_paper as adamw_paper
-from .chains import adan as adan
-from .chains import ademamix as ademamix
-from .chains import adopt as adopt
-from .chains import amsgrad as amsgrad
-from .chains import asgd as asgd
-from .chains import bert_adamw as bert_adamw
-from .chains import cocob as cocob
-from .chains import dadapt_adamw as dadapt_adamw
-from .chains import dadapt_sgd as dadapt_sgd
-from .chains import dog as dog
-from .chains import dowg as dowg
-from .chains import fromage as fromage
-from .chains import galore_adamw as galore_adamw
-from .chains import lamb as lamb
-from .chains import laprop as laprop
-from .chains import lars as lars
-from .chains import lbfgs as lbfgs
-from .chains import ldog as ldog
-from .chains import lion as lion
-from .chains import madgrad as madgrad
-from .chains import mars_adamw as mars_adamw
-from .chains import momo as momo
-from .chains import momo_adam as momo_adam
-from .chains import mxnet07_adam as mxnet07_adam
-from .chains import mxnet_adam as mxnet_adam
-from .chains import nadam as nadam
-from .chains import nadamw as nadamw
-from .chains import noisy_sgd as noisy_sgd
-from .chains import novograd as novograd
-from .chains import optimistic_adam as optimistic_adam
-from .chains import optimistic_gradient_descent as optimistic_gradient_descent
-from .chains import polyak_sgd as polyak_sgd
-from .chains import prodigy as prodigy
-from .chains import radam as radam
-from .chains import radamw as radamw
-from .chains import rmsprop as rmsprop
-from .chains import rprop as rprop
-from .chains import schedule_free_adamw as schedule_free_adamw
-from .chains import schedule_free_sgd as schedule_free_sgd
-from .chains import sgd as sgd
-from .chains import sgd_ema as sgd_ema
-from .chains import sgd_sutskever as sgd_sutskever
-from .chains import sign_sgd as sign_sgd
-from .chains import signum as signum
-from .chains import simplified_ademamix as simplified_ademamix
-from .chains import sm3 as sm3
-from .chains import sophia as sophia
-from .chains import stable_adamw as stable_adamw
-from .chains import yogi as yogi
-from .core.engine.engine import apply_updates as apply_updates
-from .core.engine.offload import offload as offload
-from .core.engine.state import State as State
-from .core.engine.step_info import StepInfo as StepInfo
-from .core.engine.storage import Format as Format
-from .core.engine.storage import companded8 as companded8
-from .core.engine.storage import float8 as float8
-from .core.engine.storage import int4 as int4
-from .core.engine.storage import int8 as int8
-from .core.engine.storage import storage as storage
-from .core.facade.chain import chain as chain
-from .core.facade.chain import stack as stack
-from .core.facade.chain import store as store
-from .core.facade.config import from_config as from_config
-from .core.facade.config import to_config as to_config
-from .core.facade.link import Leafwise as Leafwise
-from .core.facade.link import Link as Link
-from .core.facade.link import Scaling as Scaling
-from .core.facade.link import Treewise as Treewise
-from .core.facade.link import slot_like as slot_like
-from .core.facade.link import transform as transform
-from .core.facade.saving import Report as Report
-from .core.facade.transformation import make_step as make_step
-from .core.values.hyper import Hyper as Hyper
-from .core.values.hyper import HyperLike as HyperLike
-from .core.values.hyper import OptionalHyper as OptionalHyper
-from .core.values.hyper import by_leaf as by_leaf
-from .core.values.hyper import by_path as by_path
-from .core.values.hyper import hyper as hyper
-from .core.values.numerics import sqrt as sqrt
-from .core.values.own_steps import own_steps as own_steps
-from .core.values.schedule import Schedule as Schedule
-from .core.values.schedule import constant_schedule as constant_schedule
-from .core.values.schedule import from_function as from_function
-from .core.values.schedule import join_schedules as join_schedules
-from .core.values.schedule import power as power
-from .core.values.schedule import product as product
-from .core.values.schedule import quotient as quotient
-from .core.values.schedule import total as total
-from .core.values.tree import global_norm as global_norm
-from .core.values.value import child as child
-from .core.values.value import number as number
-from .core.values.value import static as static
-from .core.values.value import value as value
-from .core.values.warning import ChainWarning as ChainWarning
-from .plotting import plot as plot
-from .schedules.basic import bias_corrected_schedule as bias_corrected_schedule
-from .schedules.basic import cosine_decay_schedule as cosine_decay_schedule
-from .schedules.basic import exponential_decay as exponential_decay
-from .schedules.basic import half_life_schedule as half_life_schedule
-from .schedules.basic import inverse_sqrt_schedule as inverse_sqrt_schedule
-from .schedules.basic import inverse_time_decay_schedule as inverse_time_decay_schedule
-from .schedules.basic import linear_schedule as linear_schedule
-from .schedules.basic import multiplicative_schedule as multiplicative_schedule
-from .schedules.basic import piecewise_constant_schedule as piecewise_constant_schedule
-from .schedules.basic import polynomial_schedule as polynomial_schedule
-from .schedules.basic import rex_schedule as rex_schedule
-from .schedules.basic import step_schedule as step_schedule
-from .schedules.basic import warmup_constant_schedule as warmup_constant_schedule
-from .schedules.basic import warmup_cosine_decay_schedule as warmup_cosine_decay_schedule
-from .schedules.basic import warmup_exponential_decay_schedule as warmup_exponential_decay_schedule
-from .schedules.basic import warmup_schedule as warmup_schedule
-from .schedules.cycles import cosine_annealing_schedule as cosine_annealing_schedule
-from .schedules.cycles import cosine_onecycle_schedule as cosine_onecycle_schedule
-from .schedules.cycles import cyclic_schedule as cyclic_schedule
-from .schedules.cycles import linear_onecycle_schedule as linear_onecycle_schedule
-from .schedules.cycles import onecycle_momentum_schedule as onecycle_momentum_schedule
-from .schedules.cycles import onecycle_schedule as onecycle_schedule
-from .schedules.cycles import piecewise_interpolate_schedule as piecewise_interpolate_schedule
-from .schedules.cycles import sgdr_schedule as sgdr_schedule
-from .schedules.cycles import warm_restarts_schedule as warm_restarts_schedule
-from .schedules.cycles import warmup_stable_decay_schedule as warmup_stable_decay_schedule
-from .sweeping.grid import grid as grid
-from .sweeping.sweep import sweep as sweep
-from .transforms.apply import apply_update as apply_update
-from .transforms.averages.average import ema_params as ema_params
-from .transforms.averages.average import read_average as read_average
-from .transforms.averages.average import slow_weights as slow_weights
-from .transforms.averages.average import swa as swa
-from .transforms.averages.schedule_free import schedule_free as schedule_free
-from .transforms.averages.schedule_free import schedule_free_eval_params as schedule_free_eval_params
-from .transforms.clipping.blocks import clip_by_block_rms as clip_by_block_rms
-from .transforms.clipping.blocks import normalize_by_update_norm as normalize_by_update_norm
-from .transforms.clipping.blocks import scale_by_param_block_norm as scale_by_param_block_norm
-from .transforms.clipping.blocks import scale_by_param_block_rms as scale_by_param_block_rms
-from .transforms.clipping.clip import adaptive_grad_clip as adaptive_grad_clip
-from .transforms.clipping.clip import clip as clip
-from .transforms.clipping.clip import clip_by_global_norm as clip_by_global_norm
-from .transforms.clipping.layerwise import normalize_by_block_norm as normalize_by_block_norm
-from .transforms.clipping.layerwise import scale_by_lars as scale_by_lars
-from .transforms.clipping.layerwise import scale_by_trust_ratio as scale_by_trust_ratio
-from .transforms.clipping.per_example import clip_blocks_per_example as clip_blocks_per_example
-from .transforms.clipping.per_example import clip_per_example as clip_per_example
-from .transforms.clipping.per_example import differentially_private_aggregate as differentially_private_aggregate
-from .transforms.decay import add_decayed_weights as add_decayed_weights
-from .transforms.decay import add_l1 as add_l1
-from .transforms.decay import decay_after_step as decay_after_step
-from .transforms.gradients.center import centralize as centralize
-from .transforms.gradients.center import keep_params_nonnegative as keep_params_nonnegative
-from .transforms.gradients.center import zero_nans as zero_nans
-from .transforms.gradients.modifiers import add_cautious_decay as add_cautious_decay
-from .transforms.gradients.modifiers import cautious as cautious
-from .transforms.gradients.modifiers import decay_to_init as decay_to_init
-from .transforms.gradients.modifiers import grams as grams
-from .transforms.gradients.modifiers import grokfast as grokfast
-from .transforms.gradients.modifiers import orthogonal_grad as orthogonal_grad
-from .transforms.gradients.noise import add_noise as add_noise
-from .transforms.guards import dynamic_loss_scale as dynamic_loss_scale
-from .transforms.guards import loss_scale as loss_scale
-from .transforms.guards import skip_large_updates as skip_large_updates
-from .transforms.guards import skip_loss_spikes as skip_loss_spikes
-from .transforms.guards import skip_nonfinite as skip_nonfinite
-from .transforms.momentum.dual import scale_by_madgrad as scale_by_madgrad
-from .transforms.momentum.dual import scale_by_optimistic_gradient as scale_by_optimistic_gradient
-from .transforms.momentum.ema import debiased_ema as debiased_ema
-from .transforms.momentum.ema import ema as ema
-from .transforms.momentum.ema import trace as trace
-from .transforms.preconditioners.adam import scale_by_adam as scale_by_adam
-from .transforms.preconditioners.adam import scale_by_amsgrad as scale_by_amsgrad
-from .transforms.preconditioners.adam import scale_by_nadam as scale_by_nadam
-from .transforms.preconditioners.adam import scale_by_uncorrected_adam as scale_by_uncorrected_adam
-from .transforms.preconditioners.adam_momentum import add_gradient_change as add_gradient_change
-from .transforms.preconditioners.adam_momentum import scale_by_adan as scale_by_adan
-from .transforms.preconditioners.adam_momentum import scale_by_ademamix as scale_by_ademamix
-from .transforms.preconditioners.adam_momentum import scale_by_adopt as scale_by_adopt
-from .transforms.preconditioners.adam_momentum import scale_by_laprop as scale_by_laprop
-from .transforms.preconditioners.adam_momentum import scale_by_nesterov_adam as scale_by_nesterov_adam
-from .transforms.preconditioners.adam_momentum import scale_by_simplified_ademamix as scale_by_simplified_ademamix
-from .transforms.preconditioners.adaptive import scale_by_acprop as scale_by_acprop
-from .transforms.preconditioners.adaptive import scale_by_adam_mini as scale_by_adam_mini
-from .transforms.preconditioners.adaptive import scale_by_adamax as scale_by_adamax
-from .transforms.preconditioners.adaptive import scale_by_belief as scale_by_belief
-from .transforms.preconditioners.adaptive import scale_by_radam as scale_by_radam
-from .transforms.preconditioners.adaptive import scale_by_running_norm as scale_by_running_norm
-from .transforms.preconditioners.adaptive import scale_by_stable_adam as scale_by_stable_adam
-from .transforms.preconditioners.adaptive import scale_by_yogi as scale_by_yogi
-from .transforms.preconditioners.curvature import hutchinson as hutchinson
-from .transforms.preconditioners.curvature import scale_by_sophia as scale_by_sophia
-from .transforms.preconditioners.factored import scale_by_factored_rms as scale_by_factored_rms
-from .transforms.preconditioners.factored import scale_by_sm3 as scale_by_sm3
-from .transforms.preconditioners.lbfgs import scale_by_lbfgs as scale_by_lbfgs
-from .transforms.preconditioners.rms import scale_by_adadelta as scale_by_adadelta
-from .transforms.preconditioners.rms import scale_by_adagrad as scale_by_adagrad
-from .transforms.preconditioners.rms import scale_by_debiased_rms as scale_by_debiased_rms
-from .transforms.preconditioners.rms import scale_by_debiased_stddev as scale_by_debiased_stddev
-from .transforms.preconditioners.rms import scale_by_rms as scale_by_rms
-from .transforms.preconditioners.rms import scale_by_stddev as scale_by_stddev
-from .transforms.preconditioners.sign import scale_by_lion as scale_by_lion
-from .transforms.preconditioners.sign import scale_by_refined_lion as scale_by_refined_lion
-from .transforms.preconditioners.sign import scale_by_rprop as scale_by_rprop
-from .transforms.preconditioners.sign import scale_by_sign as scale_by_sign
-from .transforms.preconditioners.sign import scale_by_smooth_lion as scale_by_smooth_lion
-from .transforms.step_size.betting import mechanize as mechanize
-from .transforms.step_size.betting import scale_by_cocob as scale_by_cocob
-from .transforms.step_size.dadapt import scale_by_dadapt_adam as scale_by_dadapt_adam
-from .transforms.step_size.dadapt import scale_by_dadapt_sgd as scale_by_dadapt_sgd
-from .transforms.step_size.dadapt import scale_by_prodigy as scale_by_prodigy
-from .transforms.step_size.distance import scale_by_dog as scale_by_dog
-from .transforms.step_size.distance import scale_by_dowg as scale_by_dowg
-from .transforms.step_size.distance import scale_by_ldog as scale_by_ldog
-from .transforms.step_size.linesearch import scale_by_backtracking_linesearch as scale_by_backtracking_linesearch
-from .transforms.step_size.linesearch import scale_by_zoom_linesearch as scale_by_zoom_linesearch
-from .transforms.step_size.linesearch import value_and_grad_from_state as value_and_grad_from_state
-from .transforms.step_size.loss import scale_by_momo as scale_by_momo
-from .transforms.step_size.loss import scale_by_momo_adam as scale_by_momo_adam
-from .transforms.step_size.minimize import Minimum as Minimum
-from .transforms.step_size.minimize import minimize as minimize
-from .transforms.step_size.plateau import reduce_on_plateau as reduce_on_plateau
-from .transforms.step_size.polyak import scale_by_polyak as scale_by_polyak
-from .transforms.step_size.scale import scale as scale
-from .transforms.step_size.scale import scale_by_lr as scale_by_lr
-from .transforms.telemetry import counted_clip_by_global_norm as counted_clip_by_global_norm
-from .transforms.telemetry import record as record
-from .transforms.telemetry import recorded as recorded
-from .transforms.wrappers.accumulate import accumulate as accumulate
-from .transforms.wrappers.accumulate import accumulate_weighted as accumulate_weighted
-from .transforms.wrappers.accumulate import apply_every as apply_every
-from .transforms.wrappers.accumulate import flush as flush
-from .transforms.wrappers.conditional import conditionally_mask as conditionally_mask
-from .transforms.wrappers.conditional import conditionally_transform as conditionally_transform
-from .transforms.wrappers.conditional import restart as restart
-from .transforms.wrappers.foreign import from_optax as from_optax
-from .transforms.wrappers.lowrank import scale_by_galore as scale_by_galore
-from .transforms.wrappers.partition import freeze as freeze
-from .transforms.wrappers.partition import partition as partition
-from .transforms.wrappers.reshape import flatten as flatten
-from .transforms.wrappers.reshape import pack as pack
-from .transforms.wrappers.reshape import split_complex as split_complex
-from .transforms.wrappers.sharpness import adaptive_sharpness_aware as adaptive_sharpness_aware
-from .transforms.wrappers.sharpness import sharpness_aware as sharpness_aware
+What a training script needs is here; `chainax.extend` has what authors of links, schedules and formats need.
+
+    chains           chain, store, make_step, apply_updates, to_config, from_config, from_optax
+    hyperparameters  a number, a schedule or by_path, by_leaf
+    schedules        warmup_cosine_decay_schedule, linear_schedule, join_schedules, from_function, ...
+    optimizers       adamw, adam, sgd, lion, lamb, adafactor, prodigy, schedule_free_adamw, lbfgs, ...
+    links            scale_by_adam, trace, clip_by_global_norm, add_decayed_weights, scale_by_lr, ema_params,
+                     skip_nonfinite, dynamic_loss_scale, record, ...
+    links of chains  accumulate, partition, freeze, restart, pack, ...
+    low precision    int8, float8, int4, apply_update, offload
+    experiments      grid, sweep, plot, minimize, hutchinson
+
+`dir(chainax)` lists everything, `__all__` groups it, and ``help`` of a name has its equation and hyperparameters.
+"""
+
+from typing import TYPE_CHECKING
+
+from . import extend
+from .chains import (
+    acprop,
+    adabelief,
+    adadelta,
+    adafactor,
+    adagrad,
+    adam,
+    adam_mini,
+    adamax,
+    adamaxw,
+    adamc,
+    adamw,
+    adamw_independent,
+    adamw_paper,
+    adan,
+    ademamix,
+    adopt,
+    amsgrad,
+    asgd,
+    bert_adamw,
+    cocob,
+    dadapt_adamw,
+    dadapt_sgd,
+    dog,
+    dowg,
+    fromage,
+    galore_adamw,
+    lamb,
+    laprop,
+    lars,
+    lbfgs,
+    ldog,
+    lion,
+    madgrad,
+    mars_adamw,
+    momo,
+    momo_adam,
+    mxnet07_adam,
+    mxnet_adam,
+    nadam,
+    nadamw,
+    noisy_sgd,
+    novograd,
+    optimistic_adam,
+    optimistic_gradient_descent,
+    polyak_sgd,
+    prodigy,
+    radam,
+    radamw,
+    rmsprop,
+    rprop,
+    schedule_free_adamw,
+    schedule_free_sgd,
+    sgd,
+    sgd_ema,
+    sgd_sutskever,
+    sign_sgd,
+    signum,
+    simplified_ademamix,
+    sm3,
+    sophia,
+    stable_adamw,
+    yogi,
+)
+from .core.engine.engine import apply_updates
+from .core.engine.offload import offload
+from .core.engine.state import State
+from .core.engine.storage import companded8, float8, int4, int8
+from .core.facade.chain import chain, stack, store
+from .core.facade.config import from_config, to_config
+from .core.facade.saving import Report
+from .core.facade.transformation import make_step
+from .core.values.hyper import by_leaf, by_path
+from .core.values.own_steps import own_steps
+from .core.values.schedule import (
+    Schedule,
+    constant_schedule,
+    from_function,
+    join_schedules,
+    power,
+    product,
+    quotient,
+    total,
+)
+from .core.values.tree import global_norm
+from .core.values.warning import ChainWarning
+from .plotting import plot
+from .schedules.basic import (
+    bias_corrected_schedule,
+    cosine_decay_schedule,
+    exponential_decay,
+    half_life_schedule,
+    inverse_sqrt_schedule,
+    inverse_time_decay_schedule,
+    linear_schedule,
+    multiplicative_schedule,
+    piecewise_constant_schedule,
+    polynomial_schedule,
+    rex_schedule,
+    step_schedule,
+    warmup_constant_schedule,
+    warmup_cosine_decay_schedule,
+    warmup_exponential_decay_schedule,
+    warmup_schedule,
+)
+from .schedules.cycles import (
+    cosine_annealing_schedule,
+    cosine_onecycle_schedule,
+    cyclic_schedule,
+    linear_onecycle_schedule,
+    onecycle_momentum_schedule,
+    onecycle_schedule,
+    piecewise_interpolate_schedule,
+    sgdr_schedule,
+    warm_restarts_schedule,
+    warmup_stable_decay_schedule,
+)
+from .sweeping.grid import grid
+from .sweeping.sweep import sweep
+from .transforms.apply import apply_update
+from .transforms.averages.average import ema_params, read_average, slow_weights, swa
+from .transforms.averages.schedule_free import schedule_free, schedule_free_eval_params
+from .transforms.clipping.blocks import (
+    clip_by_block_rms,
+    normalize_by_update_norm,
+    scale_by_param_block_norm,
+    scale_by_param_block_rms,
+)
+from .transforms.clipping.clip import adaptive_grad_clip, clip, clip_by_global_norm
+from .transforms.clipping.layerwise import normalize_by_block_norm, scale_by_lars, scale_by_trust_ratio
+from .transforms.clipping.per_example import clip_blocks_per_example, clip_per_example, differentially_private_aggregate
+from .transforms.decay import add_decayed_weights, add_l1, decay_after_step
+from .transforms.gradients.center import centralize, keep_params_nonnegative, zero_nans
+from .transforms.gradients.modifiers import (
+    add_cautious_decay,
+    cautious,
+    decay_to_init,
+    grams,
+    grokfast,
+    orthogonal_grad,
+)
+from .transforms.gradients.noise import add_noise
+from .transforms.guards import dynamic_loss_scale, loss_scale, skip_large_updates, skip_loss_spikes, skip_nonfinite
+from .transforms.momentum.dual import scale_by_madgrad, scale_by_optimistic_gradient
+from .transforms.momentum.ema import debiased_ema, ema, trace
+from .transforms.preconditioners.adam import scale_by_adam, scale_by_amsgrad, scale_by_nadam, scale_by_uncorrected_adam
+from .transforms.preconditioners.adam_momentum import (
+    add_gradient_change,
+    scale_by_adan,
+    scale_by_ademamix,
+    scale_by_adopt,
+    scale_by_laprop,
+    scale_by_nesterov_adam,
+    scale_by_simplified_ademamix,
+)
+from .transforms.preconditioners.adaptive import (
+    scale_by_acprop,
+    scale_by_adam_mini,
+    scale_by_adamax,
+    scale_by_belief,
+    scale_by_radam,
+    scale_by_running_norm,
+    scale_by_stable_adam,
+    scale_by_yogi,
+)
+from .transforms.preconditioners.curvature import hutchinson, scale_by_sophia
+from .transforms.preconditioners.factored import scale_by_factored_rms, scale_by_sm3
+from .transforms.preconditioners.lbfgs import scale_by_lbfgs
+from .transforms.preconditioners.rms import (
+    scale_by_adadelta,
+    scale_by_adagrad,
+    scale_by_debiased_rms,
+    scale_by_debiased_stddev,
+    scale_by_rms,
+    scale_by_stddev,
+)
+from .transforms.preconditioners.sign import (
+    scale_by_lion,
+    scale_by_refined_lion,
+    scale_by_rprop,
+    scale_by_sign,
+    scale_by_smooth_lion,
+)
+from .transforms.step_size.betting import mechanize, scale_by_cocob
+from .transforms.step_size.dadapt import scale_by_dadapt_adam, scale_by_dadapt_sgd, scale_by_prodigy
+from .transforms.step_size.distance import scale_by_dog, scale_by_dowg, scale_by_ldog
+from .transforms.step_size.linesearch import (
+    scale_by_backtracking_linesearch,
+    scale_by_zoom_linesearch,
+    value_and_grad_from_state,
+)
+from .transforms.step_size.loss import scale_by_momo, scale_by_momo_adam
+from .transforms.step_size.minimize import Minimum, minimize
+from .transforms.step_size.plateau import reduce_on_plateau
+from .transforms.step_size.polyak import scale_by_polyak
+from .transforms.step_size.scale import scale, scale_by_lr
+from .transforms.telemetry import counted_clip_by_global_norm, record, recorded
+from .transforms.wrappers.accumulate import accumulate, accumulate_weighted, apply_every, flush
+from .transforms.wrappers.conditional import conditionally_mask, conditionally_transform, restart
+from .transforms.wrappers.foreign import from_optax
+from .transforms.wrappers.lowrank import scale_by_galore
+from .transforms.wrappers.partition import freeze, partition
+from .transforms.wrappers.reshape import flatten, pack, split_complex
+from .transforms.wrappers.sharpness import adaptive_sharpness_aware, sharpness_aware
 
 __version__ = "0.1.0"
+
+# fmt: off
+__all__ = [  # noqa: RUF022 - a table of contents
+    # chains, their steps, their states and their files
+    "chain", "stack", "store", "make_step", "apply_updates", "State", "Report", "to_config", "from_config",
+    "ChainWarning",
+    # hyperparameters by path, where a number may stand
+    "by_leaf", "by_path",
+    # schedules, and how they are put together
+    "Schedule", "bias_corrected_schedule", "constant_schedule", "cosine_annealing_schedule", "cosine_decay_schedule",
+    "cosine_onecycle_schedule", "cyclic_schedule", "exponential_decay", "from_function", "half_life_schedule",
+    "inverse_sqrt_schedule", "inverse_time_decay_schedule", "join_schedules", "linear_onecycle_schedule",
+    "linear_schedule", "multiplicative_schedule", "onecycle_momentum_schedule", "onecycle_schedule", "own_steps",
+    "piecewise_constant_schedule", "piecewise_interpolate_schedule", "polynomial_schedule", "power", "product",
+    "quotient", "rex_schedule", "sgdr_schedule", "step_schedule", "total", "warm_restarts_schedule",
+    "warmup_constant_schedule", "warmup_cosine_decay_schedule", "warmup_exponential_decay_schedule", "warmup_schedule",
+    "warmup_stable_decay_schedule",
+    # optimizers: prebuilt chains
+    "acprop", "adabelief", "adadelta", "adafactor", "adagrad", "adam", "adam_mini", "adamax", "adamaxw", "adamc",
+    "adamw", "adamw_independent", "adamw_paper", "adan", "ademamix", "adopt", "amsgrad", "asgd", "bert_adamw", "cocob",
+    "dadapt_adamw", "dadapt_sgd", "dog", "dowg", "fromage", "galore_adamw", "lamb", "laprop", "lars", "lbfgs", "ldog",
+    "lion", "madgrad", "mars_adamw", "momo", "momo_adam", "mxnet07_adam", "mxnet_adam", "nadam", "nadamw", "noisy_sgd",
+    "novograd", "optimistic_adam", "optimistic_gradient_descent", "polyak_sgd", "prodigy", "radam", "radamw", "rmsprop",
+    "rprop", "schedule_free_adamw", "schedule_free_sgd", "sgd", "sgd_ema", "sgd_sutskever", "sign_sgd", "signum",
+    "simplified_ademamix", "sm3", "sophia", "stable_adamw", "yogi",
+    # links: preconditioners
+    "add_gradient_change", "scale_by_acprop", "scale_by_adadelta", "scale_by_adagrad", "scale_by_adam",
+    "scale_by_adam_mini", "scale_by_adamax", "scale_by_adan", "scale_by_ademamix", "scale_by_adopt", "scale_by_amsgrad",
+    "scale_by_belief", "scale_by_debiased_rms", "scale_by_debiased_stddev", "scale_by_factored_rms", "scale_by_laprop",
+    "scale_by_lbfgs", "scale_by_lion", "scale_by_nadam", "scale_by_nesterov_adam", "scale_by_radam",
+    "scale_by_refined_lion", "scale_by_rms", "scale_by_rprop", "scale_by_running_norm", "scale_by_sign",
+    "scale_by_simplified_ademamix", "scale_by_sm3", "scale_by_smooth_lion", "scale_by_sophia", "scale_by_stable_adam",
+    "scale_by_stddev", "scale_by_uncorrected_adam", "scale_by_yogi",
+    # links: momentum
+    "debiased_ema", "ema", "scale_by_madgrad", "scale_by_optimistic_gradient", "trace",
+    # links: clipping and normalization
+    "adaptive_grad_clip", "clip", "clip_blocks_per_example", "clip_by_block_rms", "clip_by_global_norm",
+    "clip_per_example", "differentially_private_aggregate", "normalize_by_block_norm", "normalize_by_update_norm",
+    "scale_by_lars", "scale_by_param_block_norm", "scale_by_param_block_rms", "scale_by_trust_ratio",
+    # links: changes of the gradient or the update
+    "add_noise", "cautious", "centralize", "grams", "grokfast", "keep_params_nonnegative", "orthogonal_grad",
+    "zero_nans",
+    # links: weight decay
+    "add_cautious_decay", "add_decayed_weights", "add_l1", "decay_after_step", "decay_to_init",
+    # links: the size of the step
+    "reduce_on_plateau", "scale", "scale_by_backtracking_linesearch", "scale_by_cocob", "scale_by_dadapt_adam",
+    "scale_by_dadapt_sgd", "scale_by_dog", "scale_by_dowg", "scale_by_ldog", "scale_by_lr", "scale_by_momo",
+    "scale_by_momo_adam", "scale_by_polyak", "scale_by_prodigy", "scale_by_zoom_linesearch",
+    # links: averages of the parameters, and how they are read
+    "ema_params", "read_average", "schedule_free", "schedule_free_eval_params", "slow_weights", "swa",
+    # links: guards that refuse a step, and the scale of the loss
+    "dynamic_loss_scale", "loss_scale", "skip_large_updates", "skip_loss_spikes", "skip_nonfinite",
+    # links: telemetry, and how it is read
+    "counted_clip_by_global_norm", "record", "recorded",
+    # links that hold a chain, or stand for one
+    "accumulate", "accumulate_weighted", "adaptive_sharpness_aware", "apply_every", "conditionally_mask",
+    "conditionally_transform", "flatten", "flush", "freeze", "from_optax", "mechanize", "pack", "partition", "restart",
+    "scale_by_galore", "sharpness_aware", "split_complex",
+    # low precision: formats of the slots for `store`, rounding of the parameters
+    "apply_update", "companded8", "float8", "int4", "int8", "offload",
+    # functions of the loss and of trees
+    "minimize", "Minimum", "value_and_grad_from_state", "hutchinson", "global_norm",
+    # many chains at once, and pictures of schedules
+    "grid", "sweep", "plot",
+    # for authors of links, schedules and formats
+    "extend",
+]
+# fmt: on
+
+if not TYPE_CHECKING:  # for a type checker, a module with `__getattr__` would have every name
+
+    def __dir__() -> list[str]:
+        return list(__all__)
+
+    def __getattr__(name: str) -> None:
+        from .core.values.other_libraries import missing  # here, so that importing chainax does not read the tables
+
+        raise AttributeError(missing(name, __all__, extend.__all__))

@@ -5,17 +5,18 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import chainax as cx
+import chainax.extend as cxe
 import jax
 import jax.numpy as jnp
 import numpy as np
 from chainax.core.facade.transformation import Transformation
 
 
-@cx.transform
-class recenter(cx.Treewise):
+@cxe.transform
+class recenter(cxe.Treewise):
     """Subtract a moving average of the mean over the whole tree: a whole-tree link with a state."""
 
-    decay: cx.Hyper = cx.hyper("ρ", "decay of the average", default=0.9, high=1.0)
+    decay: cxe.Hyper = cxe.hyper("ρ", "decay of the average", default=0.9, high=1.0)
 
     equation = "c ← ρc + (1−ρ)·mean(u),  u ← u − c"
 
@@ -23,7 +24,7 @@ class recenter(cx.Treewise):
         """The average starts at 0."""
         return {"center": jnp.zeros(())}
 
-    def update_tree(self, updates: Any, state: Any, params: Any, at: cx.StepInfo) -> tuple[Any, Any]:
+    def update_tree(self, updates: Any, state: Any, params: Any, at: cxe.StepInfo) -> tuple[Any, Any]:
         """Subtract the average."""
         floats = [x for x in jax.tree.leaves(updates) if jnp.issubdtype(x.dtype, jnp.floating)]
         mean = sum((x.sum() for x in floats), jnp.zeros(())) / max(1, sum(x.size for x in floats))
@@ -33,14 +34,14 @@ class recenter(cx.Treewise):
         }
 
 
-@cx.value
+@cxe.value
 class given(Transformation):
     """A chain with the extra arguments that it reads: those of 1 + gᵀ(x − θ) + 2‖x − θ‖², whose gradient at θ is g."""
 
-    tx: Any = cx.child("the chain")
+    tx: Any = cxe.child("the chain")
 
     @property
-    def links(self) -> dict[str, cx.Link]:
+    def links(self) -> dict[str, cxe.Link]:
         """Those of the chain."""
         return self.tx.links
 
@@ -79,7 +80,7 @@ class given(Transformation):
         return {name: known[name] for link in self.links.values() for name in link.extra}
 
 
-@cx.value
+@cxe.value
 class in_pairs(given):
     """A chain that reduces an axis of examples, with two examples of each gradient."""
 

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import chainax as cx
+import chainax.extend as cxe
 import chex
 import jax
 import jax.numpy as jnp
@@ -423,7 +424,7 @@ def test_radam_counts_squares_in_float32(b2: float) -> None:
     t = np.unique(np.logspace(0, 7, 300).astype(int)).astype(np.float64)
     expected = 2 / (1 - b2) - 1 - 2 * t * b2**t / -np.expm1(t * np.log(b2)) if b2 else np.ones_like(t)
     steps = jnp.asarray(t, jnp.float32)
-    length = cx.scale_by_radam(b2=b2).length(cx.StepInfo(steps, jnp.float32, None, {}, {}))
+    length = cx.scale_by_radam(b2=b2).length(cxe.StepInfo(steps, jnp.float32, None, {}, {}))
     np.testing.assert_allclose(length, expected, rtol=2e-5)
 
 

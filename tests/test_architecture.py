@@ -16,7 +16,7 @@ FLOORS = (
     ("transforms", "the links, by what they are for"),
     ("chains", "the prebuilt optimizers"),
     ("sweeping plotting", "what is done with chains and schedules"),
-    ("__init__", "the door"),
+    ("__init__ extend", "the doors: for training scripts, and for authors of links"),
 )
 """Each imports from itself and from those above it in this table, which lie below it in the house."""
 

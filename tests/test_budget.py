@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import chainax as cx
+import chainax.extend as cxe
 import jax
 import jax.numpy as jnp
 import optax
@@ -141,8 +142,8 @@ def test_equal_leaves_are_traced_once(name: str) -> None:
     assert equations(jaxpr.jaxpr, set()) <= 2 * 100 + 150
 
 
-@cx.transform
-class adam_in_numpy(cx.Leafwise):
+@cxe.transform
+class adam_in_numpy(cxe.Leafwise):
     """What `scale_by_adam` would cost to trace if it were written with the operators of `jax.numpy`."""
 
     slots = ("mu", "nu")
@@ -175,7 +176,7 @@ def test_a_new_shape_is_cheap_to_trace() -> None:
             sys.setprofile(before)
         return made
 
-    def for_a_shape(scale: cx.Leafwise, n: int) -> int:
+    def for_a_shape(scale: cxe.Leafwise, n: int) -> int:
         tx = cx.chain(scale, cx.scale_by_lr(0.1))
         calls(tx, (n, n))  # whatever is done only once
         return calls(tx, (n + 2, n + 3)) - calls(tx, (n + 1, n + 1))

@@ -299,23 +299,24 @@ def module(name: str, default: float) -> Any:
     sys.modules[name] = made
     source = f"""
 import chainax as cx
+import chainax.extend as cxe
 
-@cx.transform
-class soft_clip(cx.Leafwise):
+@cxe.transform
+class soft_clip(cxe.Leafwise):
     "Bound every coordinate."
-    bound: cx.Hyper = cx.hyper("b", "bound", default={default})
+    bound: cxe.Hyper = cxe.hyper("b", "bound", default={default})
     equation = "u ← min(u, b)"
     def leaf(self, u, slot, p, scalars):
         return u
 
-@cx.transform
+@cxe.transform
 class scale(soft_clip):
     "Not chainax's."
 
-@cx.value
+@cxe.value
 class float(cx.Schedule):
     "Always as it is."
-    value: cx.Hyper = cx.number("the number", default=0.5)
+    value: cxe.Hyper = cxe.number("the number", default=0.5)
     def at(self, k):
         return self.value + 0 * k
 """

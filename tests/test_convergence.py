@@ -8,6 +8,7 @@ averaged over the last tenth of the steps and the noise has a tenth of the gradi
 from typing import Any
 
 import chainax as cx
+import chainax.extend as cxe
 import jax
 import jax.numpy as jnp
 import pytest
@@ -20,7 +21,7 @@ def falling(learning_rate: float, steps: int, **hyper: Any) -> cx.chain:
     return cx.adamc(rate, max_learning_rate=learning_rate, **hyper)
 
 
-def on_adam(learning_rate: float, link: cx.Link) -> cx.chain:
+def on_adam(learning_rate: float, link: cxe.Link) -> cx.chain:
     """Adam with a link behind it."""
     return cx.adam(learning_rate).insert(link, after="scale_by_adam")
 

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import chainax as cx
+import chainax.extend as cxe
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -88,7 +89,7 @@ def test_the_length_of_a_path_does_not_depend_on_the_scale_of_the_loss(tx: cx.ch
 
 
 @pytest.mark.parametrize("tx", (cx.scale_by_dog(), cx.scale_by_dowg()), ids=repr)
-def test_the_distance_is_that_of_all_leaves(tx: cx.Link) -> None:
+def test_the_distance_is_that_of_all_leaves(tx: cxe.Link) -> None:
     """Also at a step where the one that has moved farthest has no gradient."""
     params = {"far": jnp.array([1.0, -2.0]), "near": jnp.array([0.5])}
     moved = {"far": jnp.array([4.0, 2.0]), "near": jnp.array([0.5])}

@@ -4,6 +4,7 @@ import functools
 from typing import Any
 
 import chainax as cx
+import chainax.extend as cxe
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -206,7 +207,7 @@ def test_they_descend_on_a_matrix() -> None:
     ),
     ids=repr,
 )
-def test_size_of_the_state(link: cx.Link, numbers: int) -> None:
+def test_size_of_the_state(link: cxe.Link, numbers: int) -> None:
     """A row and a column for a matrix, or a number each."""
     state = jax.eval_shape(link.init, jnp.zeros((300, 200)))
     assert sum(x.size for x in jax.tree.leaves(state.links)) == numbers

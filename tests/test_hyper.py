@@ -11,6 +11,7 @@ import re
 from typing import Any
 
 import chainax as cx
+import chainax.extend as cxe
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -20,7 +21,7 @@ from registry import REGISTRY, given, in_pairs, kind, links_of
 
 INSTANCES = {type(link): link for tx in reversed(REGISTRY) for link in links_of(tx)}
 LINKS: tuple[Any, ...] = tuple(
-    x for x in vars(cx).values() if isinstance(x, type) and issubclass(x, cx.Link) and x._leaves
+    x for x in vars(cx).values() if isinstance(x, type) and issubclass(x, cxe.Link) and x._leaves
 )
 NUMBERS = tuple((cls, f.name) for cls in LINKS for f in cls.__dataclass_fields__.values() if "range" in f.metadata)
 FIELDS = tuple((cls, name) for cls, name in NUMBERS if cls.__dataclass_fields__[name].type != "Number")

@@ -4,6 +4,7 @@ import math
 from typing import Any
 
 import chainax as cx
+import chainax.extend as cxe
 import jax
 import jax.numpy as jnp
 import pytest
@@ -49,8 +50,8 @@ def folded(jaxpr: Jaxpr, constant: list[bool], most: int = 1024) -> tuple[list[s
     return found, [isinstance(v, Literal) or known[v] for v in jaxpr.outvars]
 
 
-@cx.transform
-class slow_to_compile(cx.Leafwise):
+@cxe.transform
+class slow_to_compile(cxe.Leafwise):
     """A link whose first slot is the largest of many zeros, by row."""
 
     slots = ("nu",)

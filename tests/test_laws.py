@@ -14,6 +14,7 @@ from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import chainax as cx
+import chainax.extend as cxe
 import chex
 import jax
 import jax.numpy as jnp
@@ -267,7 +268,7 @@ def test_lagged_slots_are_declared(tx: Any, monkeypatch: pytest.MonkeyPatch) -> 
         return spy
 
     for name, link in tx.links.items():
-        if isinstance(link, cx.Leafwise) and link.slots:
+        if isinstance(link, cxe.Leafwise) and link.slots:
             monkeypatch.setattr(type(link), "leaf", spied(name, link))
     jax.eval_shape(tx.step, small(0), tx.init(small(0)), small_grads(1))
     for name, slots in found.items():

@@ -3,6 +3,7 @@
 from typing import Any
 
 import chainax as cx
+import chainax.extend as cxe
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,11 +11,11 @@ import optax
 import pytest
 
 
-@cx.transform
-class halve(cx.Leafwise):
+@cxe.transform
+class halve(cxe.Leafwise):
     """Halve the update, and count how often."""
 
-    factor: cx.Hyper = cx.hyper("h", "the factor", default=0.5)
+    factor: cxe.Hyper = cxe.hyper("h", "the factor", default=0.5)
 
     slots = ("count",)
     equation = "u ← hu"
@@ -24,15 +25,15 @@ class halve(cx.Leafwise):
         return self.factor * u, {"count": slot.count + 1}
 
 
-@cx.transform
-class center(cx.Treewise):
+@cxe.transform
+class center(cxe.Treewise):
     """Subtract the mean over the whole tree: a link that needs all leaves at once."""
 
-    weight: cx.Hyper = cx.hyper("w", "how much of the mean", default=1.0)
+    weight: cxe.Hyper = cxe.hyper("w", "how much of the mean", default=1.0)
 
     equation = "u ← u − w·mean(u)"
 
-    def update_tree(self, updates: Any, state: Any, params: Any, at: cx.StepInfo) -> Any:
+    def update_tree(self, updates: Any, state: Any, params: Any, at: cxe.StepInfo) -> Any:
         """Subtract the mean."""
         leaves = jax.tree.leaves(updates)
         mean = sum(x.sum() for x in leaves) / sum(x.size for x in leaves)
@@ -69,8 +70,8 @@ def test_a_treewise_link() -> None:
 def test_a_leaf_must_keep_shape_and_slots() -> None:
     """What a leaf function returns is checked, and the link named."""
 
-    @cx.transform
-    class shrink(cx.Leafwise):
+    @cxe.transform
+    class shrink(cxe.Leafwise):
         """Drop an element."""
 
         equation = "u ← u"
@@ -79,8 +80,8 @@ def test_a_leaf_must_keep_shape_and_slots() -> None:
             """Drop."""
             return u[1:]
 
-    @cx.transform
-    class forget(cx.Leafwise):
+    @cxe.transform
+    class forget(cxe.Leafwise):
         """Return other slots than declared."""
 
         slots = ("mu",)
@@ -101,17 +102,17 @@ def test_a_leaf_must_keep_shape_and_slots() -> None:
 def test_a_link_must_be_declared_rightly() -> None:
     """Base class and role are checked when the class is made."""
     with pytest.raises(TypeError, match=r"must derive from Leafwise or Treewise"):
-        cx.transform(type("loose", (), {}))  # pyright: ignore[reportArgumentType]
+        cxe.transform(type("loose", (), {}))  # pyright: ignore[reportArgumentType]
     with pytest.raises(ValueError, match=r"`odd.role` must be one of"):
-        cx.transform(type("odd", (cx.Leafwise,), {"role": "juggle"}))
+        cxe.transform(type("odd", (cxe.Leafwise,), {"role": "juggle"}))
 
 
 def test_equal_leaves_share_one_trace() -> None:
     """A hundred equal leaves are traced once."""
     traced = 0
 
-    @cx.transform
-    class count(cx.Leafwise):
+    @cxe.transform
+    class count(cxe.Leafwise):
         """Count traces."""
 
         equation = "u ← u"
@@ -142,8 +143,8 @@ def test_init_is_not_called_by_unflatten() -> None:
 def test_what_a_link_returns_is_checked() -> None:
     """A slot of another shape, an update without its slots, a tree of other shapes, a norm not asked for."""
 
-    @cx.transform
-    class grow(cx.Leafwise):
+    @cxe.transform
+    class grow(cxe.Leafwise):
         """Grow the slot."""
 
         slots = ("mu",)
@@ -153,8 +154,8 @@ def test_what_a_link_returns_is_checked() -> None:
             """Grow."""
             return u, {"mu": jnp.concatenate([slot.mu, slot.mu])}
 
-    @cx.transform
-    class omit(cx.Leafwise):
+    @cxe.transform
+    class omit(cxe.Leafwise):
         """Return the update only."""
 
         slots = ("mu",)
@@ -164,23 +165,23 @@ def test_what_a_link_returns_is_checked() -> None:
             """Omit."""
             return u
 
-    @cx.transform
-    class spread(cx.Treewise):
+    @cxe.transform
+    class spread(cxe.Treewise):
         """Return other shapes."""
 
         equation = "u ← u"
 
-        def update_tree(self, updates: Any, state: Any, params: Any, at: cx.StepInfo) -> Any:
+        def update_tree(self, updates: Any, state: Any, params: Any, at: cxe.StepInfo) -> Any:
             """Spread."""
             return jax.tree.map(lambda x: x[None], updates), state
 
-    @cx.transform
-    class peek(cx.Leafwise):
+    @cxe.transform
+    class peek(cxe.Leafwise):
         """Ask for the norm without saying so."""
 
         equation = "u ← u"
 
-        def scalars(self, at: cx.StepInfo) -> Any:
+        def scalars(self, at: cxe.StepInfo) -> Any:
             """Ask."""
             return at.global_norm()
 
@@ -188,7 +189,7 @@ def test_what_a_link_returns_is_checked() -> None:
             """Pass on."""
             return u
 
-    class bare(cx.Leafwise):
+    class bare(cxe.Leafwise):
         """Not decorated."""
 
     cases = (
@@ -203,9 +204,9 @@ def test_what_a_link_returns_is_checked() -> None:
     with pytest.raises(TypeError, match=r"`bare` is not a link yet: decorate its class with @transform"):
         cx.chain(bare())
     with pytest.raises(TypeError, match=r"`loose.c` by hyper, number, child or static"):
-        cx.transform(type("loose", (cx.Leafwise,), {"__annotations__": {"c": float}, "c": 0.5}))
+        cxe.transform(type("loose", (cxe.Leafwise,), {"__annotations__": {"c": float}, "c": 0.5}))
     with pytest.raises(TypeError, match=r"`one.slots` must be a tuple"):
-        cx.transform(type("one", (cx.Leafwise,), {"slots": "mu"}))
+        cxe.transform(type("one", (cxe.Leafwise,), {"slots": "mu"}))
 
 
 def test_whole_tree_state_keeps_its_dtype_and_is_missed() -> None:
@@ -235,24 +236,24 @@ def test_a_real_update_of_a_complex_parameter_is_real(shape: tuple[int, ...]) ->
 
 def test_a_field_may_not_hide_a_method() -> None:
     """`axes` is what `vmap` asks a chain for, and `factor` what a scaling computes."""
-    for base, name in ((cx.Leafwise, "axes"), (cx.Scaling, "factor")):
-        body = {"__annotations__": {name: cx.Hyper}, name: cx.hyper("x", "a number", default=0.5)}
+    for base, name in ((cxe.Leafwise, "axes"), (cxe.Scaling, "factor")):
+        body = {"__annotations__": {name: cxe.Hyper}, name: cxe.hyper("x", "a number", default=0.5)}
         with pytest.raises(TypeError, match=f"`hiding.{name}` would hide the method '{name}' of its base"):
-            cx.transform(type("hiding", (base,), body))
+            cxe.transform(type("hiding", (base,), body))
 
 
 def test_whole_tree_links_get_the_parameters_even_if_none_moves() -> None:
     """A tree without floating-point leaves is a tree of parameters all the same."""
     seen = []
 
-    @cx.transform
-    class see_params(cx.Treewise):
+    @cxe.transform
+    class see_params(cxe.Treewise):
         """Look at the parameters."""
 
         reads_params = True
         sees_holes = True
 
-        def update_tree(self, updates: Any, state: Any, params: Any, at: cx.StepInfo) -> Any:
+        def update_tree(self, updates: Any, state: Any, params: Any, at: cxe.StepInfo) -> Any:
             """Look."""
             seen.append(params)
             return updates, state

@@ -4,11 +4,11 @@ import re
 from typing import Any
 
 import chainax as cx
+import chainax.extend as cxe
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from chainax.transforms.shared.vector_link import VectorLink
 
 PARAMS = {"a": jnp.array([1.0, -2.0]), "b": jnp.array([0.5])}
 HOLED = {"a": PARAMS["a"], "b": None}
@@ -32,7 +32,7 @@ def left(self: Any, updates: Any, state: Any, params: Any, at: Any) -> Any:
 def make(base: Any, body: dict[str, Any]) -> Any:
     """The class ``wrong``, a link with this body; fields are annotated by ``FIELDS``."""
     fields = body.pop("FIELDS", {})
-    return cx.transform(type("wrong", (base,), {"__doc__": "Wrong.", "__annotations__": fields, **body}))
+    return cxe.transform(type("wrong", (base,), {"__doc__": "Wrong.", "__annotations__": fields, **body}))
 
 
 LEAF, SLOT = {"leaf": passed}, {"leaf": kept, "slots": ("mu",)}
@@ -40,202 +40,212 @@ TREE = {"update_tree": left}
 
 DECLARED = {
     "slots that are a string": (
-        cx.Leafwise,
+        cxe.Leafwise,
         SLOT | {"slots": "mu"},
         TypeError,
         "must be a tuple of names, got 'mu': write slots = ('mu',)",
     ),
-    "slots that are a list": (cx.Leafwise, SLOT | {"slots": ["mu"]}, TypeError, "write slots = ('mu',)"),
+    "slots that are a list": (cxe.Leafwise, SLOT | {"slots": ["mu"]}, TypeError, "write slots = ('mu',)"),
     "slots that are numbers": (
-        cx.Leafwise,
+        cxe.Leafwise,
         SLOT | {"slots": (1,)},
         TypeError,
         "`wrong.slots` must be a tuple of names, got (1,)",
     ),
-    "a slot twice": (cx.Leafwise, SLOT | {"slots": ("mu", "mu")}, ValueError, "`wrong.slots` names 'mu' twice"),
-    "a slot that is no name": (cx.Leafwise, SLOT | {"slots": ("m u",)}, ValueError, "must hold identifiers, got 'm u'"),
+    "a slot twice": (cxe.Leafwise, SLOT | {"slots": ("mu", "mu")}, ValueError, "`wrong.slots` names 'mu' twice"),
+    "a slot that is no name": (
+        cxe.Leafwise,
+        SLOT | {"slots": ("m u",)},
+        ValueError,
+        "must hold identifiers, got 'm u'",
+    ),
     "a slot named as the gradient": (
-        cx.Leafwise,
+        cxe.Leafwise,
         SLOT | {"slots": ("grad",)},
         ValueError,
         "may not name grad, key, got 'grad'",
     ),
     "slot for slots": (
-        cx.Leafwise,
+        cxe.Leafwise,
         LEAF | {"slot": ("mu",)},
         TypeError,
         "`wrong.slot` is not known: did you mean 'slots'?",
     ),
     "need_all_updates": (
-        cx.Leafwise,
+        cxe.Leafwise,
         LEAF | {"need_all_updates": True},
         TypeError,
         "did you mean 'needs_all_updates'?",
     ),
-    "read_params": (cx.Leafwise, LEAF | {"read_params": True}, TypeError, "did you mean 'reads_params'?"),
-    "scalar for scalars": (cx.Leafwise, LEAF | {"scalar": lambda self, at: 1.0}, TypeError, "did you mean 'scalars'?"),
-    "leafs for leaf": (cx.Leafwise, {"leafs": passed}, TypeError, "did you mean 'leaf'?"),
+    "read_params": (cxe.Leafwise, LEAF | {"read_params": True}, TypeError, "did you mean 'reads_params'?"),
+    "scalar for scalars": (cxe.Leafwise, LEAF | {"scalar": lambda self, at: 1.0}, TypeError, "did you mean 'scalars'?"),
+    "leafs for leaf": (cxe.Leafwise, {"leafs": passed}, TypeError, "did you mean 'leaf'?"),
     "nonnegative names nothing": (
-        cx.Leafwise,
+        cxe.Leafwise,
         SLOT | {"nonnegative": ("mus",)},
         ValueError,
         "`wrong.nonnegative` names 'mus' (did you mean 'mu'?); its slots are mu",
     ),
-    "lagged names nothing": (cx.Leafwise, SLOT | {"lagged": ("nu",)}, ValueError, "`wrong.lagged` names 'nu'"),
-    "absent names nothing": (cx.Leafwise, SLOT | {"absent": {"nu": None}}, ValueError, "`wrong.absent` names 'nu'"),
-    "absent starts as nothing": (cx.Leafwise, SLOT | {"absent": {"mu": "nu"}}, ValueError, "`wrong.absent` names 'nu'"),
+    "lagged names nothing": (cxe.Leafwise, SLOT | {"lagged": ("nu",)}, ValueError, "`wrong.lagged` names 'nu'"),
+    "absent names nothing": (cxe.Leafwise, SLOT | {"absent": {"nu": None}}, ValueError, "`wrong.absent` names 'nu'"),
+    "absent copies nothing": (
+        cxe.Leafwise,
+        SLOT | {"absent": {"mu": "nu"}},
+        ValueError,
+        "`wrong.absent` names 'nu'",
+    ),
     "absent is a tuple": (
-        cx.Leafwise,
+        cxe.Leafwise,
         SLOT | {"absent": ("mu",)},
         TypeError,
         "`wrong.absent` must be a dict, got ('mu',)",
     ),
-    "an unknown role": (cx.Leafwise, LEAF | {"role": "scales"}, ValueError, "got 'scales' (did you mean 'scale'?)"),
-    "a role that is no string": (cx.Leafwise, LEAF | {"role": 3}, TypeError, "`wrong.role` must be a string, got 3"),
+    "an unknown role": (cxe.Leafwise, LEAF | {"role": "scales"}, ValueError, "got 'scales' (did you mean 'scale'?)"),
+    "a role that is no string": (cxe.Leafwise, LEAF | {"role": 3}, TypeError, "`wrong.role` must be a string, got 3"),
     "an equation that is no string": (
-        cx.Leafwise,
+        cxe.Leafwise,
         LEAF | {"equation": ("u ← u",)},
         TypeError,
         "`wrong.equation` must be a string",
     ),
     "a flag that is a number": (
-        cx.Leafwise,
+        cxe.Leafwise,
         LEAF | {"reads_params": 1},
         TypeError,
         "`wrong.reads_params` must be True or False, got 1",
     ),
-    "extra that is a string": (cx.Leafwise, LEAF | {"extra": "value"}, TypeError, "write extra = ('value',)"),
+    "extra that is a string": (cxe.Leafwise, LEAF | {"extra": "value"}, TypeError, "write extra = ('value',)"),
     "extra that step has": (
-        cx.Leafwise,
+        cxe.Leafwise,
         LEAF | {"extra": ("params",)},
         ValueError,
         "`wrong.extra` may not name params, state, grads, updates, got 'params'",
     ),
     "a declaration with a type": (
-        cx.Leafwise,
+        cxe.Leafwise,
         LEAF | {"slots": ("mu",), "FIELDS": {"slots": tuple}},
         TypeError,
         "`wrong.slots` is a declaration, and no field: write slots = ('mu',), without a type",
     ),
     "a plain field": (
-        cx.Leafwise,
+        cxe.Leafwise,
         LEAF | {"b1": 0.9, "FIELDS": {"b1": float}},
         TypeError,
         "declare the field `wrong.b1` by hyper, number, child or static",
     ),
     "no leaf": (
-        cx.Leafwise,
+        cxe.Leafwise,
         {},
         TypeError,
         "`wrong` needs the method 'leaf' of a Leafwise link: def leaf(self, u, slot, p, scalars)",
     ),
     "no factor": (
-        cx.Scaling,
+        cxe.Scaling,
         {},
         TypeError,
         "`wrong` needs the method 'factor' of a Scaling link: def factor(self, at)",
     ),
-    "no update_tree": (cx.Treewise, {}, TypeError, "`wrong` needs the method 'update_tree' of a Treewise link"),
+    "no update_tree": (cxe.Treewise, {}, TypeError, "`wrong` needs the method 'update_tree' of a Treewise link"),
     "no update_vector": (VectorLink, {}, TypeError, "def update_vector(self, u, state, x, at)"),
     "scaling without Scaling": (
-        cx.Leafwise,
+        cxe.Leafwise,
         LEAF | {"scaling": True},
         TypeError,
         "is declared by deriving from Scaling",
     ),
     "scalars of a scaling": (
-        cx.Scaling,
+        cxe.Scaling,
         {"factor": lambda self, at: 2.0, "scalars": lambda self, at: 2.0},
         TypeError,
         "`wrong.scalars` would replace what Scaling does",
     ),
     "update_tree of a vector link": (
-        VectorLink,
+        cxe.VectorLink,
         TREE,
         TypeError,
         "`wrong.update_tree` would replace what VectorLink does",
     ),
     "a leaf without p": (
-        cx.Leafwise,
+        cxe.Leafwise,
         {"leaf": lambda self, u, slot: u},
         TypeError,
         "`wrong.leaf` must take the arguments def leaf(self, u, slot, p, scalars)",
     ),
     "scalars without at": (
-        cx.Leafwise,
+        cxe.Leafwise,
         LEAF | {"scalars": lambda self: 1.0},
         TypeError,
         "`wrong.scalars` must take the arguments def scalars(self, at)",
     ),
     "a leaf that is a number": (
-        cx.Leafwise,
+        cxe.Leafwise,
         {"leaf": 1.0},
         TypeError,
         "`wrong.leaf` must be a method, def leaf(self, u, slot, p, scalars), got 1",
     ),
     "update as in Optax": (
-        cx.Treewise,
+        cxe.Treewise,
         TREE | {"update": left},
         TypeError,
         "`wrong.update` would hide what every link and chain has by that name: write 'update_tree'",
     ),
     "init as in Optax": (
-        cx.Leafwise,
+        cxe.Leafwise,
         LEAF | {"init": lambda self, p: p},
         TypeError,
         "`wrong.init` would hide what every link and chain has by that name: write 'init_leaf'",
     ),
     "leaf in a Treewise link": (
-        cx.Treewise,
+        cxe.Treewise,
         TREE | LEAF,
         TypeError,
         "`wrong.leaf` means nothing here: it is for links that derive from Scaling",
     ),
-    "moves_params in a Leafwise link": (cx.Leafwise, LEAF | {"moves_params": True}, TypeError, "derive from Treewise"),
+    "moves_params in a Leafwise link": (cxe.Leafwise, LEAF | {"moves_params": True}, TypeError, "derive from Treewise"),
     "can_reject without accepts": (
-        cx.Leafwise,
+        cxe.Leafwise,
         LEAF | {"can_reject": True},
         TypeError,
         "`wrong.can_reject` is True, but there is no method 'accepts'",
     ),
     "accepts without can_reject": (
-        cx.Leafwise,
+        cxe.Leafwise,
         LEAF | {"accepts": lambda self, at: True},
         TypeError,
         "`wrong.accepts` would never be called: declare can_reject = True",
     ),
     "moves_params without step_tree": (
-        cx.Treewise,
+        cxe.Treewise,
         TREE | {"moves_params": True},
         TypeError,
         "there is no method 'step_tree'",
     ),
     "step_tree without moves_params": (
-        cx.Treewise,
+        cxe.Treewise,
         TREE | {"step_tree": left},
         TypeError,
         "declare moves_params = True",
     ),
     "random without a seed": (
-        cx.Leafwise,
+        cxe.Leafwise,
         LEAF | {"random": True},
         TypeError,
         "give it the field seed: Any = prng_seed(",
     ),
     "a global state that is never begun": (
-        cx.Leafwise,
+        cxe.Leafwise,
         LEAF | {"update_global_state": lambda self, at: {}},
         TypeError,
         "write init_global_state(self)",
     ),
     "init_leaf without slots": (
-        cx.Leafwise,
+        cxe.Leafwise,
         LEAF | {"init_leaf": lambda self, p: {}},
         TypeError,
         "`wrong.init_leaf` makes slots, but the class declares none",
     ),
     "slots without init_tree": (
-        cx.Treewise,
+        cxe.Treewise,
         TREE | {"slots": ("mu",)},
         TypeError,
         "write init_tree(self, params), which makes it",
@@ -256,169 +266,169 @@ MISSPELT = {"leaf": lambda self, u, slot, p, s: (u / slot.mu_, {"mu": slot.mu}),
 
 RETURNED = {
     "a slot that is not declared": (
-        cx.Leafwise,
+        cxe.Leafwise,
         MISSPELT,
         AttributeError,
         "there is no slot 'mu_' (did you mean 'mu'?); the link has mu: declare slots = ('mu', 'mu_')",
     ),
     "a gradient that is not asked for": (
-        cx.Leafwise,
+        cxe.Leafwise,
         {"leaf": lambda self, u, slot, p, s: u * slot.grad},
         AttributeError,
         "declare reads_grads = True",
     ),
     "a key that is not asked for": (
-        cx.Leafwise,
+        cxe.Leafwise,
         {"leaf": lambda self, u, slot, p, s: u * slot.key},
         AttributeError,
         "declare random = True",
     ),
     "an argument that is not declared": (
-        cx.Leafwise,
+        cxe.Leafwise,
         LEAF | {"scalars": lambda self, at: at.extra["value"]},
         KeyError,
         "at.extra has no 'value': declare extra = ('value',)",
     ),
     "a tuple without slots": (
-        cx.Leafwise,
+        cxe.Leafwise,
         {"leaf": lambda self, u, slot, p, s: (u, {})},
         TypeError,
         "returned a tuple, but the link has no slots",
     ),
     "no slots": (
-        cx.Leafwise,
+        cxe.Leafwise,
         SLOT | {"leaf": passed},
         TypeError,
         "The leaf of link 'wrong' must return the update and a dict of its slots ('mu',)",
     ),
     "another slot": (
-        cx.Leafwise,
+        cxe.Leafwise,
         SLOT | {"leaf": lambda self, u, slot, p, s: (u, {"nu": u})},
         TypeError,
         "declares the slots ('mu',) but its leaf returned ('nu',)",
     ),
     "a slot of None": (
-        cx.Leafwise,
+        cxe.Leafwise,
         SLOT | {"leaf": lambda self, u, slot, p, s: (u, {"mu": None})},
         TypeError,
         "turned its slot 'mu' of float32[2] into None",
     ),
     "a slot of another shape": (
-        cx.Leafwise,
+        cxe.Leafwise,
         SLOT | {"leaf": lambda self, u, slot, p, s: (u, {"mu": u[:1]})},
         TypeError,
         "turned its slot 'mu' of float32[2] into float32[1]",
     ),
     "an update of another dtype": (
-        cx.Leafwise,
+        cxe.Leafwise,
         {"leaf": lambda self, u, slot, p, s: u > 0},
         TypeError,
         "turned an update of float32[2] into bool[2]",
     ),
     "an update of None": (
-        cx.Leafwise,
+        cxe.Leafwise,
         {"leaf": lambda self, u, slot, p, s: None},
         TypeError,
         "turned an update of float32[2] into None",
     ),
     "first slots that are a list": (
-        cx.Leafwise,
+        cxe.Leafwise,
         SLOT | {"init_leaf": lambda self, p: [p]},
         TypeError,
         "declares the slots ('mu',) but its init_leaf makes list",
     ),
     "first slots of another name": (
-        cx.Leafwise,
+        cxe.Leafwise,
         SLOT | {"init_leaf": lambda self, p: {"m": p}},
         TypeError,
         "declares the slots ('mu',) but its init_leaf makes ('m',)",
     ),
     "a first slot that is a number": (
-        cx.Leafwise,
+        cxe.Leafwise,
         SLOT | {"init_leaf": lambda self, p: {"mu": 0.0}},
         TypeError,
         "must make an array of slot 'mu', got float",
     ),
     "a slot whose shape depends on values": (
-        cx.Leafwise,
+        cxe.Leafwise,
         SLOT | {"init_leaf": lambda self, p: {"mu": p[p > 0]}},
         IndexError,
         "Array boolean indices must be concrete",
     ),
     "scalars that are a function": (
-        cx.Leafwise,
+        cxe.Leafwise,
         LEAF | {"scalars": lambda self, at: {"f": jnp.tanh}},
         TypeError,
         "The scalars of link 'wrong' must be arrays and numbers, got PjitFunction at 'f'",
     ),
     "a factor that is a set": (
-        cx.Scaling,
+        cxe.Scaling,
         {"factor": lambda self, at: {1.0}},
         TypeError,
         "The scalars of link 'wrong' must be arrays and numbers, got set",
     ),
     "a verdict on every number": (
-        cx.Leafwise,
+        cxe.Leafwise,
         LEAF | {"can_reject": True, "accepts": lambda self, at: jnp.ones(2, bool)},
         TypeError,
         "must return a boolean scalar, got bool[2]",
     ),
     "a verdict that is a norm": (
-        cx.Leafwise,
+        cxe.Leafwise,
         LEAF | {"can_reject": True, "needs_all_updates": True, "accepts": lambda self, at: at.global_norm()},
         TypeError,
         "must return a boolean scalar, got float32[]",
     ),
     "no verdict": (
-        cx.Leafwise,
+        cxe.Leafwise,
         LEAF | {"can_reject": True, "accepts": lambda self, at: None},
         TypeError,
         "must return a boolean scalar, got None",
     ),
     "another global state": (
-        cx.Leafwise,
+        cxe.Leafwise,
         LEAF | GLOBAL | {"update_global_state": lambda self, at: {"n": jnp.ones(())}},
         TypeError,
         "must return count, as its init_global_state does, got n",
     ),
     "a global state of another shape": (
-        cx.Leafwise,
+        cxe.Leafwise,
         LEAF | GLOBAL | {"update_global_state": lambda self, at: {"count": jnp.ones(2)}},
         TypeError,
         "turned 'count' of its global state, float32[], into float32[2]",
     ),
     "a nonnegative entry that is none": (
-        cx.Leafwise,
+        cxe.Leafwise,
         LEAF | GLOBAL | {"nonnegative": ("counts",)},
         ValueError,
         "`wrong.nonnegative` names 'counts' (did you mean 'count'?); the state has count",
     ),
     "updates alone": (
-        cx.Treewise,
+        cxe.Treewise,
         {"update_tree": lambda self, u, s, p, at: u},
         TypeError,
         "`wrong.update_tree` must return the updates and the next state, got a dict",
     ),
     "updates of another tree": (
-        cx.Treewise,
+        cxe.Treewise,
         {"update_tree": lambda self, u, s, p, at: (u["a"], s)},
         TypeError,
         "The updates that `wrong` returned do not have the tree of the parameters",
     ),
     "updates of another shape": (
-        cx.Treewise,
+        cxe.Treewise,
         {"update_tree": lambda self, u, s, p, at: (jax.tree.map(jnp.sum, u), s)},
         TypeError,
         "Link 'wrong' turned the update of 'a', float32[2], into float32[]",
     ),
     "another state": (
-        cx.Treewise,
+        cxe.Treewise,
         {"init_tree": lambda self, p: {"n": jnp.ones(())}, "update_tree": lambda self, u, s, p, at: (u, {"m": s["n"]})},
         TypeError,
         "must return a state like the one that it got, with n, but returned m",
     ),
     "a state of another shape": (
-        cx.Treewise,
+        cxe.Treewise,
         {
             "init_tree": lambda self, p: {"n": jnp.ones(())},
             "update_tree": lambda self, u, s, p, at: (u, {"n": jnp.ones(2)}),
@@ -427,49 +437,49 @@ RETURNED = {
         "at 'n' that is float32[], and not float32[2]",
     ),
     "a slot that init_tree does not make": (
-        cx.Treewise,
+        cxe.Treewise,
         TREE | {"slots": ("mu",), "init_tree": lambda self, p: {"mu_": p}},
         TypeError,
         "declares the slots ('mu',), which are keys of its state, but its init_tree makes mu_ (did you mean 'mu_'?)",
     ),
     "a tuple for a first vector": (
-        VectorLink,
+        cxe.VectorLink,
         {"slots": ("mu",), "init_vector": lambda self, x: {"mu": tuple(x)}, "update_vector": left},
         TypeError,
         "must return 'mu' as a list of 2 arrays, one a parameter, got a tuple",
     ),
     "a vector that is no slot": (
-        VectorLink,
+        cxe.VectorLink,
         {"init_vector": lambda self, x: {"mu": x}, "update_vector": left},
         TypeError,
         "returned 'mu', a list of arrays: if that is a vector, declare slots = ('mu',)",
     ),
     "a first state that is a vector": (
-        VectorLink,
+        cxe.VectorLink,
         {"init_vector": lambda self, x: x, "update_vector": left},
         TypeError,
         "must return a dict, got a list",
     ),
     "a vector that is too short": (
-        VectorLink,
+        cxe.VectorLink,
         {"update_vector": lambda self, u, s, x, at: (u[:1], s)},
         TypeError,
         "must return the updates as a list of 2 arrays, one a parameter, got 1 of them",
     ),
     "a vector of another shape": (
-        VectorLink,
+        cxe.VectorLink,
         {"update_vector": lambda self, u, s, x, at: ([a.sum() for a in u], s)},
         TypeError,
         "must return the updates of 'a' as float32[2], got float32[]",
     ),
     "a vector alone": (
-        VectorLink,
+        cxe.VectorLink,
         {"update_vector": lambda self, u, s, x, at: u},
         TypeError,
         "must return a vector and the next state, got a list",
     ),
     "a vector's other state": (
-        VectorLink,
+        cxe.VectorLink,
         {"slots": ("mu",), "update_vector": lambda self, u, s, x, at: (u, {})},
         TypeError,
         "with mu, but returned nothing",
@@ -503,7 +513,7 @@ def naive(**body: Any) -> Any:
     def init_tree(self: Any, params: Any) -> Any:
         return {"mu": jax.tree.map(jnp.zeros_like, params)}
 
-    return make(cx.Treewise, {"update_tree": update_tree, "init_tree": init_tree, "reads_params": True, **body})
+    return make(cxe.Treewise, {"update_tree": update_tree, "init_tree": init_tree, "reads_params": True, **body})
 
 
 def test_a_naive_tree_map_meets_no_holes() -> None:
@@ -530,7 +540,7 @@ def test_a_step_without_gradients_does_not_call_the_link() -> None:
         mean = sum(x.sum() for x in leaves) / sum(x.size for x in leaves)
         return jax.tree.map(lambda u: u - mean, updates), state
 
-    tx = make(cx.Treewise, {"update_tree": centered})()
+    tx = make(cxe.Treewise, {"update_tree": centered})()
     none = dict.fromkeys(PARAMS)
     assert tx.update(none, tx.init(PARAMS), PARAMS)[0] == none
 
@@ -543,8 +553,8 @@ def test_a_tree_in_the_state_that_is_no_slot_is_told() -> None:
     assert "declare slots = ('mu',)" in str(raised.value)
 
 
-@cx.transform
-class scale_by_global_rms(VectorLink):
+@cxe.transform
+class scale_by_global_rms(cxe.VectorLink):
     """Divide by the root of the mean square of all updates so far, times the distance from the start."""
 
     slots = ("start", "mu")

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import chainax as cx
+import chainax.extend as cxe
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -21,7 +22,7 @@ import pytest
 from chainax.core.facade.order import ROLES, problems
 from registry import LINKS, edited, given, in_pairs
 
-LINK_OF: dict[str, cx.Link] = {
+LINK_OF: dict[str, cxe.Link] = {
     "loss_scale": cx.dynamic_loss_scale(4.0, growth_interval=1.0),
     "gradient": cx.sharpness_aware(1e-3),
     "guard": cx.skip_nonfinite(),
@@ -317,8 +318,8 @@ def test_what_no_rule_can_tell_is_silent() -> None:
         assert tx.step(jnp.ones(()), tx.init(jnp.ones(())), jnp.ones(()))[0] < 1
 
 
-@cx.transform
-class mine(cx.Leafwise):
+@cxe.transform
+class mine(cxe.Leafwise):
     """A descent whose author did not say what it is for."""
 
     equation = "u ← −u/10"

@@ -1,8 +1,6 @@
 """The package as it is delivered: examples in docstrings, the door, and what type checkers see."""
 
-import ast
 import doctest
-import functools
 import importlib
 import inspect
 import json
@@ -16,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import chainax as cx
+import chainax.extend as cxe
 import chex
 import jax
 import jax.numpy as jnp
@@ -31,10 +30,12 @@ def test_doctests(module: str) -> None:
     assert doctest.testmod(importlib.import_module(module)).failed == 0
 
 
-def test_public_names_are_documented() -> None:
-    """Whatever comes through the door has a docstring, and so have its public methods."""
-    for name, item in vars(cx).items():
-        if name.startswith("_") or inspect.ismodule(item) or item in (object, float):
+@pytest.mark.parametrize("door", (cx, cxe), ids=("main", "extend"))
+def test_public_names_are_documented(door: Any) -> None:
+    """Whatever comes through a door has a docstring, and so have its public methods."""
+    for name in door.__all__:
+        item = getattr(door, name)
+        if item is float:  # `Hyper`, as it is when the program runs
             continue
         assert inspect.getdoc(item), name
         for method, member in vars(item).items() if inspect.isclass(item) else ():
@@ -80,25 +81,6 @@ def test_readme_runs_as_written() -> None:
     assert "scale_by_quadratic_mean(eps=0)" in repr(scope["scale_by_quadratic_mean"](eps=0.0))
 
 
-def test_imports_run_one_way() -> None:
-    """`chains` may import `transforms`, `transforms` may import `core`, and not the other way round."""
-    middle = ("curves", "schedules", "cycles", "plotting", "sweeping", "transforms")
-    layers = {"core": 0, **dict.fromkeys(middle, 1), "chains": 2}
-    for path in (ROOT / "src").rglob("*.py"):
-        mine = path.relative_to(ROOT / "src").parts[0].removesuffix(".py")
-        if mine == "__init__":
-            continue
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.ImportFrom) and node.level:
-                names = (node.module or "").split(".") + [alias.name for alias in node.names]
-                theirs = (
-                    [layers[n] for n in names if n in layers]
-                    if node.level == len(path.relative_to(ROOT / "src").parts)
-                    else []
-                )
-                assert all(other <= layers[mine] for other in theirs), path
-
-
 def test_only_jax_is_needed_to_import() -> None:
     """Importing chainax brings in none of the libraries that tests and examples use."""
     forbidden = ("optax", "chex", "flax", "equinox", "torch", "matplotlib", "sklearn", "rich")
@@ -112,21 +94,51 @@ def test_no_array_is_made_on_import() -> None:
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
 
 
-def test_type_checker_sees_the_installed_package(tmp_path: Path) -> None:
-    """Installed as a user would, from a wheel, `tests/user_code.py` has the types that its comments claim."""
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder that a wheel unpacks to, built as a user's pip does but for the download of setuptools."""
+    folder = tmp_path_factory.mktemp("wheel")
+    shutil.copytree(ROOT / "src", folder / "chainax" / "src", ignore=shutil.ignore_patterns("__pycache__"))
+    for file in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):  # a copy, as building leaves files behind
+        shutil.copy(ROOT / file, folder / "chainax")
+    build = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", folder / "chainax"]
+    subprocess.run(build, check=True, capture_output=True, cwd=folder)
+    (built,) = folder.glob("*.whl")
+    shutil.unpack_archive(built, folder / "site", format="zip")
+    return folder / "site"
+
+
+def test_the_wheel_has_every_module(wheel: Path) -> None:
+    """And the mark that it has types; of everything else it has nothing."""
+    ours = {path.relative_to(ROOT / "src") for path in (ROOT / "src").rglob("*.py")} | {Path("py.typed")}
+    assert {path.relative_to(wheel / "chainax") for path in (wheel / "chainax").rglob("*") if path.is_file()} == ours
+    assert [path.name for path in wheel.iterdir() if path.suffix != ".dist-info"] == ["chainax"]
+
+
+def test_every_module_of_the_wheel_can_be_imported(wheel: Path) -> None:
+    """Where there is nothing else of chainax."""
+    code = f"""
+import sys, importlib, pkgutil
+sys.path.insert(0, {str(wheel)!r})
+import chainax
+for module in pkgutil.walk_packages(chainax.__path__, "chainax."):
+    assert importlib.import_module(module.name).__file__.startswith({str(wheel)!r}), module.name
+    print(module.name)
+"""
+    run = subprocess.run([sys.executable, "-I", "-c", code], capture_output=True, text=True, check=False, cwd=wheel)
+    assert run.returncode == 0, run.stderr
+    assert sorted(run.stdout.split()) == sorted(MODULES)
+
+
+def test_type_checker_sees_the_installed_package(tmp_path: Path, wheel: Path) -> None:
+    """From a wheel, as a user has it, `tests/user_code.py` has the types that its comments claim."""
     pytest.importorskip("pyright")
-    for part in ("src", "pyproject.toml", "README.md", "LICENSE"):  # building leaves files behind
-        copy = shutil.copytree if part == "src" else shutil.copy
-        (tmp_path / "chainax").mkdir(exist_ok=True)
-        copy(ROOT / part, tmp_path / "chainax" / part)
-    target = tmp_path / "site"
-    run = functools.partial(subprocess.run, capture_output=True, text=True)
-    run([sys.executable, "-m", "pip", "install", "--no-deps", "--target", target, tmp_path / "chainax"], check=True)
     source = (ROOT / "tests" / "user_code.py").read_text()
     (tmp_path / "user_code.py").write_text(source)
-    options = {"include": ["user_code.py"], "extraPaths": [str(target)], "typeCheckingMode": "strict"}
+    options = {"include": ["user_code.py"], "extraPaths": [str(wheel)], "typeCheckingMode": "strict"}
     (tmp_path / "pyrightconfig.json").write_text(json.dumps({**options, "reportUnknownMemberType": False}))
-    checked = run([sys.executable, "-m", "pyright", "--pythonpath", sys.executable, "-p", tmp_path])
+    pyright = [sys.executable, "-m", "pyright", "--pythonpath", sys.executable, "-p", tmp_path]
+    checked = subprocess.run(pyright, capture_output=True, text=True, check=False)
     lines = source.splitlines()
     wrong = {i + 1 for i, line in enumerate(lines) if line.endswith("# error")}
     reported = {

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import chainax as cx
+import chainax.extend as cxe
 import chex
 import jax
 import jax.numpy as jnp
@@ -252,7 +253,7 @@ def test_a_norm_behind_a_factor_for_each_parameter(factor: Any, numbers: dict, x
     norm = np.sqrt(sum(np.sum(x**2) for x in u.values()))
     first, second = {"a": jnp.asarray(g["a"])}, jax.tree.map(jnp.asarray, g)
 
-    def run(behind: cx.Link) -> tuple[Tree, cx.State]:
+    def run(behind: cxe.Link) -> tuple[Tree, cx.State]:
         tx = cx.chain(cx.scale(factor), behind, cx.trace(0.0))
         _, state = tx.update(jax.tree.map(jnp.zeros_like, first), tx.init(first))
         return tx.update(second, tx.add_param_group(second, state))

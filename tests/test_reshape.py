@@ -3,6 +3,7 @@
 from typing import Any
 
 import chainax as cx
+import chainax.extend as cxe
 import chex
 import jax
 import jax.numpy as jnp
@@ -225,8 +226,8 @@ def test_pack_passes_values_on(tx: Any) -> None:
     chex.assert_trees_all_close(last(cx.pack(tx, max_leaves=2, max_size=24)), last(tx), rtol=1e-5, atol=1e-6)
 
 
-@cx.transform
-class decay_of_matrices(cx.Leafwise):
+@cxe.transform
+class decay_of_matrices(cxe.Leafwise):
     """Computes with the shape of a leaf."""
 
     equation = "u ← u + 0.1θ for matrices"
@@ -236,8 +237,8 @@ class decay_of_matrices(cx.Leafwise):
         return u + 0.1 * p if p.ndim > 1 else u
 
 
-@cx.transform
-class scale_by_first_norm(cx.Leafwise):
+@cxe.transform
+class scale_by_first_norm(cxe.Leafwise):
     """Begins with the norm of a leaf."""
 
     slots = ("size",)
@@ -250,8 +251,8 @@ class scale_by_first_norm(cx.Leafwise):
         return u * slot.size, {"size": slot.size}
 
 
-@cx.transform
-class scale_by_place(cx.Leafwise):
+@cxe.transform
+class scale_by_place(cxe.Leafwise):
     """Computes with the place of a number in its leaf."""
 
     equation = "u ← iu"

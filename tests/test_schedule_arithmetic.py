@@ -5,6 +5,7 @@ import json
 from string import Formatter
 
 import chainax as cx
+import chainax.extend as cxe
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -176,11 +177,11 @@ def test_description(schedule, expected):
 def test_description_of_a_schedule_of_ones_own():
     """Without a phrase it is the code."""
 
-    @cx.value
+    @cxe.value
     class own_schedule(cx.Schedule):
         """Always half."""
 
-        low: cx.Hyper = cx.number("not used", default=0.0)
+        low: cxe.Hyper = cxe.number("not used", default=0.0)
 
         def at(self, k):
             return 0.5 + 0 * k

@@ -8,6 +8,7 @@ import warnings
 from typing import Any
 
 import chainax as cx
+import chainax.extend as cxe
 import chex
 import jax
 import jax.numpy as jnp
@@ -244,15 +245,15 @@ def test_slots_of_one_number_advance_once() -> None:
 def test_a_leaf_function_that_knows_the_shape_gets_the_whole_leaf() -> None:
     """A part has another fan-in, and another transpose."""
 
-    @cx.transform
-    class over_fan_in(cx.Leafwise):
+    @cxe.transform
+    class over_fan_in(cxe.Leafwise):
         """Divide by the number of rows."""
 
         def leaf(self, u, slot, p, scalars):
             return u / u.shape[0]
 
-    @cx.transform
-    class symmetrize(cx.Leafwise):
+    @cxe.transform
+    class symmetrize(cxe.Leafwise):
         """Take the mean with the transpose."""
 
         def leaf(self, u, slot, p, scalars):
@@ -342,8 +343,8 @@ def test_codes_are_of_one_format() -> None:
 def test_links_that_mix_numbers_are_not_taken_apart() -> None:
     """A leaf function with a norm of the leaf in it must see all of it."""
 
-    @cx.transform
-    class normed_trace(cx.Leafwise):
+    @cxe.transform
+    class normed_trace(cxe.Leafwise):
         """Momentum of the normalized update."""
 
         slots = ("trace",)

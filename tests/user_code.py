@@ -3,6 +3,7 @@
 from typing import Any, assert_type
 
 import chainax as cx
+import chainax.extend as cxe
 import jax.numpy as jnp
 
 tx = cx.chain(
@@ -27,13 +28,15 @@ cx.adamw(1e-3, mask=None)  # error
 tx.moved("scale_by_adam")  # error
 cx.chain(0.1)  # error
 cx.scale_by_adam().b1 = 0.5  # error
+print(cx.masked)  # error
+print(cxe.transform)  # error
 
 
-@cx.transform
-class scale_by_sign(cx.Leafwise):
+@cxe.transform
+class scale_by_sign(cxe.Leafwise):
     """A link of one's own."""
 
-    floor: cx.Hyper = cx.hyper("f", "smallest magnitude", default=0.0)
+    floor: cxe.Hyper = cxe.hyper("f", "smallest magnitude", default=0.0)
 
     equation = "u ← max(f, sign(u))"
 

@@ -312,8 +312,9 @@ def transform(cls: type[L]) -> type[L]:
     are no tuple of names, a misspelt declaration, or a hook that takes other arguments than it is given.
 
     >>> import chainax as cx
-    >>> @cx.transform
-    ... class squash(cx.Leafwise):
+    >>> from chainax.extend import Leafwise, transform
+    >>> @transform
+    ... class squash(Leafwise):
     ...     '''Bound every coordinate softly.'''
     ...     equation = "u ← tanh(u)"
     ...     def leaf(self, u, slot, p, scalars):

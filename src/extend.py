@@ -1,0 +1,32 @@
+"""For authors of links, schedules and formats. `chainax` has what a training script needs.
+
+`transform` shows a link, `Leafwise` and `Treewise` say what one is made of.
+"""
+
+from .core.engine.rounding import Rounding, ecc, kahan, master, nearest, stochastic
+from .core.engine.step_info import StepInfo
+from .core.engine.storage import Format, storage
+from .core.facade.link import Leafwise, Link, Scaling, Treewise, slot_like, transform
+from .core.values.hyper import Hyper, HyperLike, OptionalHyper, hyper
+from .core.values.numerics import sqrt
+from .core.values.value import child, number, static, value
+from .transforms.shared.vector_link import VectorInfo, VectorLink
+
+# fmt: off
+__all__ = [  # noqa: RUF022 - a table of contents
+    # links: what to derive from, and what their hooks are given
+    "transform", "Leafwise", "Scaling", "Treewise", "Link", "StepInfo", "slot_like",
+    # links that treat the parameters as one vector
+    "VectorLink", "VectorInfo",
+    # hyperparameters of links, and the types of fields and arguments that hold one
+    "hyper", "Hyper", "OptionalHyper", "HyperLike",
+    # values, as schedules are, and their fields: numbers, constants, and chains in a link
+    "value", "number", "static", "child",
+    # formats of the slots
+    "Format", "storage",
+    # ways to round the parameters
+    "Rounding", "nearest", "stochastic", "kahan", "ecc", "master",
+    # functions with the derivatives that optimizers need
+    "sqrt",
+]
+# fmt: on
