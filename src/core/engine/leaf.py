@@ -19,6 +19,7 @@ from ..values.tree import compute_dtype, dtype_of, from_real, shard_axes, to_rea
 from ..values.value import is_array
 from .checks import check_result
 from .rounding import by_turns, precise, rounded, saturated
+from .storage import widened
 
 Slots = dict[str, dict[str, Any]]
 
@@ -136,7 +137,7 @@ def _through(plan: Plan, links: Any, scalars: Any, u: Any, p: Any, slots: Slots,
     done = {}
     for name, link, shared in zip(plan.names, links, scalars):
         old = slots.get(name, {})
-        wide = {s: _widened(x, formats.get((name, s)), w.shape, plan.dtype) for s, x in old.items()}
+        wide = {s: widened(x, w.shape, plan.dtype, *formats.get((name, s), ())) for s, x in old.items()}
         own = SimpleNamespace(**wide, **grad, **({"key": given["keys"][name]} if link.random else {}))
         with jax.named_scope(name):
             w, new = check_result(name, link, w, wide, link.leaf(w, own, q, shared))
@@ -163,12 +164,6 @@ def _lagging(plan: Plan, slots: Slots, new: jax.Array, never: jax.Array) -> Slot
         return jax.lax.select(never, new if new.dtype == x.dtype else jax.lax.convert_element_type(new, x.dtype), x)
 
     return {name: {s: ordered((name, s), x) for s, x in of.items()} for name, of in slots.items()}
-
-
-def _widened(x: Any, form: Any, shape: tuple[int, ...], dtype: Any) -> jax.Array:
-    if not isinstance(x, dict):
-        return to_real(x, dtype)
-    return form[0].widen(x, shape, form[1]).astype(dtype)
 
 
 def _narrowed(x: jax.Array, form: Any, old: Any, turn: jax.Array | None) -> Any:
