@@ -7,7 +7,7 @@ stand once more, with their types, so that nothing in the engine imports what is
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeAlias
 
@@ -16,6 +16,7 @@ import jax
 from ..values.types import Params, PyTree, Scalar, Scalars, Updates
 
 if TYPE_CHECKING:
+    from .state import State
     from .step_info import StepInfo
     from .storage import storage
 
@@ -64,7 +65,11 @@ class LinkLike(ChainLike, Protocol):
     @property
     def treewise(self) -> bool: ...
     @property
-    def joins(self) -> bool: ...
+    def joins(self) -> str: ...
+    @property
+    def factor_field(self) -> str: ...
+    @property
+    def decay_field(self) -> str: ...
     @property
     def extra(self) -> tuple[str, ...]: ...
     @property
@@ -75,6 +80,8 @@ class LinkLike(ChainLike, Protocol):
     def no_reverse_mode(self) -> str: ...
     @property
     def inner(self) -> Mapping[str, ChainLike]: ...
+
+    def visit(self, visit: Visit, params: Params, entry: PyTree) -> dict[str, PyTree]: ...
 
 
 class LeafwiseLike(LinkLike, Protocol):
@@ -122,3 +129,6 @@ class TreewiseLike(LinkLike, Protocol):
 
 Links: TypeAlias = dict[str, Any]
 """Links by name, in order."""
+Visit: TypeAlias = "Callable[[Any, Params, State], dict[str, PyTree]]"
+"""What is done with a chain within a link, given its parameters and its state. It returns trees like the parameters, by
+name."""

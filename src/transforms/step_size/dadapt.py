@@ -82,6 +82,7 @@ class scale_by_dadapt_adam(Treewise):
     nonnegative = ("nu", "estimate")
     role = "precondition"
     reads_params = True
+    decay_field = "weight_decay"
 
     @derived
     def equation(self) -> str:
@@ -143,6 +144,7 @@ class scale_by_prodigy(Treewise):
     nonnegative = ("nu", "estimate")
     role = "precondition"
     reads_params = True
+    decay_field = "weight_decay"
 
     @derived
     def equation(self) -> str:
