@@ -46,6 +46,9 @@ class Schedule(Value):
     """What `describe` says: clauses parted by semicolons, with the fields in braces. A clause whose
     fields all have their default is left out."""
 
+    kinks: ClassVar[tuple[str, ...]] = ()
+    """Fields by which there is no derivative where they have the least number that they admit: it is given as 0."""
+
     __array_ufunc__: ClassVar[None] = None  # or NumPy's numbers would take a schedule for an array of objects
 
     def __call__(self, step: Any) -> jax.Array:
