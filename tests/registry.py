@@ -1,4 +1,4 @@
-"""The values that every law is tried on: each link and prebuilt chain, and the forms that hyperparameters take."""
+"""The values that every law is tried on: links, prebuilt chains, schedules and storage formats."""
 
 import functools
 from collections.abc import Callable, Iterator
@@ -9,7 +9,9 @@ import chainax.extend as cxe
 import jax
 import jax.numpy as jnp
 import numpy as np
+from chainax.core.engine.storage import Blocks
 from chainax.core.facade.transformation import Transformation
+from chainax.core.values.value import TYPES
 
 
 @cxe.transform
@@ -269,8 +271,61 @@ def firsts(values: tuple, what: Callable[[Any], Any]) -> tuple:
     return tuple(found)
 
 
+SCHEDULES = (
+    cx.constant_schedule(0.3),
+    cx.linear_schedule(1.0, 0.1, 7),
+    cx.linear_schedule(0.0, 1.0, 20, transition_begin=5),
+    cx.polynomial_schedule(1.0, 0.1, 2.0, 9),
+    cx.polynomial_schedule(1.0, 0.1, 0.5, 9, transition_begin=2),
+    cx.exponential_decay(1.0, 10, 0.9),
+    cx.exponential_decay(1.0, 10, 0.9, staircase=True),
+    cx.step_schedule(0.5, 7),
+    cx.inverse_time_decay_schedule(1.0, 0.1),
+    cx.cosine_decay_schedule(0.5, 50, 0.1),
+    cx.warm_restarts_schedule(1.0, 10),
+    cx.warm_restarts_schedule(1.0, 10, factor=2.0, end_value=0.1),
+    cx.warm_restarts_schedule(1.0, 10, factor=1.5),
+    cx.warmup_schedule(cx.cosine_decay_schedule(0.5, 30), 10, init_value=0.1),
+    cx.warmup_schedule(cx.polynomial_schedule(1.0, 0.0, 1.0, 30, transition_begin=1), 5, restart=False),
+    cx.warmup_cosine_decay_schedule(0.1, 1.0, 0, 60),
+    cx.warmup_cosine_decay_schedule(0.01, 1.0, 10, 60, end_value=0.1),
+    cx.join_schedules((0.5, cx.linear_schedule(1.0, 0.0, 7), cx.step_schedule(0.3, 4)), (4, 16)),
+    cx.bias_corrected_schedule(cx.linear_schedule(1.0, 0.0, 30), b2=0.99),
+    cx.exponential_decay(1.0, 10, 0.9, 3.5, end_value=0.8),
+    cx.piecewise_constant_schedule(1.0, {5: 0.5, 16: 3.0}),
+    cx.piecewise_interpolate_schedule("cosine", 1.0, ((5, 0.5), (16, 3.0))),
+    cx.multiplicative_schedule(1.0, cx.linear_schedule(0.9, 1.0, 9.5), 20),
+    cx.inverse_sqrt_schedule(1.0, 10, 0.1, first_step=1),
+    cx.cosine_decay_schedule(0.5, 30, 0.1, exponent=0.5),
+    cx.rex_schedule(1.0, 30, 0.1),
+    cx.half_life_schedule(0.5, 0.75, 20, 3),
+    cx.linear_onecycle_schedule(40, 1.0, 0.31, 0.86),
+    cx.cosine_onecycle_schedule(40, 1.0, 0.31),
+    cx.onecycle_schedule(40, 1.0, interpolate_type="linear", three_phase=True),
+    cx.onecycle_momentum_schedule(40),
+    cx.warmup_stable_decay_schedule(1.0, 5, 10, 21, 0.1, 0.01, decay="1-sqrt"),
+    cx.cyclic_schedule(0.1, 1.0, 5, 7, scale=cx.exponential_decay(1.0, 1, 0.5)),
+    cx.cosine_annealing_schedule(1.0, 10, 0.1),
+    2.0 * cx.linear_schedule(1.0, 0.1, 7) * cx.cosine_decay_schedule(0.5, 50),
+    1.5 - cx.cosine_decay_schedule(0.5, 50),
+    cx.linear_schedule(1.0, 0.1, 20) / (cx.cosine_decay_schedule(0.5, 50) + 0.5),
+    cx.linear_schedule(1.0, 0.2, 20) ** 0.5,
+    2.0 ** cx.linear_schedule(-3.0, 1.0, 20),
+    cx.own_steps(cx.cosine_decay_schedule(0.5, 30, 0.1)),
+)
+
 LINK_CLASSES = firsts(REGISTRY, type)
 KINDS = firsts(LINK_CLASSES, kind)
+
+
+def classes(base: type) -> dict[str, type]:
+    """The library's own value classes of a kind, by name."""
+    found = [cls for known in TYPES.values() for cls in known.values() if issubclass(cls, base)]
+    return {cls.__name__: cls for cls in found if cls.__module__.startswith("chainax.")}
+
+
+FORMATS: dict[str, Any] = classes(Blocks)
+"""The formats that store slots in blocks, as classes."""
 
 
 def is_known(option: str, choice: Any) -> bool:

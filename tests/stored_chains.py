@@ -34,6 +34,8 @@ class Recipe(NamedTuple):
     joins: Callable[[Any], Any] | None = None
     first: Callable[[], Any] | None = None
     """The chain as version 0 wrote it, where it is made otherwise today."""
+    plain: bool = True
+    """Whether the chain has a configuration: one that is made of closures has none."""
 
 
 def blocks(form: Callable[..., Any]) -> Any:
@@ -107,7 +109,7 @@ RECIPES = {
     ),
     "sophia": Recipe(lambda: cx.sophia(1e-2, update_interval=2)),
     "noise": Recipe(lambda: cx.chain(cx.add_noise(seed=1), cx.slow_weights(2.0), cx.sgd(0.1))),
-    "optax": Recipe(lambda: cx.chain(cx.from_optax(optax.scale_by_adam()), cx.scale_by_lr(1e-2))),
+    "optax": Recipe(lambda: cx.chain(cx.from_optax(optax.scale_by_adam()), cx.scale_by_lr(1e-2)), plain=False),
 }
 
 
@@ -171,7 +173,7 @@ def write(folder: pathlib.Path) -> None:
     folder.mkdir()
     for name, recipe in RECIPES.items():
         tx, p, state = begun(recipe)
-        if name != "optax":
+        if recipe.plain:
             (folder / f"{name}.json").write_text(json.dumps(cx.to_config(tx)) + "\n")
         np.savez_compressed(folder / f"{name}.npz", **tx.state_dict(state))
         (folder / f"{name}.msgpack").write_bytes(flax.serialization.to_bytes(state))

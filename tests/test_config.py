@@ -15,9 +15,8 @@ import jax
 import jax.numpy as jnp
 import pytest
 from chainax.core.values import value
-from registry import REGISTRY, links_of
+from registry import REGISTRY, SCHEDULES, links_of
 from stored_chains import FOLDER
-from test_schedules import SCHEDULES
 
 STORED = [json.loads(file.read_text()) for file in sorted((FOLDER / "0").glob("*.json"))]
 CONFIGS = [*STORED, *({"chainax": 1, "type": "scale", "step_size": cx.to_config(s)} for s in SCHEDULES[:-1])]

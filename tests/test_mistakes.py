@@ -146,7 +146,7 @@ DECLARED = {
         "`wrong` needs the method 'factor' of a Scaling link: def factor(self, at)",
     ),
     "no update_tree": (cxe.Treewise, {}, TypeError, "`wrong` needs the method 'update_tree' of a Treewise link"),
-    "no update_vector": (VectorLink, {}, TypeError, "def update_vector(self, u, state, x, at)"),
+    "no update_vector": (cxe.VectorLink, {}, TypeError, "def update_vector(self, u, state, x, at)"),
     "scaling without Scaling": (
         cxe.Leafwise,
         LEAF | {"scaling": True},

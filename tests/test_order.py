@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from chainax.core.facade.order import ROLES, problems
-from registry import LINKS, edited, given, in_pairs
+from registry import LINKS, edited, given, in_pairs, links_of
 
 LINK_OF: dict[str, cxe.Link] = {
     "loss_scale": cx.dynamic_loss_scale(4.0, growth_interval=1.0),
@@ -339,6 +339,54 @@ def update_trail(tx: Any, gradients: list[np.ndarray]) -> list[np.ndarray]:
         u, state = tx.update(jnp.asarray(g, jnp.float32), state, p * (1 + 0.1 * k))
         updates.append(np.asarray(u))
     return updates
+
+
+FACTORS = [(tx, name, link) for tx in LINKS for name, link in tx.links.items() if link.factor_field]
+DECAYS = [(tx, name, link) for tx in LINKS for name, link in tx.links.items() if link.decay_field]
+
+
+def with_field(tx: Any, name: str, field: str, x: float) -> Any:
+    """The value with another number in a field of one link, and the extra arguments that it is given."""
+    return edited(tx, lambda chain: cx.chain(**chain.links).replace(name, **{field: x}))
+
+
+@pytest.mark.parametrize(("tx", "name", "link"), FACTORS, ids=lambda x: repr(x) if isinstance(x, cxe.Link) else "")
+def test_factors_are_what_links_do(tx: Any, name: str, link: cxe.Link) -> None:
+    """Where the factor is 0 no update is left."""
+    p, g = jnp.ones(3), jnp.asarray([1.0, -2.0, 3.0])
+    still = with_field(tx, name, link.factor_field, 0.0)
+    assert not np.any(still.update(g, still.init(p), p)[0])
+    assert np.any(tx.update(g, tx.init(p), p)[0])
+
+
+@pytest.mark.parametrize(("tx", "name", "link"), DECAYS, ids=lambda x: repr(x) if isinstance(x, cxe.Link) else "")
+def test_decays_are_what_links_do(tx: Any, name: str, link: cxe.Link) -> None:
+    """From the same gradients, steps are others with a decay of 0.5 than with one of 0."""
+    p, ends = jnp.asarray([1.0, -2.0, 3.0]), []
+    for decay in (0.0, 0.5):
+        changed = with_field(tx, name, link.decay_field, decay)
+        state, updates = changed.init(p), []
+        for g in jnp.asarray([[1.0, 1.0, 1.0], [2.0, -1.0, 1.0], [1.0, 0.5, 1.0]]):
+            u, state = changed.update(g, state, p)
+            updates.append(u)
+        ends.append(np.stack(updates))
+    assert np.any(np.abs(ends[0] - ends[1]) > 1e-6)
+
+
+def test_every_weight_decay_is_declared() -> None:
+    """What is called so is one, or a penalty."""
+    links = [link for tx in LINKS for link in links_of(tx)]
+    assert [x for x in links if hasattr(x, "weight_decay") and not x.decay_field and x.role != "penalty"] == []
+
+
+@pytest.mark.parametrize(("factor", "climbs"), ((2.0, True), (-2.0, False), (cx.linear_schedule(-1.0, 0.0, 9), False)))
+def test_a_factor_whose_sign_is_known_decides_the_direction(factor: Any, climbs: bool) -> None:
+    """A negative one is a descent; of one that is a schedule nothing is said."""
+    tx = cx.chain(cx.clip(1.0), cx.scale(factor))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        tx.step(jnp.ones(3), tx.init(jnp.ones(3)), jnp.ones(3))
+    assert bool(caught) == climbs
 
 
 LONE = [tx for tx in LINKS if len(tx.links) == 1 and not next(iter(tx.links.values())).inner]

@@ -135,7 +135,7 @@ def test_functions_get_the_whole_tree() -> None:
 
 
 def test_a_wrapper_has_the_role_of_its_chain() -> None:
-    """So an order that cannot be meant is seen from outside."""
+    """So an order that is almost certainly a mistake is seen from outside."""
     roles = {"descend": ADAM, "precondition": cx.scale_by_adam(), "clip": cx.clip(1.0), "other": cx.chain()}
     assert [cx.accumulate(tx, 2).role for tx in roles.values()] == list(roles)
     with pytest.warns(cx.ChainWarning, match="'accumulate' and 'scale_by_lr' each flip the sign"):

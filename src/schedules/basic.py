@@ -284,7 +284,7 @@ class warmup_cosine_decay_schedule(Schedule):
     init_value: Number = number("value at step 0")
     peak_value: Number = number("value when the warm-up ends")
     warmup_steps: Number = number("length of the warm-up, in steps", low=0.0, steps=True)
-    decay_steps: Number = number("length of warm-up and decay together, in steps", low=0.0, steps=True)
+    decay_steps: Number = number("length of warm-up and decay together, in steps", low=0.0, open=True, steps=True)
     end_value: Number = number("the last value", default=0.0)
     exponent: Number = number("the power to which the cosine is raised", default=1.0, low=0.0)
 

@@ -261,6 +261,7 @@ class warm_restarts_schedule(Schedule):
     factor: Number = number("ratio of the lengths of successive periods", default=1.0, low=1.0)
     end_value: Number = number("value that each period decays to", default=0.0)
 
+    kinks = ("factor",)
     phrase = (
         "half a cosine from {init_value} to {end_value}, restarted after {period} steps; then {factor} times as long"
     )

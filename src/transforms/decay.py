@@ -21,6 +21,7 @@ class add_decayed_weights(Leafwise):
 
     equation = "u ← u + λθ"
     role = "decay"
+    decay_field = "weight_decay"
     reads_params = True
 
     def leaf(self, u, slot, p, scalars):
@@ -57,6 +58,7 @@ class decay_after_step(Leafwise):
 
     equation = "u ← u − λ(θ + u)"
     role = "decay_after"
+    decay_field = "rate"
     reads_params = True
 
     def leaf(self, u, slot, p, scalars):

@@ -12,11 +12,11 @@ import jax.numpy as jnp
 
 from ..values.contents import is_array
 from ..values.tree import compute_dtype, dtype_of, from_real, shard_axes, to_real
-from ..values.types import DType
 from .checks import LeafSlots, blamed, check_precise, check_result, check_rounded
 from .elementwise import is_elementwise, without_shape
 from .plan import NO_LINKS, LeafInputs, LeafOutputs, Plan, Slots
 from .rounding import dithered_positive, saturated
+from .storage import widened
 from .tiles import Tiles
 
 PlannedFunction: TypeAlias = Callable[[Plan, list[jax.Array], LeafInputs], LeafOutputs]
@@ -85,7 +85,7 @@ def _through(plan: Plan, links: list[Any], scalars: list[Any], inputs: LeafInput
     slots = {}
     for name, link, shared in zip(plan.names, links, scalars):
         old = inputs.slots.get(name, {})
-        wide = {s: _widened(x, formats.get((name, s)), w.shape, plan.dtype) for s, x in old.items()}
+        wide = {s: widened(x, w.shape, plan.dtype, *formats.get((name, s), ())) for s, x in old.items()}
         own = LeafSlots(**wide, **grad, **({"key": inputs.keys[name]} if link.random else {}))
         with blamed(name):
             w, new = check_result(name, link, w, wide, link.leaf(w, own, theta, shared))
@@ -114,12 +114,6 @@ def _after(done: LeafOutputs, lagged: tuple[tuple[str, str], ...], opaque_false:
         return jax.lax.select(opaque_false, same, x)
 
     return {name: {s: ordered((name, s), x) for s, x in of.items()} for name, of in done.slots.items()}
-
-
-def _widened(x: Any, form: Any, shape: tuple[int, ...], dtype: DType) -> jax.Array:
-    if not isinstance(x, dict):
-        return to_real(x, dtype)
-    return form[0].widen(x, shape, form[1]).astype(dtype)
 
 
 def _narrowed(x: jax.Array, form: Any, old: Any, dither: jax.Array | None) -> Any:

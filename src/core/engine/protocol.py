@@ -7,7 +7,7 @@ stand once more, with their types, so that nothing in the engine imports what is
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeAlias, TypeGuard, TypeVar
 
@@ -17,6 +17,7 @@ from ..values.types import Params, PyTree, Scalar, Scalars, Updates
 
 if TYPE_CHECKING:
     from .rounding import Rounding
+    from .state import State
     from .step_info import StepInfo
     from .storage import storage
 
@@ -65,7 +66,11 @@ class LinkLike(ChainLike, Protocol):
     @property
     def treewise(self) -> bool: ...
     @property
-    def joins(self) -> bool: ...
+    def joins(self) -> str: ...
+    @property
+    def factor_field(self) -> str: ...
+    @property
+    def decay_field(self) -> str: ...
     @property
     def extra(self) -> tuple[str, ...]: ...
     @property
@@ -78,6 +83,8 @@ class LinkLike(ChainLike, Protocol):
     def final_rounding(self) -> Rounding | None: ...
     @property
     def inner(self) -> Mapping[str, ChainLike]: ...
+
+    def visit(self, visit: Visit, params: Params, entry: PyTree) -> dict[str, PyTree]: ...
 
 
 class LeafwiseLike(LinkLike, Protocol):
@@ -156,3 +163,8 @@ def is_random(link: LinkLike) -> TypeGuard[RandomLike]:
 def is_scaling(link: LinkLike) -> TypeGuard[ScalingLike]:
     """Whether the link multiplies all updates by one number."""
     return is_leafwise(link) and link.scaling
+
+
+Visit: TypeAlias = "Callable[[Any, Params, State], dict[str, PyTree]]"
+"""What is done with a chain within a link, given its parameters and its state. It returns trees like the parameters, by
+name."""

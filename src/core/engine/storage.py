@@ -18,7 +18,8 @@ import numpy as np
 from ..values.contents import code
 from ..values.errors import did_you_mean
 from ..values.hyper import DTYPES, by_path, pick
-from ..values.tree import show
+from ..values.tree import show, to_real
+from ..values.types import DType
 from ..values.value import Value, fill, register, static, value
 from .rounding import saturated
 
@@ -247,6 +248,16 @@ class storage(Value):
 
     def __repr__(self) -> str:
         return f"storage({self.arguments()})"
+
+
+def widened(x: Any, shape: tuple[int, ...], dtype: DType, form: Format | None = None, signed: bool = True) -> jax.Array:
+    """A stored slot as a link gets it: real numbers of ``dtype``. ``shape`` is what ``form`` stored, for codes.
+
+    Small leaves, and slots of another shape than the parameter's, are stored as they are whatever the format.
+    """
+    if form is None or not isinstance(x, dict):
+        return to_real(x, dtype)
+    return form.widen(x, shape, signed).astype(dtype)
 
 
 def formats_of(links: Iterable[tuple[str, Any]], path: str) -> tuple:

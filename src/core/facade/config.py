@@ -60,8 +60,8 @@ def from_config(config: Mapping[str, Any]) -> Any:
     to be read. Types of your own are known once their module is imported.
     """
     if not isinstance(config, Mapping) or "chainax" not in config:
-        given = "one without it" if isinstance(config, Mapping) else f"a {type(config).__name__}"
-        raise ValueError(f"a chainax configuration is a dict with the key 'chainax', got {given}")
+        got = "one without it" if isinstance(config, Mapping) else f"a {type(config).__name__}"
+        raise ValueError(f"a chainax configuration is a dict with the key 'chainax', got {got}")
     _check_size(config)
     if type(config["chainax"]) is not int or config["chainax"] != VERSION:
         raise ValueError(
@@ -106,8 +106,7 @@ def _encode(x: Any, where: str) -> Any:
     if isinstance(x, storage):
         return {"type": "storage", "formats": {slot: _encode(f, f"{where}.{slot}") for slot, f in x.table.items()}}
     if isinstance(x, Value):
-        given = [f for f in dataclasses.fields(x) if f.repr or getattr(x, f.name) is not None]
-        fields = [f.name for f in given]
+        fields = [f.name for f in dataclasses.fields(x) if f.repr or getattr(x, f.name) is not None]
         return {"type": _name(type(x)), **{n: _encode(getattr(x, n), f"{where}.{n}") for n in fields}}
     if isinstance(x, float) and not math.isfinite(x):
         return {"type": "float", "value": str(x)}
@@ -235,23 +234,24 @@ def _check_pattern(pattern: Any, at: str) -> None:
 def _ways(expression: Any, repeated: bool = False) -> int:
     """In how many ways a parsed expression can match, roughly, all of which are tried before it is given up."""
     ways, most = 1, 10  # most: at how many places a repetition may end, which a letter before it leaves few of
-    for operation, given in expression:
-        kind, inner = str(operation), list(_expressions(given))
+    for operation, argument in expression:
+        kind, inner = str(operation), list(_expressions(argument))
         repeats, chooses = kind.endswith("_REPEAT"), kind in ("BRANCH", "GROUPREF_EXISTS")
         if repeated and (repeats or chooses):
             return MOST_WAYS + 1
         each = [_ways(x, repeated or repeats) for x in inner]
         ways *= sum(each) if chooses else math.prod(each)
         if repeats:
-            ways *= min(given[1] - given[0] + 1, most)
+            ways *= min(argument[1] - argument[0] + 1, most)
         most = 10 if kind == "LITERAL" else 100 if repeats else most
         ways = min(ways, MOST_WAYS + 1)
     return ways
 
 
-def _expressions(given: Any) -> Iterator[Any]:
-    if isinstance(given, re._parser.SubPattern):  # pyright: ignore[reportAttributeAccessIssue]
-        yield given
-    elif isinstance(given, (tuple, list)):
-        for part in given:
+def _expressions(parsed: Any) -> Iterator[Any]:
+    """The expressions within the argument of a parsed operation."""
+    if isinstance(parsed, re._parser.SubPattern):  # pyright: ignore[reportAttributeAccessIssue]
+        yield parsed
+    elif isinstance(parsed, (tuple, list)):
+        for part in parsed:
             yield from _expressions(part)

@@ -21,12 +21,13 @@ from ..values.hyper import by_path, pick
 from ..values.numerics import is_zero
 from ..values.schedule import Schedule
 from ..values.tree import flatten, is_trainable
+from ..values.types import HyperValue, Params
 from ..values.value import Value, make
 from ..values.warning import ChainWarning
 from . import order
 
 
-def describe(links: Links, params: Any = None) -> str:
+def describe(links: Links, params: Params = None) -> str:
     """The table of equations and settings, the kind of weight decay, and the size of the state."""
     rows = list(_rows(links))
     widths = [max((_width(row[i]) for row in rows), default=0) for i in range(2)]
@@ -50,9 +51,9 @@ def _schedules(links: Links) -> Iterator[str]:
     """What each schedule among the settings is, in words."""
     for name, link in links.items():
         for field in link._leaves:
-            given = getattr(link, field)
-            if isinstance(given, Schedule):
-                yield f"{name}.{field}: {given.describe()}"
+            setting = getattr(link, field)
+            if isinstance(setting, Schedule):
+                yield f"{name}.{field}: {setting.describe()}"
         for tx in link.inner.values():
             yield from _schedules(tx.links)
 
@@ -80,13 +81,13 @@ def _settings(link: LinkLike) -> str:
     """``β₁=0.9  β₂=0.999``: hyperparameters by their symbol, other fields by name where they are set."""
     shown = []
     for field in dataclasses.fields(link):
-        given, limits = getattr(link, field.name), field.metadata.get("range")
+        setting, limits = getattr(link, field.name), field.metadata.get("range")
         if limits:
-            shown.append(f"{limits.symbol or field.name}={_short(given)}")
-        elif isinstance(given, storage):
-            shown.append(", ".join(f"{slot} in {code(form)}" for slot, form in given.table.items()))
-        elif not same(given, field.default) and not _holds_chains(given):
-            shown.append(f"{field.name}={code(given)}")
+            shown.append(f"{limits.symbol or field.name}={_short(setting)}")
+        elif isinstance(setting, storage):
+            shown.append(", ".join(f"{slot} in {code(form)}" for slot, form in setting.table.items()))
+        elif not same(setting, field.default) and not _holds_chains(setting):
+            shown.append(f"{field.name}={code(setting)}")
     return "  ".join(shown)
 
 
@@ -95,13 +96,13 @@ def _holds_chains(x: Any) -> bool:
     return (isinstance(x, Value) and hasattr(x, "links")) or (isinstance(x, by_path) and not x.of_numbers)
 
 
-def _short(x: Any) -> str:
+def _short(x: HyperValue) -> str:
     """As code, but numbers with six digits."""
     x = shortest(x)
     return code(float(f"{x:.6g}")) if isinstance(x, float) else code(x)
 
 
-def _size(links: Links, params: Any) -> str:
+def _size(links: Links, params: Params) -> str:
     like = params
     if params is None:  # a large parameter, and links that need not know its path
         like = jax.ShapeDtypeStruct((1000, 1000), jnp.float32)
@@ -120,42 +121,43 @@ def _size(links: Links, params: Any) -> str:
     return f"{counted}{each:.3g} bytes a parameter{total}"
 
 
-def _bytes(links: Links, params: Any) -> int:
+def _bytes(links: Links, params: Params) -> int:
     """How much the links keep for these parameters."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ChainWarning)  # which `init` has for what is in the tables
+        warnings.simplefilter("ignore", ChainWarning)  # a link from elsewhere may call `init` of its chain
         state = jax.eval_shape(lambda p: engine.init(links, p), params)
     return sum(math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(state.links))
 
 
-def _unmoved(whole: Links, links: Links, params: Any) -> Iterator[str]:
+def _unmoved(outermost: Links, links: Links, params: Params) -> Iterator[str]:
     """How much of the state is for parameters whose learning rate is 0, and a chain without it."""
     flat = flatten(params)
     if any(link.role == "decay_after" for link in links.values()):  # which moves them all the same
         return
     for name, link in links.items():
-        rate = getattr(link, "learning_rate", None) if link.role == "descend" else None
-        still = [is_trainable(p) and is_zero(_entry(rate, path)) for path, p in flat.items()]
+        field = link.factor_field if link.role == "descend" else ""
+        rate = getattr(link, field) if field else 1.0
+        still = [is_trainable(p) and is_zero(_entry(field, rate, path)) for path, p in flat.items()]
         if any(still):
             others = flat.build([None if s else p for s, p in zip(still, flat.leaves)])
-            if kept := _bytes(whole, params) - _bytes(whole, others):
-                instead = _frozen(links is whole, name, rate)
+            if kept := _bytes(outermost, params) - _bytes(outermost, others):
+                instead = _frozen(links is outermost, name, field, rate)
                 of_them = f"{kept:,} of these bytes belong to parameters whose learning rate is 0"
                 yield f"{of_them}; {instead} keeps none for them"
-        if getattr(link, "moves_params", False):  # so its chain sees the same parameters
-            for field in link.inner.keys() & {*link._leaves}:
-                yield from _unmoved(whole, link.inner[field].links, params)
+        if link.treewise and link.moves_params:  # so its chain sees the same parameters
+            for held in link.inner.keys() & {*link._leaves}:
+                yield from _unmoved(outermost, link.inner[held].links, params)
 
 
-def _frozen(outside: bool, name: str, rate: Any) -> str:
-    """Code for ``tx`` with those parameters frozen whose ``rate``, that of its link ``name``, is 0."""
+def _frozen(outside: bool, name: str, field: str, rate: HyperValue) -> str:
+    """Code for ``tx`` with those parameters frozen whose ``rate``, the ``field`` of its link ``name``, is 0."""
     if not isinstance(rate, by_path) or all(is_zero(x) for x in (*rate.entries, rate.default) if x is not None):
         return "freeze()"
     moving = {pattern: entry for pattern, entry in rate.table.items() if not is_zero(entry)}
     default = None if is_zero(rate.default) else rate.default
     tx = "tx"
     if outside and len(moving) < len(rate.patterns):  # or a pattern would be left that decides for nothing
-        tx = f"tx.replace({name!r}, learning_rate={code(by_path(moving, default) if moving else default)})"
+        tx = f"tx.replace({name!r}, {field}={code(by_path(moving, default) if moving else default)})"
     runs = [("|".join(run), zero) for zero, run in itertools.groupby(rate.patterns, lambda p: is_zero(rate.table[p]))]
     if rate.default is not None and runs[-1][1] == is_zero(rate.default):
         runs.pop()
@@ -164,8 +166,8 @@ def _frozen(outside: bool, name: str, rate: Any) -> str:
     return f"partition(by_path({{{shown}}}{rest}))"
 
 
-def _entry(x: Any, path: str) -> Any:
-    return pick("learning_rate", x, path)[1] if isinstance(x, by_path) else x
+def _entry(field: str, x: HyperValue, path: str) -> HyperValue:
+    return pick(field, x, path)[1] if isinstance(x, by_path) else x
 
 
 def _without_tables(link: LinkLike) -> LinkLike:

@@ -12,6 +12,7 @@ from typing import Any, TypeVar, dataclass_transform, final
 import jax
 import jax.numpy as jnp
 
+from ..engine.protocol import Visit
 from ..engine.rounding import Rounding
 from ..engine.step_info import StepInfo
 from ..engine.storage import storage
@@ -64,9 +65,15 @@ class Link(Transformation):
     needs_all_updates: bool = False
     """Whether the whole tree of updates must be known before the first leaf, as for a global norm."""
     treewise: bool = False
-    joins: bool = False
-    """Whether several parameters share one slot array. An entry of the state named ``joined_<checksum>`` then
-    identifies them."""
+    joins: str = ""
+    """If several parameters share one slot array: the first letters of a key in the link's entry of the state that
+    identifies them. Its other letters differ from one set of parameters to the next, and stored slots are loaded for
+    parameters of the same key only."""
+    factor_field: str = ""
+    """The field that is a factor of all updates, if there is one: where it is 0 they are 0, where it is negative they
+    are turned round."""
+    decay_field: str = ""
+    """The field that is a weight decay, if there is one: where it is 0 there is none."""
     extra: tuple[str, ...] = ()
     """Names of the extra arguments of ``update`` that the link reads, as ``at.extra[name]``."""
     knows_shards: bool = False
@@ -95,6 +102,14 @@ class Link(Transformation):
             elif isinstance(given, by_path) and not given.of_numbers:
                 found |= given.table | ({} if given.default is None else {"default": given.default})
         return found
+
+    def visit(self, visit: Visit, params: Any, entry: Any) -> dict[str, Any]:
+        """Call ``visit(chain, params, state)`` for each chain that the link holds, with the parameters as it sees them.
+
+        ``entry`` is the link's entry of the state, and holds the chains' states. Returns the trees that ``visit``
+        returns, by name, in the form of the link's own parameters.
+        """
+        return {}
 
 
 @contract

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from ..engine.protocol import LinkLike, Links
 from ..values.contents import code, same
 from ..values.numerics import is_zero
+from ..values.types import HyperValue
 from ..values.warning import warn
 
 ROLES = {
@@ -250,9 +251,7 @@ def _climbing(links: Links) -> str | None:
             if not any(x is not None for x in inside):
                 return None
             names.append(f"{name}({next(x for x in inside if x is not None)})")
-        elif role in ("descend", "other") or (
-            role == "scale" and not isinstance(getattr(link, "step_size", 1.0), float)
-        ):
+        elif role in ("descend", "other") or (role == "scale" and not isinstance(_factor(link), float)):
             return None
         else:
             names.append(name)
@@ -271,8 +270,12 @@ def penalties(links: Links) -> list[str]:
 
 def _decays(link: LinkLike) -> bool:
     """Whether a link of another role has a weight decay of its own."""
-    given = getattr(link, "weight_decay", None)
-    return given is not None and not is_zero(given)
+    return bool(link.decay_field) and not is_zero(getattr(link, link.decay_field))
+
+
+def _factor(link: LinkLike) -> HyperValue:
+    """What a link multiplies updates by: a Python number if it is known, and 1 for what only divides, or bounds."""
+    return getattr(link, link.factor_field) if link.factor_field else 1.0
 
 
 def _roles(links: Links) -> list[str]:
@@ -280,7 +283,7 @@ def _roles(links: Links) -> list[str]:
     later = any(link.role == "descend" for link in links.values())
 
     def flips(i: int, link: LinkLike) -> bool:
-        factor = getattr(link, "step_size", None)
+        factor = _factor(link)
         negative = link.role == "scale" and isinstance(factor, float) and factor < 0
         return negative and not (i == 0 and later)
 
@@ -292,7 +295,8 @@ def _kind(i: int, links: Links) -> str:
     before, after = list(zip(names[:i], roles[:i])), list(zip(names[i + 1 :], roles[i + 1 :]))
     descents = [n for n, r in zip(names, roles) if r == "descend"]
     if roles[i] == "decay_after":
-        constant = isinstance(getattr(links[names[i]], "rate", None), float)
+        link = links[names[i]]
+        constant = bool(link.decay_field) and isinstance(getattr(link, link.decay_field), float)
         scaled = f", not scaled by {' or '.join(descents)}" if constant and descents else ", at a rate of its own"
         return f"independent (a step of its own after the main one){scaled}"
     if "descend" in roles[:i]:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -17,16 +16,18 @@ from ..engine.protocol import LinkLike, Links
 from ..engine.state import State
 from ..values.errors import PlainKeyError
 from ..values.tree import flatten, show
+from ..values.types import DType, Params
 from .telemetry import within
+
+Array: TypeAlias = jax.Array | np.ndarray
+ArrayLike: TypeAlias = Any
+"""An array, or a number as some file formats give a scalar back."""
 
 VERSION = 1
 """The version of what `state_dict` writes. It rises when a link of the library keeps something that it did not keep."""
 
 VERSION_KEY = "chainax"
 """The name under which `state_dict` writes it. Version 0 did not."""
-
-JOINED = "joined_"
-"""How an entry of the state begins whose name tells which parameters share slots: the arrays do not."""
 
 
 class Report(NamedTuple):
@@ -58,7 +59,7 @@ def state_dict(state: State) -> dict[str, np.ndarray]:
 
 
 def load_state_dict(  # noqa: D103
-    links: Links, params: Any, arrays: Mapping[str, Any], *, strict: bool = True
+    links: Links, params: Params, arrays: Mapping[str, Any], *, strict: bool = True
 ) -> tuple[State, Report]:
     arrays = _flat(arrays)
     version = _version(arrays)
@@ -79,12 +80,12 @@ def _flat(arrays: Mapping[str, Any]) -> dict[str, Any]:
     return {name.removeprefix("links/"): x for name, x in flatten(dict(arrays)).items() if x is not None}
 
 
-def adopt(links: Links, params: Any, state: State) -> tuple[State, Report]:  # noqa: D103
+def adopt(links: Links, params: Params, state: State) -> tuple[State, Report]:  # noqa: D103
     loaded = _load(links, params, _named(state), trusted=True)
     return loaded.state, loaded.report
 
 
-def add_param_group(links: Links, params: Any, state: State) -> State:  # noqa: D103
+def add_param_group(links: Links, params: Params, state: State) -> State:  # noqa: D103
     loaded = _load(links, params, _named(state), trusted=True)
     if loaded.lost:
         raise PlainKeyError(
@@ -114,7 +115,7 @@ class _Loaded(NamedTuple):
     """The links that would lose what they keep of the whole tree."""
 
 
-def _load(links: Links, params: Any, arrays: Mapping[str, Any], *, trusted: bool) -> _Loaded:
+def _load(links: Links, params: Params, arrays: Mapping[str, Any], *, trusted: bool) -> _Loaded:
     """What can be made of the arrays. Unless ``trusted``, their numbers are looked at too."""
     fresh = engine.init(links, params)
     news, treedef = _named(fresh), jax.tree.structure(fresh)
@@ -172,7 +173,7 @@ class _Part(NamedTuple):
 
 
 def _parts(
-    links: Links, params: Any, state: State, names: State, place: Place = (), prefix: str = ""
+    links: Links, params: Params, state: State, names: State, place: Place = (), prefix: str = ""
 ) -> Iterator[_Part]:
     """The parts of a chain's state, and of those of the chains within. ``names`` is a state of names."""
     flat = flatten(params)
@@ -180,18 +181,18 @@ def _parts(
         if name not in state.links:
             continue
         entry = names.links[name]
-        whole = entry if isinstance(entry, dict) else {"": entry}
-        rest = {key: x for key, x in whole.items() if key not in link.slots}
+        kept = entry if isinstance(entry, dict) else {"": entry}
+        others = {key: x for key, x in kept.items() if key not in link.slots}
         for key, chain, its, own in within(name, link, state, params):
-            there = f"{prefix}{'links/' if prefix else ''}{name}/{key}/"
-            yield from _parts(chain, its, own, rest.pop(key), (*place, (name, key)), there)
+            inner = f"{prefix}{'links/' if prefix else ''}{name}/{key}/"
+            yield from _parts(chain, its, own, others.pop(key), (*place, (name, key)), inner)
         columns = [flat.line_up(f"The slots {slot!r}", entry[slot]) for slot in link.slots]
         for path, p, *own in zip(flat.paths, flat.leaves, *columns):
             if any(x is not None for x in own):
                 shape = np.shape(p) + (2,) * jnp.iscomplexobj(p)
                 yield _Part(place, prefix, name, link, path, shape, dict(zip(link.slots, own)))
-        if jax.tree.leaves(rest):
-            yield _Part(place, prefix, name, link, None, (), rest)
+        if jax.tree.leaves(others):
+            yield _Part(place, prefix, name, link, None, (), others)
 
 
 def _check_joined(parts: list[_Part], arrays: Iterable[str]) -> None:
@@ -200,8 +201,8 @@ def _check_joined(parts: list[_Part], arrays: Iterable[str]) -> None:
     for part in parts:
         for key in part.slots if part.link.joins else ():
             own = part.slots[key]
-            alike = re.compile(re.escape(own.removesuffix(key) + JOINED) + "[0-9a-f]{8}")
-            stored = [name for name in arrays if alike.fullmatch(name)]
+            head = own.removesuffix(key) + part.link.joins
+            stored = [name for name in arrays if name.startswith(head) and "/" not in name.removeprefix(head)]
             if stored and own not in stored:
                 raise PlainKeyError(
                     f"{part.link_name!r} stores the slots of several parameters as one array, and the stored array "
@@ -283,31 +284,31 @@ COUNT = np.zeros((), np.int32)
 """What a count of steps is like."""
 
 
-def _misfit(given: Any, like: Any) -> str:
+def _misfit(x: ArrayLike, like: Array) -> str:
     """Why an array cannot be converted to the shape and kind of another; nothing if it can."""
-    dtype = given.dtype if hasattr(given, "dtype") else np.asarray(given).dtype
+    dtype = np.dtype(x.dtype) if hasattr(x, "dtype") else np.asarray(x).dtype
     kinds = "iufc" if jnp.iscomplexobj(like) else "iuf"
     numbers = dtype.kind in kinds or jnp.issubdtype(dtype, jnp.floating) or _is_nameless(dtype, like)
-    return "" if numbers and np.shape(given) == like.shape else f"{dtype}{list(np.shape(given))} for {show(like)}"
+    return "" if numbers and np.shape(x) == like.shape else f"{dtype}{list(np.shape(x))} for {show(like)}"
 
 
-def _odd_numbers(given: Any, like: Any, least: float, *, endless: bool = False) -> str:
+def _odd_numbers(stored: ArrayLike, like: Array, least: float, *, endless: bool = False) -> str:
     """Which numbers of an array no step can have stored there; nothing if all are good.
 
     None may be below ``least``. They must be finite, but for those of ``like``, the array's first value, and for
     +∞ if ``endless``.
     """
-    if isinstance(given, Tracer) or isinstance(like, Tracer):
+    if isinstance(stored, Tracer) or isinstance(like, Tracer):
         return ""
-    x = _typed(given, like)
+    x = _typed(stored, like)
     with np.errstate(all="ignore"):
-        stored = x.astype(like.dtype)
+        loaded = x.astype(like.dtype)
     if not jnp.issubdtype(like.dtype, jnp.inexact):
-        if not np.array_equal(stored, x):
+        if not np.array_equal(loaded, x):
             return f"numbers that {like.dtype} cannot hold"
-    elif not (np.isfinite(stored) | (x == np.asarray(like)) | (endless & (x == math.inf))).all():
+    elif not (np.isfinite(loaded) | (x == np.asarray(like)) | (endless & (x == math.inf))).all():
         return "numbers that are not finite"
-    parts = (np.real(stored), np.imag(stored)) if np.iscomplexobj(stored) else (stored,)
+    parts = (np.real(loaded), np.imag(loaded)) if np.iscomplexobj(loaded) else (loaded,)
     return f"numbers below {least:g}" if least > -math.inf and any(np.any(x < least) for x in parts) else ""
 
 
@@ -327,25 +328,25 @@ def _odd_codes(part: _Part, slot: str, loaded: Mapping[str, Any]) -> str:
     return _odd_numbers(form.widen(kept, part.shape, signed), like, -math.inf if signed else 0.0)
 
 
-def _is_nameless(dtype: Any, like: Any) -> bool:
+def _is_nameless(dtype: DType, like: Array) -> bool:
     """Whether this is how NumPy's files give bfloat16 and its like back: bytes without a type."""
     return dtype == np.dtype(f"V{like.dtype.itemsize}")
 
 
-def _typed(given: Any, like: Any) -> np.ndarray:
-    x = np.asarray(given)
+def _typed(stored: ArrayLike, like: Array) -> np.ndarray:
+    x = np.asarray(stored)
     return x.view(like.dtype) if _is_nameless(x.dtype, like) else x
 
 
-def _owned(given: Any, like: Any) -> Any:
+def _owned(stored: ArrayLike, like: Array) -> jax.Array:
     """The array in the dtype and sharding of another, and in memory of its own.
 
     JAX would look into the memory of a NumPy array, or into the file that it maps.
     """
-    if isinstance(given, (Tracer, jax.Array)):
-        x = jnp.array(given, like.dtype)
+    if isinstance(stored, (Tracer, jax.Array)):
+        x = jnp.array(stored, like.dtype)
     else:
-        x = np.array(_typed(given, like), like.dtype)
+        x = np.array(_typed(stored, like), like.dtype)
     if isinstance(x, Tracer) or not isinstance(like, jax.Array) or isinstance(like, Tracer):
         return jnp.asarray(x)
     return jax.device_put(x, like.sharding)

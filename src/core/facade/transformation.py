@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..engine import engine
-from ..engine.checks import INIT, STEP, UPDATE, check_buffers, check_params, check_roles, warn_of_unmatched
+from ..engine.checks import INIT, STEP, UPDATE, check_buffers, check_params, check_roles
 from ..engine.protocol import Links
 from ..engine.state import State
 from ..values.tree import show
@@ -38,8 +38,9 @@ class Transformation(Value):
         Warns (`ChainWarning`) of a `by_path` pattern that decides for no parameter.
         """
         check_params(INIT, self.links, params)
-        warn_of_unmatched(self.links, params)
-        return engine.init(self.links, params)
+        state = engine.init(self.links, params)
+        jax.eval_shape(lambda: telemetry.warn_of_unmatched(self.links, params, state))  # without copying the parameters
+        return state
 
     def update(self, updates: Any, state: State, params: Any = None, **extra: Any) -> tuple[Any, State]:
         """Turn gradients into updates, as in Optax: to be added to the parameters by `apply_updates`.

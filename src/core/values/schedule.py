@@ -47,6 +47,9 @@ class Schedule(Value):
     """What `describe` prints: clauses separated by semicolons, with fields in braces. A clause whose
     fields all have their defaults is omitted."""
 
+    kinks: ClassVar[tuple[str, ...]] = ()
+    """Fields by which there is no derivative where they have the least number that they admit: it is given as 0."""
+
     __array_ufunc__: ClassVar[None] = None  # NumPy would treat a schedule as an array of objects
 
     def __call__(self, step: Steps) -> jax.Array:

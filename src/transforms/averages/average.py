@@ -9,15 +9,18 @@ from __future__ import annotations
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 
 from ...core.engine.checks import check_state
 from ...core.engine.state import State
+from ...core.engine.storage import widened
 from ...core.facade.link import Leafwise, transform
 from ...core.facade.transformation import Transformation
 from ...core.values.errors import PlainKeyError
 from ...core.values.hyper import Hyper, hyper
-from ...core.values.tree import compute_dtype, dtype_of, flatten, from_real, is_trainable, slot_dtype, to_real
+from ...core.values.tree import compute_dtype, dtype_of, flatten, from_real, is_trainable, slot_dtype
+from ...core.values.types import Leaf, Params, PyTree
 from ...core.values.value import derived, static
 from ..shared.wrappers import fill_holes, search, select
 
@@ -109,7 +112,7 @@ class slow_weights(Average):
         return jnp.where(sync, slow - p, u), {"average": jnp.where(sync, slow, slot.average)}
 
 
-def read_average(tx: Transformation, params: Any, state: State, name: str | None = None) -> Any:
+def read_average(tx: Transformation, params: Params, state: State, name: str | None = None) -> Params:
     """The average that `ema_params`, `swa` or `slow_weights` keeps, in the parameters' dtypes.
 
     The link may stand in a chain within another link. Parameters of which it keeps no average are as
@@ -133,27 +136,16 @@ def read_average(tx: Transformation, params: Any, state: State, name: str | None
     return fill_holes(select(found, name, "an average"), params)
 
 
-def _average(link: Any, params: Any, entry: Any) -> Any:
-    return _read(link, params, entry["average"]) if link.slots == ("average",) else None
-
-
-def _read(link: Any, params: Any, average: Any) -> Any:
-    """The slot as it was before it was stored."""
+def _average(link: Any, params: Params, entry: Any) -> PyTree | None:
+    """Copies of the averages, since the next step may reuse the state's memory; ``None`` unless the link keeps any."""
+    if link.slots != ("average",):
+        return None
     flat = flatten(params)
-    slots = flat.line_up("The averages", average)
 
-    def widen(path: str, p: Any, x: Any) -> Any:
+    def read(path: str, p: Leaf, x: Any) -> jax.Array:
         form = link.formats.of("average", path) if link.formats else None
-        if form is None or not isinstance(x, dict):
-            return x
-        dtype = compute_dtype(dtype_of(p))
-        wide = form.widen(x, to_real(jnp.asarray(p), dtype).shape, True)
-        return from_real(wide, slot_dtype(dtype_of(p)))
+        shape = jnp.shape(p) + (2,) * jnp.iscomplexobj(p)
+        return jnp.array(from_real(widened(x, shape, compute_dtype(dtype_of(p)), form), dtype_of(p)))
 
-    leaves = zip(flat.paths, flat.leaves, slots)
-    return flat.build(  # of copies, since the next step may reuse the state's memory
-        [
-            jnp.array(widen(path, p, x), dtype_of(p)) if is_trainable(p) and x is not None else None
-            for path, p, x in leaves
-        ]
-    )
+    leaves = zip(flat.paths, flat.leaves, flat.line_up("The averages", entry["average"]))
+    return flat.build([read(*leaf) if is_trainable(leaf[1]) and leaf[2] is not None else None for leaf in leaves])

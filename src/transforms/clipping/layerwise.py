@@ -50,6 +50,7 @@ class scale_by_lars(Leafwise):
     equation = "u ← (u + λθ)·η‖θ‖ / (‖u‖ + λ‖θ‖ + ε), or u + λθ if ‖θ‖ or the divisor is 0"
     undoes_scale = True
     reads_params = True
+    decay_field = "weight_decay"
 
     @derived
     def role(self) -> str:

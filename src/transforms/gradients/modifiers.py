@@ -98,6 +98,7 @@ class add_cautious_decay(Leafwise):
 
     equation = "u ← u + λθ where uθ ≥ 0"
     role = "decay"
+    decay_field = "weight_decay"
     reads_params = True
 
     def leaf(self, u, slot, p, scalars):

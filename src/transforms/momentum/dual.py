@@ -28,6 +28,7 @@ class scale_by_madgrad(Leafwise):
     nonnegative = ("nu",)
     equation = "λ = γ√t,  s ← s + λu,  ν ← ν + λu²,  u ← (1−μ)(θ₀ − s / (∛ν + ε) − θ)"
     role = "descend"
+    factor_field = "learning_rate"
     undoes_scale = True
     reads_params = True
 

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from ...core.engine import engine
+from ...core.engine.protocol import Visit
 from ...core.engine.state import State
 from ...core.engine.step_info import StepInfo
 from ...core.facade.chain import chain
@@ -23,10 +24,11 @@ from ...core.values.contents import code
 from ...core.values.errors import PlainKeyError, did_you_mean
 from ...core.values.hyper import by_path, pick
 from ...core.values.tree import cond, dtype_of, flatten, is_trainable, slot_dtype, widened
+from ...core.values.types import Extra, Leaf, Params, PyTree, Updates
 from ...core.values.value import derived
 
-Look = Callable[[Any, Any, State], dict[str, Any]]
-"""What is looked for in a chain, given its parameters and its state: trees like the parameters, by name."""
+Entry = dict[str, Any]
+"""A wrapper's entry of the state: the chain's `State`, as a rule under ``"tx"``, and what else the wrapper keeps."""
 
 
 class Wrapper(Treewise):
@@ -69,27 +71,27 @@ class Wrapper(Treewise):
         weighty = ("descend", "precondition", "align", "accumulate", "decay", "penalty", "scale", "clip")
         return next((role for role in weighty if role in inside), "other")
 
-    def look(self, look: Look, params: Any, entry: Any) -> dict[str, Any]:
-        """What ``look`` finds in the inner chain, for the parameters as the wrapper sees them."""
-        return look(self.tx, params, entry["tx"])
+    def visit(self, visit: Visit, params: Params, entry: Entry) -> dict[str, PyTree]:
+        """What ``visit`` returns for the inner chain, in the form of the parameters outside."""
+        return visit(self.tx, params, entry["tx"])
 
 
 class ConditionalWrapper(Wrapper):
     """A wrapper that runs its chain at some steps only; at the others nothing moves."""
 
-    def decide(self, updates: Any, state: dict[str, Any], at: StepInfo) -> tuple[dict[str, Any], Any]:
+    def decide(self, updates: Updates, state: Entry, at: StepInfo) -> tuple[Entry, jax.Array]:
         """The next state but for the chain's, and whether the chain runs."""
         raise NotImplementedError
 
-    def feed(self, updates: Any, state: dict[str, Any]) -> Any:
+    def feed(self, updates: Updates, state: Entry) -> Updates:
         """What the chain gets."""
         return updates
 
-    def idle_step(self, params: Any, updates: Any, inner: State, at: StepInfo) -> tuple[Any, State]:
+    def idle_step(self, params: Params, updates: Updates, inner: State, at: StepInfo) -> tuple[Params, State]:
         """The parameters, and the chain's state, where the chain does not run."""
         return params, inner
 
-    def idle_update(self, updates: Any, params: Any) -> Any:
+    def idle_update(self, updates: Updates, params: Params) -> Updates:
         """The updates where the chain does not run."""
         return jax.tree.map(jnp.zeros_like, as_chains_return(updates, params))
 
@@ -156,20 +158,22 @@ def links_at(tx: Transformation, path: str) -> Iterator[tuple[str, Link]]:
                 yield from links_at(held, path)
 
 
-def search(tx: Transformation, params: Any, state: State, read: Callable[[Link, Any, Any], Any]) -> dict[str, Any]:
+def search(
+    tx: Transformation, params: Params, state: State, read: Callable[[Link, Params, Any], PyTree | None]
+) -> dict[str, PyTree]:
     """What ``read`` returns for the links of a chain and of those within, by name.
 
-    ``read`` is given a link, the parameters as the link sees them and its entry of the state, and returns a tree like
-    the parameters, with holes, or ``None``. Where links have one name, those within others are told apart as
-    ``"accumulate/ema_params"``.
+    ``read`` is given a link, the parameters as the link sees them and its entry of the state. It returns a tree like
+    the parameters, with ``None`` for leaves of which there is nothing to read, or ``None`` for all of them. Where
+    links have one name, those within others are told apart as ``"accumulate/ema_params"``.
     """
-    own: dict[str, Any] = {}
-    inner: dict[str, dict[str, Any]] = {}
+    own: dict[str, PyTree] = {}
+    inner: dict[str, dict[str, PyTree]] = {}
     for name, link in tx.links.items():
         if (tree := read(link, params, state.links.get(name))) is not None:
             own[name] = tree
         elif isinstance(link, Wrapper) and link.passes_updates:
-            inner[name] = link.look(lambda tx, its, state: search(tx, its, state, read), params, state.links[name])
+            inner[name] = link.visit(lambda tx, its, own: search(tx, its, own, read), params, state.links[name])
     places = Counter(last for found in (own, *inner.values()) for last in set(map(_last, found)))
     return own | {
         name if places[_last(name)] == 1 else f"{wrapper}/{name}": tree
@@ -178,7 +182,7 @@ def search(tx: Transformation, params: Any, state: State, read: Callable[[Link, 
     }
 
 
-def select(found: dict[str, Any], name: str | None, what: str) -> Any:
+def select(found: dict[str, PyTree], name: str | None, what: str) -> PyTree:
     """The only one that was found, or that of this name."""
     if name is None and len(found) > 1:
         raise PlainKeyError(f"several links keep {what}: say which by name= one of {', '.join(found)}")
@@ -194,27 +198,26 @@ def _last(name: str) -> str:
     return name.rpartition("/")[2]
 
 
-def init_inner(tx: Transformation, params: Any) -> State:
-    """The inner chain's first state."""
-    # `describe` sizes a state by a lone array, which has no path: no pattern need match it.
-    return engine.init(tx.links, params) if flatten(params).paths == [""] else tx.init(params)
+def init_inner(tx: Transformation, params: Params) -> State:
+    """The inner chain's first state. What there is to warn of, the outermost chain's ``init`` warns of."""
+    return engine.init(tx.links, params)
 
 
-def forwarded_arguments(tx: Transformation, at: StepInfo, params: Any = None) -> dict[str, Any]:
+def forwarded_arguments(tx: Transformation, at: StepInfo, params: Params = None) -> Extra:
     """The extra arguments that the chain reads.
 
     Functions of the parameters get the leaves that the chain does not see from ``params``.
     """
 
-    def whole(x: Any) -> Any:
+    def forwarded(x: Any) -> Any:
         if params is None or not callable(x):
             return x
-        return lambda there: x(fill_holes(there, widened(params)))
+        return lambda seen: x(fill_holes(seen, widened(params)))
 
-    return {name: whole(at.extra[name]) for link in tx.links.values() for name in link.extra}
+    return {name: forwarded(at.extra[name]) for link in tx.links.values() for name in link.extra}
 
 
-def drop_holes(updates: Any, params: Any) -> tuple[Any, Any]:
+def drop_holes(updates: Updates, params: Params) -> tuple[Updates, Params]:
     """Both trees with ``None`` in place of what no optimizer acts on, so that they may pass through ``lax.cond``."""
     flat = flatten(updates if params is None else params)
     us = flat.line_up("The updates", updates)
@@ -227,20 +230,20 @@ def drop_holes(updates: Any, params: Any) -> tuple[Any, Any]:
     )
 
 
-def fill_holes(new: Any, old: Any) -> Any:
-    """``new`` with the leaves of ``old`` in its holes."""
+def fill_holes(new: PyTree, old: PyTree) -> PyTree:
+    """``new`` with the leaves of ``old`` in place of ``None``."""
     flat = flatten(old)
     return flat.build([o if n is None else n for n, o in zip(flat.line_up("The leaves", new), flat.leaves)])
 
 
-def as_chains_return(updates: Any, params: Any) -> Any:
+def as_chains_return(updates: Updates, params: Params) -> Updates:
     """The updates in the dtypes that a chain's ``update`` returns: those of the parameters, widened."""
 
-    def widen(u: Any, p: Any) -> Any:
+    def widen(u: Leaf, p: Leaf) -> Leaf:
         return None if u is None else jnp.asarray(u, slot_dtype(dtype_of(u if p is None else p)))
 
     return jax.tree.map(widen, updates, updates if params is None else params, is_leaf=lambda x: x is None)
 
 
-def _moves(u: Any) -> bool:
+def _moves(u: Leaf) -> bool:
     return u is not None and getattr(u, "dtype", None) != jax.dtypes.float0 and is_trainable(u)

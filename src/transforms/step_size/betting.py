@@ -90,6 +90,7 @@ class mechanize(Wrapper):
     nonnegative = ("largest", "square")
     moves_params = False
     reads_params = True
+    decay_field = "weight_decay"
 
     def check(self) -> None:
         super().check()

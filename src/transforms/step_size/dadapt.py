@@ -76,6 +76,7 @@ class scale_by_dadapt_adam(VectorLink):
     nonnegative = ("nu", "estimate")
     role = "precondition"
     reads_params = True
+    decay_field = "weight_decay"
 
     @derived
     def equation(self) -> str:
@@ -128,6 +129,7 @@ class scale_by_prodigy(VectorLink):
     nonnegative = ("nu", "estimate")
     role = "precondition"
     reads_params = True
+    decay_field = "weight_decay"
 
     @derived
     def equation(self) -> str:

@@ -42,6 +42,7 @@ class scale_by_momo(Treewise):
     role = "accumulate"
     undoes_scale = True
     reads_params = True
+    decay_field = "weight_decay"
     extra = ("value",)
 
     @derived

@@ -16,6 +16,7 @@ class scale(Scaling):
 
     equation = "u ← γu"
     role = "scale"
+    factor_field = "step_size"
 
     def factor(self, at):
         return self.step_size
@@ -29,6 +30,7 @@ class scale_by_lr(Scaling):
 
     equation = "u ← −αu"
     role = "descend"
+    factor_field = "learning_rate"
 
     def factor(self, at):
         return -self.learning_rate

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -18,10 +19,12 @@ from ...core.facade.transformation import Transformation
 from ...core.values.contents import code
 from ...core.values.hyper import Hyper, check_whole, evaluate, hyper, integer
 from ...core.values.tree import cond, dtype_of, flatten, is_trainable, widest
+from ...core.values.types import Extra, Leaf, Params, PyTree, Scalar, Updates
 from ...core.values.value import Range, child, derived
 from ..guards import dynamic_loss_scale
 from ..shared.wrappers import (
     ConditionalWrapper,
+    Entry,
     Wrapper,
     all_links,
     drop_holes,
@@ -29,6 +32,10 @@ from ..shared.wrappers import (
     forwarded_arguments,
     init_inner,
 )
+
+
+def _check_every(where: str, x: Any, limits: None) -> Any:
+    return check_whole(where, x, Range(low=1.0))
 
 
 @transform
@@ -56,7 +63,8 @@ class accumulate(ConditionalWrapper):
     """
 
     tx: Any = child("the chain that takes the steps")
-    every: Any = child("micro-batches to a step: a whole number, or a schedule of the steps taken")
+    # No `whole`, which the engine would evaluate at the micro-batches that it counts.
+    every: Any = child("micro-batches to a step: a whole number, or a schedule of the steps taken", check=_check_every)
 
     slots = ("sum",)
     nonnegative = ("count", "weight", "skipped")
@@ -72,9 +80,8 @@ class accumulate(ConditionalWrapper):
                     f"`{own}.tx`: {name!r} would see no overflow, since {own} leaves such micro-batches out, and its "
                     f"scale would only grow: put it before: chain({code(link)}, {own}(...))"
                 )
-        vars(self)["every"] = check_whole(f"{own}.every", self.every, Range(low=1.0))
 
-    def weight(self, at: StepInfo) -> Any:
+    def weight(self, at: StepInfo) -> Scalar:
         """How much the micro-batch counts in the mean."""
         return 1.0
 
@@ -97,7 +104,7 @@ class accumulate(ConditionalWrapper):
         good = at.all_finite() & jnp.isfinite(weight) & (weight >= 0)
         total = jnp.where(begins, 0.0, state["weight"]) + jnp.where(good, weight, 0.0)
 
-        def add(u: Any, s: Any) -> Any:
+        def add(u: Leaf, s: jax.Array) -> jax.Array:
             s = jnp.where(begins, 0, s)
             return s if u is None else s + jnp.where(good, weight.astype(s.dtype) * jnp.asarray(u, s.dtype), 0)
 
@@ -116,7 +123,7 @@ class accumulate(ConditionalWrapper):
         share = 1 / jnp.where(state["weight"] > 0, state["weight"], 1.0)
         return _each(lambda u, s: None if u is None else s * share.astype(s.dtype), updates, state["sum"])
 
-    def closed(self, params: Any, state: dict[str, Any], extra: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    def closed(self, params: Params, state: Entry, extra: Extra) -> tuple[Params, Entry]:
         """The parameters and the state after a step on the mean of the micro-batches so far, if there are any."""
         extra = forwarded_arguments(self.tx, SimpleNamespace(extra=extra), params)  # pyright: ignore[reportArgumentType]
         _, mine = drop_holes(params, params)
@@ -128,7 +135,7 @@ class accumulate(ConditionalWrapper):
         return fill_holes(new, params), {**state, "tx": inner, "count": jnp.zeros_like(state["count"])}
 
 
-def _each(f: Any, updates: Any, sums: Any) -> Any:
+def _each(f: Callable[[Leaf, jax.Array], Leaf], updates: Updates, sums: PyTree) -> PyTree:
     """``f`` of update and sum, wherever there is a sum."""
     flat = flatten(updates)
     pairs = zip(flat.leaves, flat.line_up("The sums of the gradients", sums))
@@ -173,7 +180,7 @@ class apply_every(Leafwise):
         return jnp.where(out, s, 0.0), {"sum": jnp.where(out, 0.0, s)}
 
 
-def flush(tx: Transformation, params: Any, state: State, **extra: Any) -> tuple[Any, State]:
+def flush(tx: Transformation, params: Params, state: State, **extra: Any) -> tuple[Params, State]:
     """Take the step that `accumulate` has pending, where the data end before its last micro-batch.
 
     Returns the parameters and the state as if the last micro-batch had been the last of the ``every``: the chain
@@ -206,8 +213,8 @@ def flush(tx: Transformation, params: Any, state: State, **extra: Any) -> tuple[
     return params, new._replace(links=returned(new.links, state.links))
 
 
-def _flushed(tx: Transformation, params: Any, state: State, extra: dict[str, Any]) -> tuple[Any, State]:
-    """`flush` for one chain, and for those within, which `Wrapper.look` finds together with their parameters."""
+def _flushed(tx: Transformation, params: Params, state: State, extra: Extra) -> tuple[Params, State]:
+    """`flush` for one chain, and for those within, which `Wrapper.visit` finds together with their parameters."""
     holding = [n for n, link in tx.links.items() if any(isinstance(x, accumulate) for _, x in all_links(link))]
     if not holding:
         return params, state
@@ -226,7 +233,7 @@ def _flushed(tx: Transformation, params: Any, state: State, extra: dict[str, Any
     if isinstance(link, accumulate):
         params, entry = link.closed(params, entry, extra)
 
-    def within(tx: Transformation, its: Any, own: State) -> dict[str, Any]:
+    def visit(tx: Transformation, its: Params, own: State) -> dict[str, PyTree]:
         if its is not params and any(map(callable, extra.values())):
             raise TypeError(
                 f"`flush` cannot pass a function of the parameters on to the chain in {name!r}, which sees them in "
@@ -235,6 +242,6 @@ def _flushed(tx: Transformation, params: Any, state: State, extra: dict[str, Any
         moved, inner[id(own)] = _flushed(tx, its, own, extra)
         return {"params": moved}
 
-    moved = fill_holes(link.look(within, params, entry)["params"], params)
+    moved = fill_holes(link.visit(visit, params, entry)["params"], params)
     params = jax.tree.map(lambda p, new: jnp.asarray(new, dtype_of(p)) if is_trainable(p) else p, params, moved)
     return params, state._replace(links={**state.links, name: {k: inner.get(id(x), x) for k, x in entry.items()}})

@@ -15,6 +15,7 @@ from ...core.facade.order import ending
 from ...core.values.hyper import Hyper, check_hyper, hyper
 from ...core.values.schedule import Schedule, from_function
 from ...core.values.tree import cond
+from ...core.values.types import Params
 from ...core.values.value import Range, Value, child, derived, number, static, value
 from ..shared.wrappers import ConditionalWrapper, Wrapper, as_chains_return, forwarded_arguments, init_inner
 
@@ -144,7 +145,7 @@ class restart(Wrapper):
         updates, inner = self.tx.update(updates, inner, params, **forwarded_arguments(self.tx, at))
         return updates, {"tx": inner}
 
-    def renewed(self, state: State, params: Any, at: StepInfo) -> State:
+    def renewed(self, state: State, params: Params, at: StepInfo) -> State:
         """The chain's state before the step."""
         due = (at.count > 1) & (at.phase(self.every, 1.0) < 1)
 

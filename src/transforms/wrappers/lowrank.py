@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from ...core.facade.link import transform
 from ...core.values.hyper import Hyper, hyper, integer, whole
 from ...core.values.tree import cond, flatten, is_trainable
+from ...core.values.types import Leaf, Updates
 from ...core.values.value import child, derived, static
 from ..shared.whole import check_guards, unless_refused
 from ..shared.wrappers import Wrapper, forwarded_arguments, init_inner
@@ -69,18 +70,18 @@ class scale_by_galore(Wrapper):
         low, inner = self.tx.update(flat.build(low), inner, **forwarded_arguments(self.tx, at))
         low = flat.line_up("The updates", low)
 
-        def whole() -> tuple[Any, dict[str, Any]]:
-            back = [self.back(projectors[i], x, us[i]) if i in moving else x for i, x in enumerate(low)]
-            return flat.build(back), {"projector": flat.build(projectors)}
+        def take() -> tuple[Updates, dict[str, Updates]]:
+            high = [self.unproject(projectors[i], x, us[i]) if i in moving else x for i, x in enumerate(low)]
+            return flat.build(high), {"projector": flat.build(projectors)}
 
-        return unless_refused(self.tx, inner, state, updates, params, whole)
+        return unless_refused(self.tx, inner, state, updates, params, take)
 
     def turned(self, x: jax.Array, like: jax.Array) -> jax.Array:
         """``x`` with the side of ``like`` that is projected first; the inverse too."""
         rows, columns = like.shape
         return x.T if (rows > columns) == (self.side == "shorter") and rows != columns else x
 
-    def no_projector(self, p: Any) -> jax.Array | None:
+    def no_projector(self, p: Leaf) -> jax.Array | None:
         """Zeros in the place of a projector, for leaves that are projected."""
         if not is_trainable(p) or jnp.ndim(p) != 2 or not p.size:
             return None
@@ -100,7 +101,7 @@ class scale_by_galore(Wrapper):
         """Pᴴu."""
         return _times(P.conj().T, self.turned(u, u))
 
-    def back(self, P: jax.Array, low: jax.Array, u: jax.Array) -> jax.Array:
+    def unproject(self, P: jax.Array, low: jax.Array, u: jax.Array) -> jax.Array:
         """αPx, in the place of u."""
         return jnp.asarray(self.scale, u.dtype) * self.turned(_times(P, low), u)
 

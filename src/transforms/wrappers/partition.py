@@ -8,12 +8,15 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 
 from ...core.engine import engine
+from ...core.engine.protocol import Visit
 from ...core.facade.link import Leafwise, transform
+from ...core.facade.transformation import Transformation
 from ...core.values.contents import code
 from ...core.values.hyper import by_path, pick
 from ...core.values.tree import Flat, dtype_of, flatten, is_trainable, slot_dtype
+from ...core.values.types import Leaf, Params, PyTree, Updates
 from ...core.values.value import child
-from ..shared.wrappers import Look, Wrapper, check_chain, fill_holes, forwarded_arguments, init_inner
+from ..shared.wrappers import Entry, Wrapper, check_chain, fill_holes, forwarded_arguments, init_inner
 
 DEFAULT = "default"
 """The name of the default's state, among those of the patterns."""
@@ -33,12 +36,12 @@ class Group(NamedTuple):
     """The parameters that one chain is for."""
 
     name: str
-    tx: Any
+    tx: Transformation
     members: list[int]
     frozen: bool
 
-    def of(self, flat: Flat, leaves: list[Any]) -> Any:
-        """The tree of the group's leaves, with holes for the others."""
+    def of(self, flat: Flat, leaves: list[Leaf]) -> PyTree:
+        """The tree of the group's leaves, with ``None`` for the others."""
         mine = set(self.members)
         return flat.build([x if i in mine else None for i, x in enumerate(leaves)])
 
@@ -119,16 +122,16 @@ class partition(Wrapper):
             self._put(out, group, flat, new)
         return flat.build(out), entries
 
-    def _put(self, out: list[Any], group: Group, flat: Flat, new: Any) -> None:
+    def _put(self, out: list[Leaf], group: Group, flat: Flat, new: Updates) -> None:
         leaves = flat.line_up("The result", new)
         for i in group.members:
             out[i] = leaves[i]
 
-    def look(self, look: Look, params: Any, entry: Any) -> dict[str, Any]:
+    def visit(self, visit: Visit, params: Params, entry: Entry) -> dict[str, PyTree]:
         flat, found = flatten(params), {}
         for group in self.groups(flat, [is_trainable(p) for p in flat.leaves]):
             if group.frozen:
                 continue
-            for name, tree in look(group.tx, group.of(flat, flat.leaves), entry[group.name]).items():
+            for name, tree in visit(group.tx, group.of(flat, flat.leaves), entry[group.name]).items():
                 found[name] = fill_holes(tree, found[name]) if name in found else tree
         return found

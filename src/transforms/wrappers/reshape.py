@@ -9,21 +9,22 @@ import jax
 import jax.numpy as jnp
 
 from ...core.engine import engine
+from ...core.engine.protocol import Visit
 from ...core.engine.storage import cast, formats_of
 from ...core.facade.link import Leafwise, transform
-from ...core.facade.saving import JOINED
 from ...core.values import tree
 from ...core.values.hyper import table_choices
 from ...core.values.tree import Flat, compute_dtype, dtype_of, is_trainable, show, slot_dtype
+from ...core.values.types import DType, Leaf, Params, PyTree
 from ...core.values.value import child, static
 from ..shared.vector import conj
-from ..shared.wrappers import Look, Wrapper, fill_holes, forwarded_arguments, init_inner, links_at
+from ..shared.wrappers import Entry, Wrapper, fill_holes, forwarded_arguments, init_inner, links_at
 
 
 class Reshaped(Wrapper):
     """A wrapper whose chain sees the parameters in another form."""
 
-    joins = True
+    joins = "joined_"
     knows_shards = False  # a vector of parts and whole leaves has no type of its own
     moves_params = False  # the chain's own parameters are copies
     widens = True
@@ -32,45 +33,53 @@ class Reshaped(Wrapper):
         """The leaves that the chain sees as one, by number."""
         return []
 
-    def there(self, leaves: list[Any], flat: Flat, groups: list[list[int]]) -> Any:
-        """Leaves that belong to ``flat``, in the chain's form."""
+    def to_view(self, leaves: list[Leaf], flat: Flat, groups: list[list[int]]) -> PyTree:
+        """Leaves that belong to ``flat``, as the chain sees them."""
         raise NotImplementedError
 
-    def back(self, form: Any, flat: Flat, groups: list[list[int]]) -> Any:
-        """The inverse of `there`, with holes for what does not move."""
+    def from_view(self, view: PyTree, flat: Flat, groups: list[list[int]]) -> PyTree:
+        """The inverse of `to_view`, with ``None`` for leaves that the view has not."""
         raise NotImplementedError
 
     def init_tree(self, params):
         flat = tree.flatten(params)
         groups = self.groups(flat)
-        return {"tx": init_inner(self.tx, self.there(flat.leaves, flat, groups)), **_members(flat, groups)}
+        return {"tx": init_inner(self.tx, self.to_view(flat.leaves, flat, groups)), **self.members(flat, groups)}
+
+    def members(self, flat: Flat, groups: list[list[int]]) -> dict[str, jax.Array]:
+        """What stands in the state under a key that differs from that of any other groups of leaves: see `joins`."""
+        members = [[(flat.paths[i], jnp.shape(flat.leaves[i])) for i in group] for group in groups]
+        checksum = f"{zlib.crc32(repr(members).encode()):08x}"
+        return {self.joins + checksum: jnp.int32(sum(map(len, groups)))} if groups else {}
 
     def update_tree(self, updates, state, params, at):
         flat = tree.flatten(updates if params is None else params)
         groups = self.groups(flat)
         us = flat.line_up("The updates", updates)
-        mine = None if params is None else self.there(flat.leaves, flat, groups)
+        mine = None if params is None else self.to_view(flat.leaves, flat, groups)
         extra = {
             name: self.carried(name, x, flat, groups) for name, x in forwarded_arguments(self.tx, at, None).items()
         }
-        new, inner = self.tx.update(self.there(us, flat, groups), state["tx"], mine, **extra)
-        return fill_holes(self.back(new, flat, groups), updates), {**state, "tx": inner}
+        new, inner = self.tx.update(self.to_view(us, flat, groups), state["tx"], mine, **extra)
+        return fill_holes(self.from_view(new, flat, groups), updates), {**state, "tx": inner}
 
     def carried(self, name: str, x: Any, flat: Flat, groups: list[list[int]]) -> Any:
-        """An extra argument in the chain's form: functions of the parameters, and trees like them."""
+        """An extra argument as the chain sees it: functions of the parameters, and trees like them."""
         if callable(x):
             result, like = "value" if name == "value_fn" else "", flat.build(flat.leaves)
-            return lambda form: self.carried(result, x(fill_holes(self.back(form, flat, groups), like)), flat, groups)
-        given = tree.flatten(x)
-        pairs = zip(given.leaves, flat.leaves)
-        alike = given.treedef == flat.treedef and all(y is None or jnp.shape(y) == jnp.shape(p) for y, p in pairs)
-        return self.there(given.leaves, flat, groups) if alike and name != "value" else x
+            return lambda view: self.carried(
+                result, x(fill_holes(self.from_view(view, flat, groups), like)), flat, groups
+            )
+        xs = tree.flatten(x)
+        pairs = zip(xs.leaves, flat.leaves)
+        alike = xs.treedef == flat.treedef and all(y is None or jnp.shape(y) == jnp.shape(p) for y, p in pairs)
+        return self.to_view(xs.leaves, flat, groups) if alike and name != "value" else x
 
-    def look(self, look: Look, params: Any, entry: Any) -> dict[str, Any]:
+    def visit(self, visit: Visit, params: Params, entry: Entry) -> dict[str, PyTree]:
         flat = tree.flatten(params)
         groups = self.groups(flat)
-        found = look(self.tx, self.there(flat.leaves, flat, groups), entry["tx"])
-        return {name: self.back(form, flat, groups) for name, form in found.items()}
+        found = visit(self.tx, self.to_view(flat.leaves, flat, groups), entry["tx"])
+        return {name: self.from_view(view, flat, groups) for name, view in found.items()}
 
 
 @transform
@@ -93,13 +102,13 @@ class flatten(Reshaped):
                 found.setdefault(_dtype(flat, i).name, []).append(i)
         return list(found.values())
 
-    def there(self, leaves, flat, groups):
+    def to_view(self, leaves, flat, groups):
         return {_dtype(flat, group[0]).name: _joined(self, leaves, flat, group) for group in groups}
 
-    def back(self, form, flat, groups):
+    def from_view(self, view, flat, groups):
         leaves = [None] * len(flat.leaves)
         for group in groups:
-            _separate(form[_dtype(flat, group[0]).name], leaves, flat, group)
+            _separate(view[_dtype(flat, group[0]).name], leaves, flat, group)
         return flat.build(leaves)
 
 
@@ -132,9 +141,9 @@ class pack(Reshaped):
     def check(self) -> None:
         super().check()
         for field, least in ("max_leaves", 2), ("max_size", 1):
-            given = getattr(self, field)
-            if not isinstance(given, int) or given < least:
-                raise ValueError(f"`pack.{field}` must be a whole number, at least {least}, got {given!r}")
+            most = getattr(self, field)
+            if not isinstance(most, int) or most < least:
+                raise ValueError(f"`pack.{field}` must be a whole number, at least {least}, got {most!r}")
 
     def init_tree(self, params):
         flat = tree.flatten(params)
@@ -149,7 +158,7 @@ class pack(Reshaped):
         )
         return [group for group in packs if len(group) > 1]
 
-    def there(self, leaves, flat, groups):
+    def to_view(self, leaves, flat, groups):
         leaves = list(leaves)
         for group in groups:
             vector = _joined(self, leaves, flat, group)
@@ -158,8 +167,8 @@ class pack(Reshaped):
             leaves[group[0]] = vector
         return flat.build(leaves)
 
-    def back(self, form, flat, groups):
-        leaves = flat.line_up("The leaves", form)
+    def from_view(self, view, flat, groups):
+        leaves = flat.line_up("The leaves", view)
         for group in groups:
             _separate(leaves[group[0]], leaves, flat, group)
         return flat.build(leaves)
@@ -202,47 +211,41 @@ class split_complex(Reshaped):
     equation = "u ← tx(Re u) + i·tx(Im u)"
     knows_shards = True
 
-    def there(self, leaves, flat, groups):
+    def to_view(self, leaves, flat, groups):
         return flat.build(
-            [_parts(x, dtype_of(like)) if _is_complex(like) else x for x, like in zip(leaves, flat.leaves)]
+            [_real_imag(x, dtype_of(like)) if _is_complex(like) else x for x, like in zip(leaves, flat.leaves)]
         )
 
-    def back(self, form, flat, groups):
-        pairs = zip(flat.line_up("The leaves", form), flat.leaves)
-        return flat.build([_whole(**x) if _is_complex(like) else x for x, like in pairs])
+    def from_view(self, view, flat, groups):
+        pairs = zip(flat.line_up("The leaves", view), flat.leaves)
+        return flat.build([_complex(**x) if _is_complex(like) else x for x, like in pairs])
 
     def carried(self, name, x, flat, groups):
         # JAX's gradient of a complex parameter is the conjugate of the gradient of its parts.
         return super().carried(name, conj(x) if name == "grad" else x, flat, groups)
 
 
-def _dtype(flat: Flat, i: int) -> Any:
+def _dtype(flat: Flat, i: int) -> DType:
     """In which the chain sees the leaf."""
     return slot_dtype(dtype_of(flat.leaves[i]))
 
 
-def _members(flat: Flat, groups: list[list[int]]) -> dict[str, jax.Array]:
-    """An entry of the state whose name tells groups of leaves from others, so that no state is loaded for another."""
-    members = [[(flat.paths[i], jnp.shape(flat.leaves[i])) for i in group] for group in groups]
-    return {f"{JOINED}{zlib.crc32(repr(members).encode()):08x}": jnp.int32(sum(map(len, groups)))} if groups else {}
-
-
-def _joined(link: flatten | pack, leaves: list[Any], flat: Flat, group: list[int]) -> jax.Array:
+def _joined(link: flatten | pack, leaves: list[Leaf], flat: Flat, group: list[int]) -> jax.Array:
     """A group of leaves as one vector."""
     name, parts = type(link).__name__, []
     for i in group:
         x, like = leaves[i], flat.leaves[i]
         if x is None:
-            whole = "pack" if isinstance(link, pack) else "vector"
+            what = "pack" if isinstance(link, pack) else "vector"
             raise TypeError(
-                f"Link {name!r} has no update at {flat.paths[i]!r}, {show(like)}, and a {whole} has no holes: "
+                f"Link {name!r} has no update at {flat.paths[i]!r}, {show(like)}, and a {what} has no holes: "
                 f"leave the parameter out by partition(by_path({{pattern: freeze()}}, default={name}(...)))"
             )
         parts.append(jnp.ravel(jnp.asarray(x, _dtype(flat, i))))
     return jnp.concatenate(parts)
 
 
-def _separate(vector: jax.Array | None, leaves: list[Any], flat: Flat, group: list[int]) -> None:
+def _separate(vector: jax.Array | None, leaves: list[Leaf], flat: Flat, group: list[int]) -> None:
     """Put the parts of a vector where its leaves stood."""
     if vector is None:
         return
@@ -253,16 +256,16 @@ def _separate(vector: jax.Array | None, leaves: list[Any], flat: Flat, group: li
         done += size
 
 
-def _is_complex(x: Any) -> bool:
+def _is_complex(x: Leaf) -> bool:
     return is_trainable(x) and jnp.iscomplexobj(x)
 
 
-def _parts(x: Any, dtype: Any) -> dict[str, Any]:
+def _real_imag(x: Leaf, dtype: DType) -> dict[str, Leaf]:
     if x is None:
         return {"real": None, "imag": None}
     x = jnp.asarray(x, dtype)
     return {"real": x.real, "imag": x.imag}
 
 
-def _whole(real: Any, imag: Any) -> Any:
+def _complex(real: Leaf, imag: Leaf) -> Leaf:
     return None if real is None else jax.lax.complex(real, imag)

@@ -51,8 +51,8 @@ class sharpness_aware(Treewise):
         uphill, norm = self.uphill(x, g)
         moves = norm > 0
         length = jnp.where(moves, self.rho / jnp.where(moves, norm, 1.0), 0.0)
-        there = at.extra["grad_fn"](space.write(add(x, length, uphill), params))
-        return space.write(space.read(there, "The gradients that grad_fn returned"), updates), state
+        grads = at.extra["grad_fn"](space.write(add(x, length, uphill), params))
+        return space.write(space.read(grads, "The gradients that grad_fn returned"), updates), state
 
     def uphill(self, x: Vector, g: Vector) -> tuple[Vector, jax.Array]:
         """The direction, and the norm that makes its length ρ."""
