@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 from jax.tree_util import DictKey, SequenceKey, tree_flatten_with_path
@@ -49,7 +49,7 @@ def _shown(x: PyTree) -> str:
     return start + ", ".join(entries) + end
 
 
-def _named(key: object) -> str:
+def _named(key: Any) -> str:
     if isinstance(key, DictKey):
         return f"{key.key!r}: "
     return "" if isinstance(key, SequenceKey) else f"{str(key).lstrip('.')}="

@@ -112,7 +112,7 @@ class Blocks(Format):
         return x.reshape(-1)[: math.prod(shape)].reshape(shape) if x.size != math.prod(shape) else x.reshape(shape)
 
     def _rows(self, x: jax.Array) -> jax.Array:
-        """``x`` in blocks along a new last axis. If they divide its rows, the other axes and their sharding are kept."""
+        """``x`` in blocks along a new last axis. If they divide its rows, other axes and their sharding stay."""
         if x.ndim and x.shape[-1] % self.block == 0:
             return x.reshape(*x.shape[:-1], x.shape[-1] // self.block, self.block)
         flat = x.reshape(-1)
