@@ -80,9 +80,6 @@ from .transforms.step_size.polyak import scale_by_polyak
 from .transforms.step_size.scale import scale, scale_by_lr
 from .transforms.wrappers.lowrank import scale_by_galore
 
-Seed = int | jax.Array
-"""An integer, an integer array, or PRNG keys."""
-
 STEPS = Range(low=0.0, steps=True)
 """The range of a number of warm-up steps."""
 

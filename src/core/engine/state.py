@@ -1,4 +1,4 @@
-"""The state of a chain: named, one step counter, and arrays of the kind that checkpoints hold."""
+"""The state of a chain: one step counter, and named arrays."""
 
 from __future__ import annotations
 
@@ -8,16 +8,17 @@ import jax
 from jax.tree_util import DictKey, SequenceKey, tree_flatten_with_path
 
 from ..values.tree import show
+from ..values.types import PyTree
 
 SHOWN = 8
-"""How many entries of a container are printed."""
+"""The number of entries of a container that are printed."""
 
 
 class State(NamedTuple):
-    """What a chain remembers between steps.
+    """The state of a chain between steps.
 
-    ``links[link][slot]`` is a tree like the parameters, with ``None`` where a leaf has no slot. Links
-    without state do not appear. A `Treewise` link's entry is whatever tree it keeps. Arrays print as their
+    ``links[link][slot]`` is a tree like the parameters, with ``None`` for leaves without a slot. Links
+    without state are absent. The entry of a `Treewise` link may be any tree. Arrays print as their
     dtype and shape, and large containers as their first entries.
 
     >>> import chainax as cx
@@ -26,18 +27,18 @@ class State(NamedTuple):
     """
 
     step: jax.Array
-    """How many updates were made; an int32 scalar."""
-    links: dict[str, Any]
+    """The number of updates so far, an int32 scalar."""
+    links: dict[str, PyTree]
     born: dict[str, jax.Array]
-    """The step at which late arrivals began: ``link/`` for a link inserted in mid-run, ``link/path`` for a parameter
-    added later. Empty if everything began with the run."""
+    """The first step of slots added during the run: ``link/`` for an inserted link, ``link/path`` for an added
+    parameter. Empty if there are none."""
 
     def __repr__(self) -> str:
         return _shown(self)
 
 
-def _shown(x: Any) -> str:
-    """A tree, one container after the other, without the numbers in its arrays: those may be many, or deleted."""
+def _shown(x: PyTree) -> str:
+    """A tree without the contents of its arrays, which may be large or deleted."""
     children, _ = tree_flatten_with_path(x, is_leaf=lambda y: y is not x)
     if x is None or (children and not children[0][0]):
         return show(x) if hasattr(x, "dtype") else repr(x)

@@ -1,7 +1,7 @@
-"""How slots are stored between steps: narrower floats, and codes of 8 or 4 bits with a scale for each block.
+"""Formats of slots between steps: narrower floats, and 8-bit or 4-bit codes with a scale for each block.
 
-A link computes in float32 and knows nothing of this. The engine widens a slot before the leaf function
-and narrows it afterwards, by the `Format` that the link's ``storage`` holds for it.
+Links compute in float32. The engine widens a slot before the leaf function and narrows it afterwards, by the `Format`
+for that slot in the link's ``storage``.
 """
 
 from __future__ import annotations
@@ -19,37 +19,43 @@ from ..values.contents import code
 from ..values.errors import did_you_mean
 from ..values.hyper import DTYPES, by_path, pick
 from ..values.tree import show, to_real
-from ..values.types import DType
+from ..values.types import DType, HyperValue, Leaf
 from ..values.value import Value, fill, register, static, value
 from .rounding import saturated
 
+Stored = jax.Array | dict[str, jax.Array]
+"""What a format stores for a slot."""
+
 
 class Format(Value):
-    """A way to store a slot. Subclasses say how an array is narrowed, and widened again."""
+    """A format in which slots are stored. Subclasses define how arrays are narrowed and widened."""
 
     min_size: int = 0
-    """Smaller leaves stay as they are."""
+    """Leaves with fewer numbers are stored unchanged."""
 
-    def keep(self, x: jax.Array, signed: bool) -> Any:
-        """The arrays that are stored for ``x``, float32 of any shape: one array, or a dict of them."""
+    def keep(self, x: jax.Array, signed: bool) -> Stored:
+        """Narrow ``x``, float32 of any shape. Returns one array, or a dict of arrays.
+
+        ``signed`` is whether the slot may hold negative numbers.
+        """
         raise NotImplementedError
 
     def widen(self, kept: Any, shape: tuple[int, ...], signed: bool) -> jax.Array:
-        """The float32 array of this shape that was stored."""
+        """The inverse of `keep`: the float32 array of this shape, up to rounding. ``kept`` is what `keep` returned."""
         raise NotImplementedError
 
 
 @value
 class cast(Format):
-    """A narrower floating-point dtype. Written as its name: ``store(tx, mu="bfloat16")``.
+    """A narrower floating-point dtype, given by its name: ``store(tx, mu="bfloat16")``.
 
-    Numbers are rounded to the nearest; but those of slots that hold no negative ones up or down by turns,
-    so that they are right on average over the steps: a mean square that is multiplied by 0.999 would
-    otherwise stay where it is, since the product rounds back. It is never rounded to 0. What lies beyond the largest
-    number of the dtype, 65504 in float16, is stored as that number.
+    Numbers are rounded to the nearest. Slots without negative numbers are deterministically dithered instead,
+    so that they are correct on average over the steps: a mean square multiplied by 0.999 would
+    otherwise never change, since the product rounds back. They are never rounded to 0. Magnitudes above the largest
+    number of the dtype, 65504 in float16, are stored as that number.
     """
 
-    dtype: str = static("its name", one_of=DTYPES)
+    dtype: str = static("the name of the dtype", one_of=DTYPES)
 
     def keep(self, x, signed):
         return saturated(x, self.dtype).astype(self.dtype)
@@ -62,35 +68,35 @@ class cast(Format):
 
 
 class Blocks(Format):
-    """Codes with a float32 scale, the largest magnitude, for each block of neighbours in row-major order.
+    """Codes with a float32 scale, the largest magnitude, for each block of consecutive numbers in row-major order.
 
-    The last block is padded with zeros where the block does not divide the leaf. Magnitudes beyond 2¹²⁶ are stored as
-    2¹²⁶, so that the scale and its reciprocal are normal numbers. The codes are the same on any sharding of the leaf.
-    They bear the format's name, since the numbers of one format mean others in another.
+    The last block is padded with zeros if the block size does not divide the leaf. Magnitudes above 2¹²⁶ are stored as
+    2¹²⁶, so that the scale and its reciprocal are normal numbers. The codes do not depend on the sharding of the leaf.
+    They are stored under the format's name, since the same code means different numbers in different formats.
     """
 
     block: int = static("numbers that share a scale", default=256, least=2, most=2**20)
     min_size: int = static("leaves of fewer numbers stay in float32", default=4096, least=0)
 
-    per_code: ClassVar[int] = 1  # numbers in one element of the array of codes
-    largest: ClassVar[float] = 1.0  # what the scale maps to
+    per_code: ClassVar[int] = 1  # numbers per element of the array of codes
+    largest: ClassVar[float] = 1.0  # the code value of the scale
 
     def check(self) -> None:
         if self.block % 2:
             raise ValueError(f"`{type(self).__name__}.block` must be an even whole number, got {self.block}")
 
     def encode(self, x: jax.Array, signed: bool) -> jax.Array:
-        """Codes for numbers of magnitude `largest` at most, in blocks along the last axis."""
+        """The codes of numbers of magnitude at most `largest`, in blocks along the last axis."""
         raise NotImplementedError
 
     def decode(self, codes: jax.Array, signed: bool) -> jax.Array:
-        """The numbers that the codes stand for."""
+        """The numbers that the codes represent."""
         raise NotImplementedError
 
     def keep(self, x, signed):
         rows = self._rows(jnp.clip(x, -(2.0**126), 2.0**126))
         scale = jnp.maximum(jnp.max(jnp.abs(rows), -1), 1e-12)
-        if self.largest != 1:  # not a constant, of which XLA would take a rounded reciprocal
+        if self.largest != 1:  # not a constant, since XLA would multiply by its rounded reciprocal
             scale = scale / jnp.where(jnp.isnan(scale), scale, self.largest)
         codes = self.encode(rows / scale[..., None], signed)
         return {type(self).__name__: self._flat(codes, x.shape), "scale": scale}
@@ -106,14 +112,14 @@ class Blocks(Format):
         return x.reshape(-1)[: math.prod(shape)].reshape(shape) if x.size != math.prod(shape) else x.reshape(shape)
 
     def _rows(self, x: jax.Array) -> jax.Array:
-        """``x`` in blocks along a new last axis. Where they divide its rows, other axes stay, with their sharding."""
+        """``x`` in blocks along a new last axis. If they divide its rows, other axes and their sharding stay."""
         if x.ndim and x.shape[-1] % self.block == 0:
             return x.reshape(*x.shape[:-1], x.shape[-1] // self.block, self.block)
         flat = x.reshape(-1)
         return jnp.pad(flat, (0, -x.size % self.block)).reshape(-1, self.block)
 
     def _flat(self, codes: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-        """The codes in the shape of the leaf, without those of the padding; a flat array if they pack unevenly."""
+        """The codes without padding, in the shape of the leaf, or flat if `per_code` does not divide its last axis."""
         if shape and shape[-1] % self.per_code == 0:
             shape = (*shape[:-1], shape[-1] // self.per_code)
         else:
@@ -126,8 +132,8 @@ class Blocks(Format):
 class int8(Blocks):
     """8-bit codes of the dynamic map. Dettmers et al. 2022, arXiv:2110.02861, section 2.1.
 
-    Seven decades, each with twice the values of the one below it. Slots that hold no negative
-    numbers get a map without them.
+    Seven decades, each with twice as many values as the one below. Slots without negative
+    numbers use an unsigned map.
     """
 
     block: int = static("numbers that share a scale", default=256, least=2, most=2**20)
@@ -144,8 +150,8 @@ class int8(Blocks):
 class int4(Blocks):
     """4-bit codes, two to a byte. Li et al. 2023, arXiv:2309.01507.
 
-    Signed slots use the dynamic map. Slots without negative numbers use 1/16, 2/16, ..., 1: a map
-    without a zero, since a second moment that is rounded to 0 makes the step infinite.
+    Signed slots use the dynamic map. Slots without negative numbers use 1/16, 2/16, ..., 1. This map
+    has no zero, since a second moment rounded to 0 would make the step infinite.
     """
 
     block: int = static("numbers that share a scale", default=128, least=2, most=2**20)
@@ -190,10 +196,10 @@ class float8(Blocks):
 
 @value
 class companded8(Blocks):
-    """Evenly spaced 8-bit codes of a number that was spread by a function: no table, hence fast.
+    """Evenly spaced 8-bit codes of a companded number: no table, hence fast.
 
-    Signed numbers by y = 2x/(1 + |x|), which gives small ones more codes; numbers without a sign by
-    their square root, which is what a second moment is used for, in 256 steps without a zero.
+    Signed numbers are companded by y = 2x/(1 + |x|), which gives small numbers more codes; numbers without a sign by
+    the square root, which is what a second moment is used for, in 256 levels without a zero.
     """
 
     block: int = static("numbers that share a scale", default=256, least=2, most=2**20)
@@ -213,33 +219,33 @@ class companded8(Blocks):
 
 @register
 class storage(Value):
-    """The format of each slot of a link, as `store` puts it there."""
+    """The formats of a link's slots, as set by `store`."""
 
     slots: tuple[str, ...]
-    formats: tuple[Any, ...]
+    formats: tuple[Format | by_path, ...]
 
     _static = ("slots", "formats")
 
-    def __init__(self, **formats: Any) -> None:
-        given = {slot: _format(f"storage.{slot}", x) for slot, x in formats.items()}
-        fill(self, slots=tuple(given), formats=tuple(given.values()))
+    def __init__(self, **formats: Format | by_path | str) -> None:
+        checked = {slot: _format(f"storage.{slot}", x) for slot, x in formats.items()}
+        fill(self, slots=tuple(checked), formats=tuple(checked.values()))
 
     @property
-    def table(self) -> dict[str, Any]:
+    def table(self) -> dict[str, Format | by_path]:
         """The formats by slot."""
         return dict(zip(self.slots, self.formats))
 
     def of(self, slot: str, path: str) -> Format | None:
-        """How this slot of the parameter at ``path`` is stored; ``None`` for as it is."""
-        given = self.table.get(slot)
-        return pick(f"storage.{slot}", given, path)[1] if isinstance(given, by_path) else given
+        """The format of this slot of the parameter at ``path``; ``None`` if it is stored unchanged."""
+        form = self.table.get(slot)
+        return pick(f"storage.{slot}", form, path)[1] if isinstance(form, by_path) else form
 
-    def refuse(self, name: str, path: str, p: Any) -> None:
-        """Raise if a pattern gives a format to this leaf, which has no slots."""
-        for slot, given in self.table.items():
-            if isinstance(given, by_path) and given.find(path) < len(given.patterns):
+    def refuse(self, name: str, path: str, p: Leaf) -> None:
+        """Raise if a pattern matches this leaf, which has no slots."""
+        for slot, form in self.table.items():
+            if isinstance(form, by_path) and form.find(path) < len(form.patterns):
                 raise TypeError(
-                    f"`{name}.{slot}`: {given!r} gives a format to {path!r}, which is {show(p)} and has no slots"
+                    f"`{name}.{slot}`: {form!r} gives a format to {path!r}, which is {show(p)} and has no slots"
                 )
 
     def arguments(self) -> str:
@@ -269,7 +275,7 @@ def formats_of(links: Iterable[tuple[str, Any]], path: str) -> tuple:
     return tuple(entry for entry in found if entry[2] is not None)
 
 
-def _format(where: str, x: Any) -> Any:
+def _format(where: str, x: HyperValue) -> Format | by_path:
     if isinstance(x, by_path):
         return x.map(lambda label, entry: _format(f"{where}`: `{label}", entry))
     if isinstance(x, Format):
@@ -288,9 +294,9 @@ def _format(where: str, x: Any) -> Any:
 
 @functools.cache
 def dynamic_map(signed: bool, decades: int, bits: int) -> np.ndarray:
-    """The sorted values of the dynamic map: decades of evenly spaced means, 0, and 1.
+    """The sorted values of the dynamic map: decades of evenly spaced midpoints, 0, and 1.
 
-    Computed in float32 as published, so that codes mean the same numbers elsewhere.
+    Computed in float32 as in the published code, so that codes represent the same numbers.
     """
     values: list[float] = [0.0, 1.0]
     for i in range(decades):
@@ -302,17 +308,17 @@ def dynamic_map(signed: bool, decades: int, bits: int) -> np.ndarray:
 
 
 def _linspace(start: float, stop: float, count: int) -> np.ndarray:
-    """Evenly spaced float32 numbers, counted from the nearer end, by a fused multiply and add."""
+    """Evenly spaced float32 numbers, computed from the nearer end with a fused multiply-add."""
     a, b, n = np.float32(start), np.float32(stop), count - 1
-    step, i = np.float64((b - a) / np.float32(n)), np.arange(count)  # float64 holds the products exactly
+    step, i = np.float64((b - a) / np.float32(n)), np.arange(count)  # the products are exact in float64
     return np.where(i < count // 2, a + step * i, b - step * (n - i)).astype(np.float32)
 
 
 def nearest(x: jax.Array, values: np.ndarray) -> jax.Array:
-    """The index of the nearest of the sorted ``values``, the upper one of two that are as near; for |x| <= 1.
+    """The index of the nearest of the sorted ``values``, for |x| <= 1. Ties go to the upper one.
 
-    The sign, the exponent and 7 bits of the mantissa make a cell, in which at most one threshold lies:
-    one look at a table and one comparison find the index exactly.
+    The sign, the exponent and 7 bits of the mantissa define a cell, which contains at most one threshold:
+    one table lookup and one comparison find the exact index.
     """
     thresholds, below = _cells(values.tobytes())
     cell = (jax.lax.bitcast_convert_type(x, jnp.uint32) >> 16).astype(jnp.int32)
@@ -327,12 +333,12 @@ _CELLS = (127 << 7) - _LOWEST + 1  # up to the cell of 1
 
 @functools.cache
 def _cells(packed: bytes) -> tuple[np.ndarray, np.ndarray]:
-    """The smallest float32 that rounds up from each value; and for each cell, how many lie at or below its start."""
+    """The smallest float32 that rounds up from each value, and for each cell, the thresholds at or below its start."""
     values = np.frombuffer(packed, np.float32)
     down, up = values[:-1], values[1:]
     thresholds = (down + (up - down) * np.float32(0.5)).astype(np.float32)
 
-    def rises(x: np.ndarray) -> np.ndarray:  # as computed in float32, where the difference rounds
+    def rises(x: np.ndarray) -> np.ndarray:  # in float32, where the difference is rounded
         return (x - down) >= (up - down) * np.float32(0.5)
 
     for _ in range(8):

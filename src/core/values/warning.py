@@ -8,7 +8,7 @@ from pathlib import Path
 
 import jax
 
-PACKAGES = (str(Path(__file__).parent.parent), str(Path(jax.__file__).parent))
+PACKAGES = (str(Path(__file__).parents[2]), str(Path(jax.__file__).parent))
 
 
 class ChainWarning(UserWarning):
