@@ -7,10 +7,11 @@ from .core.engine.rounding import Rounding, ecc, kahan, master, nearest, stochas
 from .core.engine.step_info import StepInfo
 from .core.engine.storage import Format, storage
 from .core.facade.link import Leafwise, Link, Scaling, Treewise, slot_like, transform
-from .core.values.hyper import Hyper, HyperLike, OptionalHyper, hyper
+from .core.values.hyper import Hyper, HyperLike, OptionalHyper, hyper, prng_seed
 from .core.values.numerics import sqrt
 from .core.values.value import child, number, static, value
 from .transforms.shared.vector_link import VectorInfo, VectorLink
+from .transforms.shared.wrappers import Wrapper
 
 # fmt: off
 __all__ = [  # noqa: RUF022 - a table of contents
@@ -18,8 +19,10 @@ __all__ = [  # noqa: RUF022 - a table of contents
     "transform", "Leafwise", "Scaling", "Treewise", "Link", "StepInfo", "slot_like",
     # links that treat the parameters as one vector
     "VectorLink", "VectorInfo",
+    # links that hold a chain
+    "Wrapper",
     # hyperparameters of links, and the types of fields and arguments that hold one
-    "hyper", "Hyper", "OptionalHyper", "HyperLike",
+    "hyper", "Hyper", "OptionalHyper", "HyperLike", "prng_seed",
     # values, as schedules are, and their fields: numbers, constants, and chains in a link
     "value", "number", "static", "child",
     # formats of the slots

@@ -34,7 +34,7 @@ class Format(Value):
     """Leaves with fewer numbers are stored unchanged."""
 
     def keep(self, x: jax.Array, signed: bool) -> Stored:
-        """Narrow ``x``, float32 of any shape. Returns one array, or a dict of arrays.
+        """Narrow ``x``, float32 of any shape. Returns a dict of arrays, one of them under the format's name.
 
         ``signed`` is whether the slot may hold negative numbers.
         """

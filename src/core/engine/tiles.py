@@ -13,6 +13,7 @@ from jax.extend.core import ClosedJaxpr
 from ..values.types import DType, PyTree
 from .elementwise import is_elementwise, without_shape
 from .plan import LeafInputs, LeafOutputs
+from .storage import Blocks
 
 LeafFunction: TypeAlias = Callable[[LeafInputs], LeafOutputs]
 
@@ -38,11 +39,13 @@ class Tiles(NamedTuple):
         """The tiles, if the leaf has several and its function is elementwise."""
         shape, forms = jnp.shape(inputs.u), {(name, slot): form for name, slot, form, _ in formats}
         slots = {(name, s): x for name, of in inputs.slots.items() for s, x in of.items()}
-        blocks = [forms[key].block for key, x in slots.items() if isinstance(x, dict)]
-        plain = [x for x in (*slots.values(), inputs.residual) if not (x is None or isinstance(x, dict))]
-        if not blocks or jnp.iscomplexobj(inputs.u) or any(x.shape not in ((), shape) for x in plain):
+        coded = [forms[key] for key, x in slots.items() if isinstance(x, dict)]
+        if not coded or not all(isinstance(form, Blocks) for form in coded):
             return None
-        unit = math.lcm(*blocks)
+        plain = [x for x in (*slots.values(), inputs.residual) if not (x is None or isinstance(x, dict))]
+        if jnp.iscomplexobj(inputs.u) or any(x.shape not in ((), shape) for x in plain):
+            return None
+        unit = math.lcm(*(form.block for form in coded))
         rows = _rows_of_tile(math.prod(shape) // unit, max(1, TILE // unit))
         if math.prod(shape) % unit or math.prod(shape) <= rows * unit:
             return None
