@@ -4,6 +4,7 @@ import ast
 import builtins
 import doctest
 import importlib
+import inspect
 import pkgutil
 import re
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ import chainax.extend as cxe
 import jax
 import jax.numpy as jnp
 import pytest
+from test_architecture import FLOORS
 
 ROOT = Path(__file__).parent.parent
 PAGES = {
@@ -87,9 +89,7 @@ def resolves(item: Any, parts: list[str]) -> bool:
         return True
     if hasattr(item, parts[0]):
         return resolves(getattr(item, parts[0]), parts[1:])
-    return len(parts) == 1 and any(
-        parts[0] in vars(base).get("__annotations__", {}) for base in getattr(item, "__mro__", ())
-    )
+    return len(parts) == 1 and any(parts[0] in inspect.get_annotations(base) for base in getattr(item, "__mro__", ()))
 
 
 def exists(name: str) -> bool:
@@ -143,6 +143,13 @@ def test_names_exist(page: str) -> None:
 def test_names_that_do_not_exist_are_found(span: str) -> None:
     """Of every kind that pages name."""
     assert missing(span, set()) == [span]
+
+
+def test_floors_are_those_of_the_map() -> None:
+    """The table of docs/architecture.md is that of tests/test_architecture.py."""
+    rows = re.findall(r"^\| (`.*?) \|", PAGES["docs/architecture.md"], flags=re.M)
+    floors = [row.replace("`", "").replace(",", "").replace(".py", "").replace("/", ".") for row in rows]
+    assert floors == [folders for folders, _ in FLOORS]
 
 
 def test_contributing_is_a_page() -> None:
