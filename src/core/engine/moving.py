@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
+import jax
+
 from ..values.tree import Flat, compute_dtype, dtype_of
 from ..values.types import DType, Leaf, PyTree
 from .checks import as_parameter, check_leaf
+from .runs import zero_where
 
 
 class MovingLeaf(NamedTuple):
@@ -31,6 +34,10 @@ class MovingLeaf(NamedTuple):
     def of(cls, place: int, path: str, u: Leaf, p: Leaf) -> MovingLeaf:
         out = dtype_of(u if p is None else p)
         return cls(place, path, p, u, u, out, compute_dtype(out))
+
+    def zero_where(self, rejected: jax.Array) -> MovingLeaf:
+        """The leaf, with an update of zeros where the step is rejected."""
+        return self._replace(grad=zero_where(rejected, self.grad), update=zero_where(rejected, self.update))
 
 
 class Tree(NamedTuple):

@@ -73,6 +73,17 @@ class AllUpdates:
         new._cache, new.factor = self._cache, factor if self._unscaled else self.factor * factor
         return new
 
+    def zero_where(self, rejected: jax.Array) -> AllUpdates:
+        """These updates, and what is known of them, or zeros where the step is rejected."""
+        new = AllUpdates([zero_where(rejected, u) for u in self.leaves])
+        new._cache = {"norm": zero_where(rejected, self._cache["norm"])} if "norm" in self._cache else {}
+        return new
+
+
+def zero_where(rejected: jax.Array, x: jax.Array) -> jax.Array:
+    """``x``, or zeros, with which a rejected step computes finite numbers and finite derivatives."""
+    return jax.lax.select(rejected, jnp.zeros_like(x), x)
+
 
 class UnseenUpdates:
     """In place of `AllUpdates`, for a link that does not declare that it needs them."""

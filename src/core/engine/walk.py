@@ -14,9 +14,10 @@ from typing import Any, TypeAlias
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from ..values.hyper import as_key, table_choices
-from ..values.tree import cond, dtype_of, is_trainable, shard_axes, show, slot_dtype, widest
+from ..values.tree import dtype_of, is_trainable, shard_axes, show, slot_dtype, widest
 from ..values.types import DType, Extra, Leaf, Params
 from .checks import blamed, check_global_state, check_scalars, check_verdict, unshardable
 from .frozen import freeze
@@ -83,7 +84,7 @@ class Walk:
         verdicts, global_states = self._verdicts(leafwise, updates)
         entries, rejected = _merged(entries, global_states), _merged(rejected, global_states)
 
-        def taken() -> tuple[list[Leaf], Entries, jax.Array]:
+        def taken(leaves: list[MovingLeaf], updates: AllUpdates) -> tuple[list[Leaf], Entries, jax.Array]:
             if len(leafwise) == len(run):
                 moved, made = self._through_leaves(leafwise, leaves, entries, updates, last=not later)
             else:
@@ -97,8 +98,21 @@ class Walk:
                 return [jnp.asarray(leaf.param) for leaf in leaves], rejected, self.count
             return [jnp.zeros(jnp.shape(leaf.grad), leaf.out) for leaf in leaves], rejected, self.count
 
-        # A condition, and not a choice leaf by leaf: for that XLA's CPU compiler copies every slot.
-        return cond(functools.reduce(jnp.logical_and, verdicts), taken, not_taken) if verdicts else taken()
+        if not verdicts:
+            return taken(leaves, updates)
+        accepted = functools.reduce(jnp.logical_and, verdicts)
+        if not isinstance(accepted, Tracer):
+            return taken(leaves, updates) if accepted else not_taken()
+        # A condition on CPUs, where XLA would copy every slot for a choice leaf by leaf. On other devices a condition
+        # copies whatever passes through it; there it is constant, and the choice is part of each leaf's kernel.
+        branch = jax.lax.platform_dependent(accepted, cpu=jnp.array, default=jnp.ones_like)
+        undone = jax.lax.platform_dependent(accepted, cpu=jnp.zeros_like, default=jnp.logical_not)
+
+        def chosen() -> tuple[list[Leaf], Entries, jax.Array]:
+            new = taken([leaf.zero_where(undone) for leaf in leaves], updates.zero_where(undone))
+            return jax.tree.map(functools.partial(jax.lax.select, undone), not_taken(), new)
+
+        return jax.lax.cond(branch, chosen, not_taken)
 
     def _verdicts(self, run: LeafwiseRun, updates: AllUpdates) -> tuple[list[jax.Array], Entries]:
         """Ask the links that may reject the step or keep a global state, once for the whole tree.
