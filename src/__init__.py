@@ -1,6 +1,6 @@
 """chainax: composable gradient transformations for JAX. An optimizer is a chain of links, and a value.
 
-What a training script needs is here; `chainax.extend` has what authors of links, schedules and formats need.
+This module is the API for training scripts; `chainax.extend` is the API for authors of links, schedules and formats.
 
     chains           chain, store, make_step, apply_updates, to_config, from_config, from_optax
     hyperparameters  a number, a schedule or by_path, by_leaf
@@ -8,11 +8,11 @@ What a training script needs is here; `chainax.extend` has what authors of links
     optimizers       adamw, adam, sgd, lion, lamb, adafactor, prodigy, schedule_free_adamw, lbfgs, ...
     links            scale_by_adam, trace, clip_by_global_norm, add_decayed_weights, scale_by_lr, ema_params,
                      skip_nonfinite, dynamic_loss_scale, record, ...
-    links of chains  accumulate, partition, freeze, restart, pack, ...
+    wrappers         accumulate, partition, freeze, restart, pack, ...
     low precision    int8, float8, int4, apply_update, offload
     experiments      grid, sweep, plot, minimize, hutchinson
 
-`dir(chainax)` lists everything, `__all__` groups it, and ``help`` of a name has its equation and hyperparameters.
+`dir(chainax)` lists everything, `__all__` groups it, and ``help`` of a name shows its equation and hyperparameters.
 """
 
 from typing import TYPE_CHECKING

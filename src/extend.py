@@ -1,6 +1,6 @@
-"""For authors of links, schedules and formats. `chainax` has what a training script needs.
+"""The API for authors of links, schedules and formats. `chainax` is the API for training scripts.
 
-`transform` shows a link, `Leafwise` and `Treewise` say what one is made of.
+`transform` has an example of a link; `Leafwise` and `Treewise` document the parts of one.
 """
 
 from .core.engine.rounding import Rounding, ecc, kahan, master, nearest, stochastic
@@ -15,7 +15,7 @@ from .transforms.shared.wrappers import Wrapper
 
 # fmt: off
 __all__ = [  # noqa: RUF022 - a table of contents
-    # links: what to derive from, and what their hooks are given
+    # links: base classes, and what their hooks receive
     "transform", "Leafwise", "Scaling", "Treewise", "Link", "StepInfo", "slot_like",
     # links that treat the parameters as one vector
     "VectorLink", "VectorInfo",
@@ -23,7 +23,7 @@ __all__ = [  # noqa: RUF022 - a table of contents
     "Wrapper",
     # hyperparameters of links, and the types of fields and arguments that hold one
     "hyper", "Hyper", "OptionalHyper", "HyperLike", "prng_seed",
-    # values, as schedules are, and their fields: numbers, constants, and chains in a link
+    # values, such as schedules, and their fields: numbers, constants, and chains in a link
     "value", "number", "static", "child",
     # formats of the slots
     "Format", "storage",

@@ -395,14 +395,15 @@ MISTAKES: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "a loss scale that sees no overflow": (
         lambda: cx.accumulate_weighted(cx.flatten(cx.chain(mine=cx.dynamic_loss_scale(), sgd=cx.sgd(0.1))), 2),
         ValueError,
-        "`accumulate_weighted.tx`: 'mine' would see no overflow, since accumulate_weighted leaves such micro-batches "
-        "out, and its scale would only grow: put it before: chain(dynamic_loss_scale(), accumulate_weighted(...))",
+        "`accumulate_weighted.tx`: 'mine' would see no overflow, since accumulate_weighted excludes such "
+        "micro-batches, and its scale would only grow: put it before accumulate_weighted: chain(dynamic_loss_scale(), "
+        "accumulate_weighted(...))",
     ),
     "rounding inside of a vector": (
         lambda: cx.flatten(cx.chain(cx.sgd(0.1), cx.apply_update("kahan"))),
         ValueError,
         "`flatten.tx`: 'apply_update' says how parameters are rounded, but flatten moves them by an update: "
-        "put it at the end of the chain outside: chain(flatten(...), apply_update(rounding='kahan'))",
+        "put it at the end of the outer chain: chain(flatten(...), apply_update(rounding='kahan'))",
     ),
     "rounding in the middle of a chain": (
         lambda: cx.chain(cx.accumulate(cx.chain(cx.sgd(0.1), cx.apply_update("kahan")), 2), cx.scale(0.5)),
@@ -412,8 +413,8 @@ MISTAKES: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "rounding where a condition does not look": (
         lambda: cx.conditionally_transform(cx.accumulate(cx.chain(cx.sgd(0.1), cx.apply_update("kahan")), 2)),
         ValueError,
-        "`conditionally_transform.tx`: 'apply_update' in 'accumulate' cannot round what passes the chain by: put the "
-        "condition inside: accumulate(conditionally_transform(...))",
+        "`conditionally_transform.tx`: 'apply_update' in 'accumulate' cannot round updates that bypass the chain: "
+        "put the condition inside: accumulate(conditionally_transform(...))",
     ),
     "rounding of the same name where a condition does not look": (
         lambda: cx.conditionally_transform(
@@ -473,12 +474,12 @@ MISTAKES: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
             PARAMS, cx.flatten(cx.sgd(0.1)).init(PARAMS), {"dense": {"kernel": None, "bias": jnp.ones(3)}}
         ),
         TypeError,
-        "Link 'flatten' has no update at 'dense/kernel', float32[2, 3], and a vector has no holes: leave the parameter",
+        "Link 'flatten' has no update at 'dense/kernel', float32[2, 3], and a vector cannot have holes: exclude",
     ),
     "a guard out of sight": (
         lambda: cx.mechanize(cx.chain(cx.accumulate(cx.chain(cx.skip_nonfinite(), cx.sgd(1.0)), 2))),
         ValueError,
-        "`mechanize.tx`: 'skip_nonfinite' refuses steps inside another link, where mechanize cannot see it: put it at",
+        "`mechanize.tx`: 'skip_nonfinite' rejects steps inside another link, where mechanize cannot see it: put it at",
     ),
     "two leaves of one path": (
         lambda: cx.by_leaf({"a/b": jnp.ones(2), "a": {"b": jnp.ones(2)}}, lambda path, p: 1.0),
@@ -669,7 +670,7 @@ MISTAKES: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "the loss beside the gradients": (
         lambda: TX.step(PARAMS, STATE, jax.value_and_grad(loss)(PARAMS)),
         TypeError,
-        "The updates are a pair, as jax.value_and_grad(loss) returns it: write value, grads = "
+        "The updates are a pair, as jax.value_and_grad(loss) returns: write value, grads = "
         "jax.value_and_grad(loss)(params), and pass grads alone",
     ),
     "the loss beside the gradients, without parameters": (
@@ -1002,7 +1003,7 @@ MISTAKES: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "a window in the middle": (
         lambda: flushed(cx.chain(cx.accumulate(cx.adam(1e-3), 2), cx.scale(0.5))),
         TypeError,
-        "`flush` needs 'accumulate' to end its chain, but 'scale' follows: put that into the chain that accumulates, "
+        "`flush` needs 'accumulate' to end its chain, but 'scale' follows: move that into the inner chain, "
         "accumulate(chain(..., scale(0.5)), ...)",
     ),
     "a window in a mean": (
@@ -1020,8 +1021,7 @@ MISTAKES: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "a flush with a function in another form": (
         lambda: flushed(cx.flatten(cx.accumulate(cx.sharpness_aware(), 2)), grad_fn=loss),
         TypeError,
-        "`flush` cannot pass a function of the parameters on to the chain in 'flatten', which sees them in another "
-        "form",
+        "`flush` cannot pass a function of the parameters to the chain in 'flatten', which sees them in another form",
     ),
     "a flush of a state": (
         lambda: cx.flush(TX, STATE, PARAMS),  # pyright: ignore[reportArgumentType]
@@ -1210,12 +1210,12 @@ ORDERS: dict[str, tuple[Callable[[], Any], str]] = {
     ),
     "a clip of signs": (
         lambda: cx.chain(cx.scale_by_lion(), cx.clip_by_global_norm(1.0), cx.scale_by_lr(1e-4)),
-        "every update has the same norm behind 'scale_by_lion', so 'clip_by_global_norm' only multiplies it by a "
+        "every update has the same norm after 'scale_by_lion', so 'clip_by_global_norm' only multiplies it by a "
         "number: move 'clip_by_global_norm' before 'scale_by_lion', or remove it",
     ),
     "a clip of signs, scaled": (
         lambda: cx.chain(cx.scale_by_sign(), cx.scale(2.0), cx.clip_by_global_norm(1.0), cx.scale_by_lr(1e-4)),
-        "every update has the same norm behind 'scale_by_sign'",
+        "every update has the same norm after 'scale_by_sign'",
     ),
     "an average of parameters that are still to move": (
         lambda: cx.chain(cx.scale_by_adam(), cx.ema_params(0.999), cx.scale_by_lr(1e-3)),
@@ -1227,17 +1227,17 @@ ORDERS: dict[str, tuple[Callable[[], Any], str]] = {
     ),
     "a clip in a wrapper, behind signs": (
         lambda: cx.chain(cx.scale_by_sign(), cx.flatten(cx.chain(cx.clip_by_global_norm(1.0), cx.sgd(1.0)))),
-        "every update has the same norm behind 'scale_by_sign', so 'clip_by_global_norm' in 'flatten' only",
+        "every update has the same norm after 'scale_by_sign', so 'clip_by_global_norm' in 'flatten' only",
     ),
     "a guard in a group, behind a clip": (
         lambda: cx.chain(
             cx.clip(1.0), cx.partition(cx.by_path({"bias": cx.sgd(0.1)}, default=cx.chain(cx.skip_nonfinite(), TX)))
         ),
-        "'skip_nonfinite' in 'partition' looks for infinite updates behind 'clip'",
+        "'skip_nonfinite' in 'partition' looks for infinite updates after 'clip'",
     ),
     "two loss scales": (
         lambda: cx.chain(cx.dynamic_loss_scale(), cx.dynamic_loss_scale(), cx.sgd(1.0)),
-        "'dynamic_loss_scale_2' divides by the scale of the loss again, as 'dynamic_loss_scale' before it has done",
+        "'dynamic_loss_scale_2' divides by the scale of the loss again, as 'dynamic_loss_scale' has done before",
     ),
     "no descent in a wrapper, under step": (
         lambda: (tx := cx.restart(cx.chain(cx.clip(1.0), cx.trace(0.9)), 9)).step(PARAMS, tx.init(PARAMS), PARAMS),

@@ -69,7 +69,7 @@ DECLARED = {
         cxe.Leafwise,
         LEAF | {"slot": ("mu",)},
         TypeError,
-        "`wrong.slot` is not known: did you mean 'slots'?",
+        "`wrong.slot` is unknown: did you mean 'slots'?",
     ),
     "need_all_updates": (
         cxe.Leafwise,
@@ -125,7 +125,7 @@ DECLARED = {
         cxe.Leafwise,
         LEAF | {"slots": ("mu",), "FIELDS": {"slots": tuple}},
         TypeError,
-        "`wrong.slots` is a declaration, and no field: write slots = ('mu',), without a type",
+        "`wrong.slots` is a declaration, not a field: write slots = ('mu',), without a type",
     ),
     "a plain field": (
         cxe.Leafwise,
@@ -187,19 +187,19 @@ DECLARED = {
         cxe.Treewise,
         TREE | {"update": left},
         TypeError,
-        "`wrong.update` would hide what every link and chain has by that name: write 'update_tree'",
+        "`wrong.update` would hide an attribute that every link and chain has: write 'update_tree'",
     ),
     "init as in Optax": (
         cxe.Leafwise,
         LEAF | {"init": lambda self, p: p},
         TypeError,
-        "`wrong.init` would hide what every link and chain has by that name: write 'init_leaf'",
+        "`wrong.init` would hide an attribute that every link and chain has: write 'init_leaf'",
     ),
     "leaf in a Treewise link": (
         cxe.Treewise,
         TREE | LEAF,
         TypeError,
-        "`wrong.leaf` means nothing here: it is for links that derive from Scaling",
+        "`wrong.leaf` has no effect here: it is for links that derive from Scaling",
     ),
     "moves_params in a Leafwise link": (cxe.Leafwise, LEAF | {"moves_params": True}, TypeError, "derive from Treewise"),
     "can_reject without accepts": (
@@ -446,7 +446,7 @@ RETURNED = {
         cxe.VectorLink,
         {"slots": ("mu",), "init_vector": lambda self, x: {"mu": tuple(x)}, "update_vector": left},
         TypeError,
-        "must return 'mu' as a list of 2 arrays, one a parameter, got a tuple",
+        "must return 'mu' as a list of 2 arrays, one per parameter, got a tuple",
     ),
     "a vector that is no slot": (
         cxe.VectorLink,
@@ -464,7 +464,7 @@ RETURNED = {
         cxe.VectorLink,
         {"update_vector": lambda self, u, s, x, at: (u[:1], s)},
         TypeError,
-        "must return the updates as a list of 2 arrays, one a parameter, got 1 of them",
+        "must return the updates as a list of 2 arrays, one per parameter, got 1 of them",
     ),
     "a vector of another shape": (
         cxe.VectorLink,

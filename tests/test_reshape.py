@@ -62,7 +62,7 @@ def test_flatten_needs_all_updates() -> None:
     """A vector has no holes."""
     tx, params = cx.flatten(cx.sgd(0.1)), {"a": jnp.ones(2), "b": jnp.ones(3)}
     with pytest.raises(
-        TypeError, match=r"'flatten' has no update at 'b', float32\[3\], and a vector has no holes: leave"
+        TypeError, match=r"'flatten' has no update at 'b', float32\[3\], and a vector cannot have holes: exclude"
     ):
         tx.step(params, tx.init(params), {"a": jnp.ones(2), "b": None})
 
@@ -288,7 +288,7 @@ def test_pack_needs_all_updates() -> None:
     """A pack has no holes, and at least two leaves."""
     tx, params = cx.pack(cx.sgd(0.1)), alike(0)
     with pytest.raises(
-        TypeError, match=r"'pack' has no update at 'kernel_1', float32\[2, 2\], and a pack has no holes"
+        TypeError, match=r"'pack' has no update at 'kernel_1', float32\[2, 2\], and a pack cannot have holes"
     ):
         tx.step(params, tx.init(params), {**alike(1), "kernel_1": None})
     moved, _ = tx.step(params, tx.init(params), {**alike(1), "large": None})

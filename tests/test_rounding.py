@@ -316,7 +316,7 @@ wrong = value(Wrong)
 @pytest.mark.parametrize(
     ("how", "message"),
     (
-        ("precise", "of link 'apply_update' made bfloat16[2] of a parameter, expected float32[2]"),
+        ("precise", "of link 'apply_update' made bfloat16[2] from a parameter, expected float32[2]"),
         ("alone", "of link 'apply_update' must return the parameter and its residual, or None for it"),
         ("parameter", "of link 'apply_update' returned float32[2] as the parameter, expected bfloat16[2]"),
         ("residual", "of link 'apply_update' returned float32[2] as the residual, expected bfloat16[2]"),

@@ -178,7 +178,7 @@ def test_apply_update_belongs_outside(wrap: Any) -> None:
     """Where a wrapper does not let its chain move the parameters, nor a chain in it, that is said when it is built."""
     chain = cx.chain(cx.scale_by_lr(1.0), cx.apply_update("kahan"))
     for inner in (chain, cx.partition(cx.by_path({".*": chain}))):
-        with pytest.raises(ValueError, match=rf"`{wrap.__name__}.tx`: 'apply_update' .* the end of the chain outside"):
+        with pytest.raises(ValueError, match=rf"`{wrap.__name__}.tx`: 'apply_update' .* the end of the outer chain"):
             wrap(inner)
     tx, params = cx.chain(wrap(cx.scale_by_lr(1.0)), cx.apply_update("kahan")), jnp.ones((2, 2), jnp.bfloat16)
     assert tx.step(params, tx.init(params), params)[0].dtype == jnp.bfloat16

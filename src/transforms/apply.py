@@ -1,4 +1,4 @@
-"""How a chain's update is added to parameters that are stored in less than float32."""
+"""Rounding of parameters that are stored in less than float32."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from ..core.values.hyper import prng_seed
 from ..core.values.value import derived, static
 
 
-def _check_rounding(where: str, x: Any, limits: Any) -> str | Rounding:
-    """A rounding of the library by its name, one of your own as it is."""
+def _check_rounding(where: str, x: object, limits: None) -> str | Rounding:
+    """The name of a rounding of the library, or another `Rounding`."""
     if isinstance(x, Rounding):
         return next((name for name, known in ROUNDINGS.items() if known == x), x)
     if isinstance(x, str) and x in ROUNDINGS:
@@ -24,25 +24,25 @@ def _check_rounding(where: str, x: Any, limits: Any) -> str | Rounding:
 
 @transform
 class apply_update(Leafwise):
-    """End a chain: say how `step` rounds parameters that are stored in less than float32.
+    """Specify how `step` rounds parameters that are stored in less than float32. Put this link last in a chain.
 
-    Without this link it rounds to the nearest, and loses updates under 1/256 of a bfloat16 parameter.
+    Without this link `step` rounds to nearest, and loses updates below 1/256 of a bfloat16 parameter.
 
-    - ``"stochastic"``: up or down, with the chances that make the mean exact. Keeps no state. The draw
-      depends on ``seed``, the step and the parameter's path, and is the same on any sharding.
-    - ``"kahan"``: what rounding takes is remembered in the parameter's dtype (2 bytes a parameter), and
-      counts at the next step. Kahan 1965; Zamirai et al. 2020, arXiv:2010.06192.
-    - ``"ecc"``: the same in 8 bits, as a fraction of what rounding can take: with bfloat16, 3 bytes for
+    - ``"stochastic"``: up or down, with probabilities that make the mean exact. Keeps no state. The random numbers
+      depend on ``seed``, the step and the parameter's path, but not on the sharding.
+    - ``"kahan"``: the rounding error is kept in the parameter's dtype (2 bytes per parameter), and is
+      added at the next step. Kahan 1965; Zamirai et al. 2020, arXiv:2010.06192.
+    - ``"ecc"``: the same in 8 bits, as a fraction of the largest possible error: with bfloat16, 3 bytes for
       16 bits of mantissa.
-    - ``"master"``: the parameters in float32 are kept in the state (4 bytes). Micikevicius et al. 2018,
-      arXiv:1710.03740. Where you set a parameter yourself, what you set counts.
+    - ``"master"``: the state has a float32 copy of the parameters (4 bytes). Micikevicius et al. 2018,
+      arXiv:1710.03740. If you change a parameter yourself, the copy is replaced by the new value.
     - a `Rounding` of your own.
 
-    All links of the chain see the parameter with its rounding residual. Parameters in float32 or wider are
-    left alone. The chain must be used by `step`: `update` does not know how the update is applied.
+    All links of the chain see the sum of the parameter and its rounding residual. Parameters in float32 or wider are
+    not affected. Use the chain with `step`: `update` does not know how the update is applied.
     """
 
-    rounding: str | Rounding = static("how", default="nearest", check=_check_rounding)
+    rounding: str | Rounding = static("the rounding", default="nearest", check=_check_rounding)
     seed: Any = prng_seed("seed of a random rounding")
 
     equation = "θ ← round(θ + u)"

@@ -5,10 +5,9 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator
-from typing import Any
 
 import jax
-from jax.extend.core import ClosedJaxpr, Jaxpr
+from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Var
 
 ELEMENTWISE = frozenset(
     re.findall(
@@ -26,7 +25,7 @@ ELEMENTWISE = frozenset(
 
 def is_elementwise(jaxpr: Jaxpr, shape: tuple[int, ...]) -> bool:
     """Whether every array of more than one number has the leaf's shape, and no operation mixes its numbers."""
-    if any(_shape(v) == shape for v in jaxpr.constvars):  # numbers of which each belongs to one of the leaf's
+    if any(_shape(v) == shape for v in jaxpr.constvars):  # a constant for each number of the leaf
         return False
     for e in jaxpr.eqns:
         inner = _jaxprs_in(e)
@@ -44,24 +43,24 @@ def is_elementwise(jaxpr: Jaxpr, shape: tuple[int, ...]) -> bool:
 
 
 def leaf_functions(jaxpr: Jaxpr) -> Iterator[Jaxpr]:
-    """The jaxprs of leaf functions, in one that calls them."""
+    """The jaxprs of the leaf functions that a jaxpr calls."""
     for e in jaxpr.eqns:
         for inner in _jaxprs_in(e):
             yield from [inner] if e.params.get("name") == "fused" else leaf_functions(inner)
 
 
 def without_shape(jaxpr: Jaxpr | ClosedJaxpr, shape: tuple[int, ...]) -> str:
-    """The text of a computation, on one line, without the shape of the leaf."""
+    """A jaxpr as text, on one line, with the leaf's shape masked."""
     text = jaxpr.pretty_print(use_color=False, width=1 << 30)
     return text.replace(f"[{','.join(map(str, shape))}]", "[*]").replace(str(shape), "(*)")
 
 
-def _shape(v: Any) -> tuple[int, ...]:
-    """That of a variable or a constant; of a token, none."""
+def _shape(v: Var | Literal) -> tuple[int, ...]:
+    """The shape of a variable or constant; ``()`` for a token."""
     return getattr(v.aval, "shape", ())
 
 
-def _jaxprs_in(equation: Any) -> list[Jaxpr]:
+def _jaxprs_in(equation: JaxprEqn) -> list[Jaxpr]:
     """The jaxprs that an equation calls."""
     found = (x for x in jax.tree.leaves(list(equation.params.values())) if isinstance(x, (ClosedJaxpr, Jaxpr)))
     return [x.jaxpr if isinstance(x, ClosedJaxpr) else x for x in found]

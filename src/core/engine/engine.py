@@ -1,14 +1,13 @@
 """The engine: what `init`, `update` and `step` do, for any chain.
 
-It takes every leaf that moves through every link (`walk`, `leaf`), and owns everything that links share: the step
-count, schedules, tables by path, the dtype of arithmetic, how slots are stored and parameters rounded.
+It takes every leaf with an update through every link (`walk`, `leaf`), and handles everything that links share: the
+step count, schedules, tables by path, the dtype of arithmetic, storage of slots, and rounding of parameters.
 """
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,31 +18,34 @@ from jax.tree_util import tree_leaves
 from ..values.contents import is_array
 from ..values.tree import dtype_of, flatten, is_trainable, widened, widest
 from ..values.types import Extra, Leaf, Params, PyTree, Updates
-from .checks import STEP, blamed, check_arguments, check_buffers, check_pair
+from ..values.value import make
+from .checks import STEP, check_arguments, check_buffers, check_pair
 from .elementwise import is_elementwise, leaf_functions, without_shape
 from .frozen import Frozen, freeze
+from .hooks import blamed
 from .leaf import added
 from .moving import Tree
 from .offload import fetched, returned
-from .protocol import Links
+from .protocol import LeafwiseLike, Links, is_leafwise, is_treewise
 from .slots import init_leaf, resolve
 from .state import State
 from .walk import Walk
 
 
 def init(links: Links, params: Params) -> State:
-    """See `Transformation.init`; so with the next three."""
+    """See `Transformation.init`; the methods of the same names document the next three functions."""
     flat = flatten(params)
     count = jnp.zeros((), jnp.int32)
-    entries: dict[str, Any] = {}
+    entries: dict[str, PyTree] = {}
     dtype = widest(dtype_of(p) for p in flat.leaves if is_trainable(p))
     for name, link in links.items():
-        if link.treewise:
+        if is_treewise(link):
             resolved = resolve(link, name, None, count, dtype)
             with blamed(name):
                 entry = resolved.init_tree(params if link.moves_params else widened(params))
             if type(entry) is not tuple or entry:
                 entries[name] = entry
+        if not is_leafwise(link):
             continue
         leaves = [init_leaf(link, name, path, p, count) for path, p in flat.items() if link.slots]
         entry = {s: flat.build([leaf and leaf[s] for leaf in leaves]) for s in link.slots}
@@ -68,14 +70,14 @@ def step(  # noqa: D103
     return _walk(links, grads, state, params, extra, apply=True)
 
 
-def leaf_is_elementwise(name: str, link: Any, *trees: PyTree) -> bool:
-    """Whether a link's leaf function is elementwise, and one and the same, on trees of a single shape each."""
-    links = {name: link.replace(storage=None) if link.formats else link}
+def leaf_is_elementwise(name: str, link: LeafwiseLike, *trees: PyTree) -> bool:
+    """Whether a link's leaf function is elementwise and the same for all of these trees, each with a single leaf."""
+    links = {name: make(type(link), **{**vars(link), "storage": None}) if link.formats else link}
     extra = {x: jax.ShapeDtypeStruct((), jnp.float32) for x in link.extra}
     seen = set()
     for params in trees:
         shape = next(p.shape for p in flatten(params).leaves if p is not None)
-        with jax.disable_jit(False):  # or there would be no leaf function to look at
+        with jax.disable_jit(False):  # without jit the jaxpr would contain no leaf function
             begun, state = jax.make_jaxpr(functools.partial(init, links), return_shape=True)(params)
             jaxpr = jax.make_jaxpr(functools.partial(update, links))(params, state, params, extra)
         functions = [begun.jaxpr, *leaf_functions(jaxpr.jaxpr)]
@@ -94,8 +96,9 @@ def lookahead(links: Links, params: Params, state: State, extra: Extra) -> Param
 def apply_updates(params: Params, updates: Updates) -> Params:
     """``params + updates``, leaf by leaf, added in float32 or better and rounded once to the parameter's dtype.
 
-    Leaves that are not floating-point or complex, and those whose update is ``None``, stay as they
-    are. Errors: ``TypeError`` where trees or shapes differ, with the path.
+    Leaves that are not floating-point or complex, and those whose update is ``None``, are returned unchanged.
+
+    Errors: ``TypeError``, with the path, if trees or shapes differ.
     """
     check_buffers("apply_updates(params, updates)", params=params, updates=updates)
     flat = flatten(params)
@@ -112,30 +115,30 @@ def _walk(
     check_pair(updates, next(slots, None) if params is None else params)
     flat = flatten(updates if params is None else params)
     per_example = next((link.per_example for link in links.values()), False)
-    # Here the leaves that do not move are dropped: None, float0, integers and keys.
+    # This drops the leaves without an update: None, float0, integers and keys.
     tree = Tree.of(flat, flat.line_up("The updates", updates), None if params is None else flat.leaves, per_example)
     leaves = tree.moving
     inputs = tree_leaves((tuple(links.values()), [(leaf.grad, leaf.param) for leaf in leaves], state, extra))
     if _is_eager(links, inputs, extra):
-        # Outside of jit the walk is compiled as a whole: one dispatch in place of one for each leaf.
-        # A compiled function takes arrays only, so the other leaves become holes.
-        holes: list[Leaf] = [None] * len(tree.updates)
-        grads = tree.replaced(holes, [(x, x.grad) for x in leaves])
-        moving = None if params is None else tree.replaced(holes, [(x, x.param) for x in leaves])
+        # Outside jit the entire walk is compiled, so that it is one dispatch and not one for each leaf.
+        # A compiled function accepts arrays only, so the other leaves are replaced by None.
+        nones: list[Leaf] = [None] * len(tree.updates)
+        grads = tree.replaced(nones, [(x, x.grad) for x in leaves])
+        moving = None if params is None else tree.replaced(nones, [(x, x.param) for x in leaves])
         frozen, arrays = freeze(tuple(links.values()))
         result, state = _compiled(frozen, tuple(links), apply)(arrays, grads, state, moving, extra)
         new = tree.flat.line_up("The result", result)
         moved = [new[leaf.place] for leaf in leaves]
     else:
-        near = state._replace(links=fetched(state.links))
+        on_device = state._replace(links=fetched(state.links))
         trace = next((x._trace for x in inputs if isinstance(x, DynamicJaxprTracer)), None)
-        moved, new_state = Walk(links, tree, near, extra, apply=apply, trace=trace).through()
+        moved, new_state = Walk(links, tree, on_device, extra, apply=apply, trace=trace).through()
         state = new_state._replace(links=returned(new_state.links, state.links))
-    still = tree.params if apply and tree.params is not None else tree.updates
-    return tree.replaced(still, zip(leaves, moved)), state
+    originals = tree.params if apply and tree.params is not None else tree.updates
+    return tree.replaced(originals, zip(leaves, moved)), state
 
 
-@functools.lru_cache(maxsize=64)  # each holds what was compiled for these constants; a partition may have as many
+@functools.lru_cache(maxsize=64)  # each entry holds the code compiled for its constants; a partition may need many
 def _compiled(frozen: Frozen, names: tuple[str, ...], apply: bool) -> Callable[..., tuple[PyTree, State]]:
     def walk(
         arrays: list[jax.Array], updates: Updates, state: State, params: Params, extra: Extra
@@ -145,8 +148,8 @@ def _compiled(frozen: Frozen, names: tuple[str, ...], apply: bool) -> Callable[.
     return jax.jit(walk)
 
 
-def _is_eager(links: Links, inputs: list[Any], extra: Extra) -> bool:
-    """Whether everything is concrete, and nothing needs more of the tree than the leaves that move."""
+def _is_eager(links: Links, inputs: list[Leaf], extra: Extra) -> bool:
+    """Whether all inputs are concrete, and no link needs leaves without an update."""
     if jax.config.jax_disable_jit or any(link.treewise for link in links.values()):  # pyright: ignore[reportAttributeAccessIssue]
         return False
     return not any(isinstance(x, Tracer) for x in inputs) and all(

@@ -1,42 +1,43 @@
-"""One leaf's way through a run of links: widened once, transformed, and narrowed once, in one compiled function."""
+"""Take one leaf through a run of links in one compiled function: widen it once, transform it, and narrow it once."""
 
 from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable
-from typing import Any, TypeAlias
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
 
 import jax
 import jax.numpy as jnp
+from jax.core import Trace
 
-from ..values.contents import is_array
 from ..values.tree import compute_dtype, dtype_of, from_real, shard_axes, to_real
-from .checks import LeafSlots, blamed, check_precise, check_result, check_rounded
+from ..values.types import Leaf, Scalars
 from .elementwise import is_elementwise, without_shape
+from .hooks import LeafSlots, blamed, check_precise, check_result, check_rounded
 from .plan import NO_LINKS, LeafInputs, LeafOutputs, Plan, Slots
+from .protocol import LeafwiseLike
 from .rounding import dithered_positive, saturated
-from .storage import widened
+from .storage import Stored, widened
 from .tiles import Tiles
 
 PlannedFunction: TypeAlias = Callable[[Plan, list[jax.Array], LeafInputs], LeafOutputs]
 
 
-def leaf_function(trace: Any) -> PlannedFunction:
+def leaf_function(trace: Trace | None) -> PlannedFunction:
     """`through_links`, jitted: leaves of one plan and shape share a trace.
 
-    JAX keeps traces as long as the function that they are of, and plans hold numbers such as the learning rate: those
-    of a sweep would pile up. So a step that is traced to be compiled as a whole, in ``trace``, shares a function with
-    the other steps in it, which goes when it does. Elsewhere, for ``None``, the functions of the last few plans are
-    kept, with what was compiled for them.
+    JAX keeps traces for as long as the function that was traced, and plans hold numbers such as the learning rate, so
+    the traces of a sweep would pile up. Steps within an outer ``trace`` therefore share one function, which is freed
+    with that trace. With ``None``, the compiled functions of the most recent plans are kept.
     """
     if trace is not None:
         return _function_in(trace)
     return lambda plan, arrays, inputs: _function_of(plan)(plan, arrays, inputs)
 
 
-@functools.lru_cache(maxsize=4)  # a weak key would stay: the function holds its trace
-def _function_in(trace: Any) -> PlannedFunction:
+@functools.lru_cache(maxsize=4)  # a weak-keyed cache would never be emptied: the function holds its trace
+def _function_in(trace: Trace) -> PlannedFunction:
     return _new_leaf_function()
 
 
@@ -53,7 +54,7 @@ def _function_of(plan: Plan) -> PlannedFunction:
 
 
 def through_links(plan: Plan, arrays: list[jax.Array], inputs: LeafInputs) -> LeafOutputs:
-    """Take one leaf through a run of links. ``arrays`` are those of the plan's links and scalars."""
+    """Take one leaf through a run of links. ``arrays`` are the arrays of the plan's links and scalars."""
 
     def function(inputs: LeafInputs) -> LeafOutputs:
         links, scalars = plan.frozen.thaw(arrays)
@@ -68,13 +69,13 @@ def through_links(plan: Plan, arrays: list[jax.Array], inputs: LeafInputs) -> Le
     return jax.lax.platform_dependent(inputs, cpu=functools.partial(tiles.map, function), default=function)
 
 
-def added(u: Any, p: Any) -> jax.Array:
-    """The parameter with the update added to it."""
+def added(u: Leaf, p: Leaf) -> jax.Array:
+    """The sum of parameter and update, rounded to the parameter's dtype."""
     plan = Plan(NO_LINKS, (), compute_dtype(dtype_of(p)), out=dtype_of(p), apply=True)
     return _function_of(plan)(plan, [], LeafInputs(u, p)).leaf
 
 
-def _through(plan: Plan, links: list[Any], scalars: list[Any], inputs: LeafInputs) -> LeafOutputs:
+def _through(plan: Plan, links: list[LeafwiseLike], scalars: list[Scalars], inputs: LeafInputs) -> LeafOutputs:
     w, theta = to_real(inputs.u, plan.dtype), None
     if inputs.p is not None:
         with blamed(plan.ending):
@@ -89,7 +90,7 @@ def _through(plan: Plan, links: list[Any], scalars: list[Any], inputs: LeafInput
         own = LeafSlots(**wide, **grad, **({"key": inputs.keys[name]} if link.random else {}))
         with blamed(name):
             w, new = check_result(name, link, w, wide, link.leaf(w, own, theta, shared))
-        slots[name] = {s: _narrowed(x, formats.get((name, s)), old[s], inputs.dither) for s, x in new.items()}
+        slots[name] = {s: _narrowed(x, formats.get((name, s), ()), old[s], inputs.dither) for s, x in new.items()}
     slots = {name: new for name, new in slots.items() if new}
     if theta is None or not plan.apply:
         return LeafOutputs(from_real(w, plan.out), slots, None)
@@ -100,15 +101,15 @@ def _through(plan: Plan, links: list[Any], scalars: list[Any], inputs: LeafInput
 
 
 def _after(done: LeafOutputs, lagged: tuple[tuple[str, str], ...], opaque_false: jax.Array) -> Slots:
-    """The slots, of which XLA's CPU compiler will write the lagged ones after the leaf, made of their old values.
+    """The slots, such that XLA's CPU compiler writes the lagged ones after the leaf, which reads their old values.
 
-    It leaves the order of its kernels open when it decides what to copy, so it would copy them: for Lion that is 4
-    bytes of temporaries a parameter, and three times the time.
+    XLA decides what to copy before it orders the kernels, so otherwise it would copy them: for Lion that is 4 bytes of
+    temporaries per parameter, and three times the run time.
     """
     new = done.leaf
 
-    def ordered(key: tuple[str, str], x: Any) -> Any:
-        if key not in lagged or not is_array(x) or x.shape != new.shape or jnp.iscomplexobj(new):
+    def ordered(key: tuple[str, str], x: Stored) -> Stored:
+        if key not in lagged or isinstance(x, dict) or x.shape != new.shape or jnp.iscomplexobj(new):
             return x
         same = new if new.dtype == x.dtype else jax.lax.convert_element_type(new, x.dtype)
         return jax.lax.select(opaque_false, same, x)
@@ -116,18 +117,21 @@ def _after(done: LeafOutputs, lagged: tuple[tuple[str, str], ...], opaque_false:
     return {name: {s: ordered((name, s), x) for s, x in of.items()} for name, of in done.slots.items()}
 
 
-def _narrowed(x: jax.Array, form: Any, old: Any, dither: jax.Array | None) -> Any:
-    if not isinstance(old, dict):
-        if dither is None or not form or form[1] or jnp.finfo(old.dtype).bits >= jnp.finfo(x.dtype).bits:
-            return from_real(saturated(x, old.dtype) if form else x, old.dtype)
-        return dithered_positive(x, old.dtype, dither)  # to the nearest, 0.999ν would stay ν for ever in bfloat16
-    return form[0].keep(x.astype(jnp.float32), form[1])
+def _narrowed(x: jax.Array, form: Sequence, old: Stored, dither: jax.Array | None) -> Stored:
+    """A new slot as it is stored. ``form`` is its format and whether it is signed, ``()`` without a format."""
+    if isinstance(old, dict):
+        return form[0].keep(x.astype(jnp.float32), form[1])
+    dtype = old.dtype
+    if dither is None or not form or form[1] or jnp.finfo(dtype).bits >= jnp.finfo(x.dtype).bits:
+        return from_real(saturated(x, dtype) if form else x, dtype)
+    return dithered_positive(x, dtype, dither)  # rounded to the nearest bfloat16, 0.999ν would remain ν forever
 
 
 def mixing_link(plan: Plan, arrays: list[jax.Array], inputs: LeafInputs) -> str | None:
     """The first link of a run that computes with several numbers of the leaf at once, or with its shape.
 
-    Every device has a part of the leaf, so all of it has at most as many times the length along each axis.
+    Each device has a part of the leaf, so the length of the entire leaf along each axis is at most that of the part
+    times the number of devices.
     """
     part = jnp.shape(to_real(inputs.u, plan.dtype))
     devices = math.prod(jax.lax.axis_size(axis) for axis in shard_axes(inputs.u))
@@ -140,7 +144,13 @@ def mixing_link(plan: Plan, arrays: list[jax.Array], inputs: LeafInputs) -> str 
             own |= {} if inputs.grad is None else {"grad": like}
             own |= {"key": inputs.keys[name]} if link.random else {}
 
-            def leaf(u: Any, own: Any, p: Any, link: Any = link, shared: Any = shared) -> Any:
+            def leaf(
+                u: jax.Array,
+                own: dict[str, jax.Array],
+                p: jax.Array,
+                link: LeafwiseLike = link,
+                shared: Scalars = shared,
+            ) -> object:
                 return link.leaf(u, LeafSlots(**own), p, shared)
 
             try:

@@ -1,4 +1,4 @@
-"""The leaves that move, and the tree that they are leaves of."""
+"""The leaves with an update, and the tree that contains them."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from .runs import zero_where
 
 
 class MovingLeaf(NamedTuple):
-    """A leaf that moves, on its way through the chain."""
+    """A leaf with an update, on its way through the chain."""
 
     place: int
-    """Its place among all leaves of the tree."""
+    """The index among all leaves of the tree."""
     path: str
     param: Leaf
-    """As it is stored; ``None`` if no parameters were passed."""
+    """The parameter as stored; ``None`` if no parameters were passed."""
     grad: Leaf
-    """The update as it came into the chain, or out of its `Link.per_example` link."""
+    """The input of the chain, or the output of its `Link.per_example` link."""
     update: Leaf
-    """As the links so far have made it; the parameter, once it is applied."""
+    """The output of the links so far. Once the update is applied, the new parameter."""
     out: DType
-    """The dtype in which the leaf leaves the chain."""
+    """The dtype of the chain's output."""
     dtype: DType
     """The real dtype of the arithmetic."""
 
@@ -41,20 +41,21 @@ class MovingLeaf(NamedTuple):
 
 
 class Tree(NamedTuple):
-    """The whole tree, of which the walk takes the leaves that move. Whole-tree links see the others as they came."""
+    """The entire tree. The walk transforms the leaves with an update; whole-tree links also see the others."""
 
     flat: Flat
     updates: list[Leaf]
-    """Of all leaves."""
+    """The updates of all leaves."""
     params: list[Leaf] | None
-    """Of all leaves, if parameters were passed."""
+    """The parameters of all leaves, if they were passed."""
     moving: list[MovingLeaf]
+    """The leaves with an update."""
 
     @classmethod
     def of(cls, flat: Flat, updates: list[Leaf], params: list[Leaf] | None, per_example: bool) -> Tree:
-        """Find the leaves that move: floating-point and complex ones with an update.
+        """Find the floating-point and complex leaves with an update.
 
-        Errors: ``TypeError`` where an update does not fit its parameter.
+        Errors: ``TypeError`` if an update does not fit its parameter.
         """
         ps = [None] * len(updates) if params is None else params
         moving = [
@@ -64,9 +65,9 @@ class Tree(NamedTuple):
         ]
         return cls(flat, updates, params, moving)
 
-    def replaced(self, still: list[Leaf], moved: Iterable[tuple[MovingLeaf, Leaf]]) -> PyTree:
-        """A tree of ``still``, but for the leaves that have moved."""
-        filled = list(still)
+    def replaced(self, originals: list[Leaf], moved: Iterable[tuple[MovingLeaf, Leaf]]) -> PyTree:
+        """The tree of ``originals``, with these leaves replaced."""
+        leaves = list(originals)
         for leaf, x in moved:
-            filled[leaf.place] = x
-        return self.flat.build(filled)
+            leaves[leaf.place] = x
+        return self.flat.build(leaves)

@@ -1,4 +1,4 @@
-"""State that rests in the host's memory between steps."""
+"""State that is kept in host memory between steps."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ HOST = "pinned_host"
 
 
 def offload(state: State) -> State:
-    """The state with its slots in pinned memory of the host, where it takes none of the device's.
+    """Move a state's slots to pinned host memory, so that they take no device memory between steps.
 
-    Every step of the chain fetches the slots, and puts the new ones back where the old ones lay: a state
-    that was offloaded once stays so. The numbers are those of a state on the device, to the last bit.
+    Each step of the chain fetches the slots, and returns the new ones in the same memory as the old, so a state is
+    offloaded only once. The numbers are bit for bit those of a state on the device.
 
-    Errors: ``ValueError`` where the devices of the state have no pinned host memory.
+    Errors: ``ValueError`` if the state's devices have no pinned host memory.
 
     >>> import chainax as cx
     >>> tx, params = cx.adam(1e-3), {"w": jax.numpy.ones(3)}
@@ -40,15 +40,15 @@ def offload(state: State) -> State:
 
 
 def fetched(links: PyTree) -> PyTree:
-    """The slots in the device's memory, for computing with them."""
-    return jax.tree.map(lambda x: jax.device_put(x, jax.memory.Space.Device) if _is_away(x) else x, links)
+    """The slots in device memory, to compute with."""
+    return jax.tree.map(lambda x: jax.device_put(x, jax.memory.Space.Device) if _is_on_host(x) else x, links)
 
 
 def returned(links: PyTree, old: PyTree) -> PyTree:
-    """The slots where the old ones lay."""
-    away = iter(jax.tree.leaves(jax.tree.map(_is_away, old)))
-    return jax.tree.map(lambda x: jax.device_put(x, jax.memory.Space.Host) if next(away) else x, links)
+    """The slots in the same memory as the old ones."""
+    on_host = iter(jax.tree.leaves(jax.tree.map(_is_on_host, old)))
+    return jax.tree.map(lambda x: jax.device_put(x, jax.memory.Space.Host) if next(on_host) else x, links)
 
 
-def _is_away(x: jax.Array) -> bool:
+def _is_on_host(x: jax.Array) -> bool:
     return getattr(jax.typeof(x), "memory_space", None) is jax.memory.Space.Host

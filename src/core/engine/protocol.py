@@ -1,7 +1,7 @@
-"""What the engine asks of a link, and all that it knows of one.
+"""The interface of a link, as far as the engine knows it.
 
-`Link`, `Leafwise` and `Treewise` in the facade declare and document these names for authors of links; here they
-stand once more, with their types, so that nothing in the engine imports what is built upon it.
+`Link`, `Leafwise` and `Treewise` in the facade declare and document these names for authors of links. They are
+repeated here, with their types, so that the engine need not import the facade.
 """
 
 from __future__ import annotations
@@ -9,11 +9,11 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeAlias, TypeGuard, TypeVar
+from typing import TYPE_CHECKING, ClassVar, Protocol, TypeAlias, TypeGuard, TypeVar
 
 import jax
 
-from ..values.types import Params, PyTree, Scalar, Scalars, Updates
+from ..values.types import Leaf, Params, PyTree, Scalar, Scalars, Updates
 
 if TYPE_CHECKING:
     from .rounding import Rounding
@@ -23,16 +23,16 @@ if TYPE_CHECKING:
 
 
 class ChainLike(Protocol):
-    """Whatever has links: a chain, or a link by itself."""
+    """A chain or a link."""
 
     @property
     def links(self) -> Links: ...
 
 
 class LinkLike(ChainLike, Protocol):
-    """What is asked of every link."""
+    """Any link."""
 
-    __dataclass_fields__: ClassVar[dict[str, dataclasses.Field[Any]]]
+    __dataclass_fields__: ClassVar[dict[str, dataclasses.Field]]
     _leaves: ClassVar[tuple[str, ...]]
     _static: ClassVar[tuple[str, ...]]
     _numbers: ClassVar[tuple[str, ...]]
@@ -88,7 +88,7 @@ class LinkLike(ChainLike, Protocol):
 
 
 class LeafwiseLike(LinkLike, Protocol):
-    """What is asked of a link that treats every leaf alone."""
+    """A link that transforms each leaf independently."""
 
     @property
     def scaling(self) -> bool: ...
@@ -108,24 +108,33 @@ class LeafwiseLike(LinkLike, Protocol):
     def update_global_state(self, at: StepInfo) -> dict[str, jax.Array]: ...
     def accepts(self, at: StepInfo) -> jax.Array: ...
     def scalars(self, at: StepInfo) -> Scalars: ...
-    def leaf(self, u: jax.Array, slot: SimpleNamespace, p: jax.Array, scalars: Scalars, /) -> Any: ...
+    def leaf(self, u: jax.Array, slot: SimpleNamespace, p: Leaf, scalars: Scalars, /) -> PyTree: ...
 
 
 class RandomLike(LeafwiseLike, Protocol):
-    """What is asked of a link that draws random numbers."""
+    """A link that draws random numbers."""
 
     @property
-    def seed(self) -> Any: ...
+    def seed(self) -> jax.Array | int: ...
+
+
+class RoundingLike(LinkLike, Protocol):
+    """A link that ends a chain and specifies how parameters are rounded."""
+
+    @property
+    def final_rounding(self) -> Rounding: ...
+    @property
+    def seed(self) -> jax.Array | int: ...
 
 
 class ScalingLike(LeafwiseLike, Protocol):
-    """What is asked of a link that multiplies all updates by one number."""
+    """A link that multiplies all updates by one number."""
 
     def factor(self, at: StepInfo) -> Scalar: ...
 
 
 class TreewiseLike(LinkLike, Protocol):
-    """What is asked of a link that sees the whole tree."""
+    """A link that sees the whole tree."""
 
     @property
     def moves_params(self) -> bool: ...
@@ -137,16 +146,16 @@ class TreewiseLike(LinkLike, Protocol):
     def step_tree(self, params: Params, state: PyTree, updates: Updates, at: StepInfo) -> tuple[Params, PyTree]: ...
 
 
-Links: TypeAlias = dict[str, Any]
+Links: TypeAlias = Mapping[str, LinkLike]
 """Links by name, in order."""
 LeafwiseRun: TypeAlias = dict[str, LeafwiseLike]
-"""Links that treat every leaf alone, by name, in order."""
+"""Links that transform each leaf independently, by name, in order."""
 
 L = TypeVar("L", bound=LinkLike)
 
 
 def is_leafwise(link: LinkLike) -> TypeGuard[LeafwiseLike]:
-    """Whether the link treats every leaf alone."""
+    """Whether the link transforms each leaf independently."""
     return not link.treewise
 
 
@@ -160,11 +169,15 @@ def is_random(link: LinkLike) -> TypeGuard[RandomLike]:
     return is_leafwise(link) and link.random
 
 
+def is_rounding(link: LinkLike) -> TypeGuard[RoundingLike]:
+    """Whether the link specifies how parameters are rounded."""
+    return link.final_rounding is not None
+
+
 def is_scaling(link: LinkLike) -> TypeGuard[ScalingLike]:
     """Whether the link multiplies all updates by one number."""
     return is_leafwise(link) and link.scaling
 
 
-Visit: TypeAlias = "Callable[[Any, Params, State], dict[str, PyTree]]"
-"""What is done with a chain within a link, given its parameters and its state. It returns trees like the parameters, by
-name."""
+Visit: TypeAlias = "Callable[[ChainLike, Params, State], dict[str, PyTree]]"
+"""A function of a link's inner chain, its parameters and its state. It returns trees like the parameters, by name."""

@@ -1,7 +1,7 @@
-"""How a step rounds parameters that are stored in less than float32, and what it keeps of the error.
+"""Rounding of parameters that are stored in less than float32, and the residuals that it keeps.
 
-Nothing here compares a number with ``x.astype(bfloat16).astype(float32)``: XLA's GPU compiler takes such a pair of
-conversions for the number itself. `to_nearest` goes through `jax.lax.reduce_precision`, which it keeps.
+Nothing here compares a number with ``x.astype(bfloat16).astype(float32)``: XLA's GPU compiler removes such a pair of
+conversions. `to_nearest` uses `jax.lax.reduce_precision`, which XLA does not remove.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from ..values.value import Value, value
 class Rounding(Value):
     """A way to round the parameters that are stored in less than float32. Pass it to `apply_update`.
 
-    A subclass is decorated by `value`; its fields are constants of the compiled step. The engine calls the three
-    methods for one parameter at a time, never for one that is stored in float32 or wider, and never for a complex one.
-    It keeps the residual as a slot of the link, like the slots of other links. All must be elementwise.
+    Decorate subclasses with `value`; their fields are constants of the compiled step. The engine calls the three
+    methods for one parameter at a time, and only for real parameters that are stored in less than float32. It keeps
+    the residual as a slot of the link. All three methods must be elementwise.
 
-    Errors: `step` raises ``TypeError`` where the shape or the dtype of a result is not as documented here.
+    Errors: `step` raises ``TypeError`` if a result has another shape or dtype than documented here.
     """
 
     slot: ClassVar[str | None] = None
@@ -35,23 +35,23 @@ class Rounding(Value):
     """Whether `rounded` gets a PRNG key."""
 
     def init_residual(self, p: jax.Array) -> jax.Array:
-        """The residual of a parameter that has not been rounded yet. Called by ``init``, if there is a `slot`.
+        """The residual of a parameter that has not been rounded yet. Called by ``init`` if there is a `slot`.
 
         Args:
-            p: the parameter as it is stored.
+            p: the parameter as stored.
 
         Returns: an array of the shape of ``p``, in any dtype.
         """
         raise NotImplementedError
 
     def precise(self, p: jax.Array, residual: Leaf, dtype: DType) -> jax.Array:
-        """The parameter with what rounding took from it. All links of the chain see this one.
+        """The parameter plus the residual, as all links of the chain see it.
 
-        Called at every step, before the links. ``p`` may have been set from outside since the last step.
+        Called at every step, before the links. The user may have changed ``p`` since the last step.
 
         Args:
-            p: the parameter as it is stored.
-            residual: what `rounded` returned at the last step, or `init_residual`; ``None`` without a `slot`.
+            p: the parameter as stored.
+            residual: what `rounded` at the last step, or `init_residual`, returned; ``None`` without a `slot`.
             dtype: the dtype of the arithmetic, float32 or wider.
 
         Returns: an array of the shape of ``p``, in ``dtype``.
@@ -59,25 +59,25 @@ class Rounding(Value):
         return lax.convert_element_type(p, dtype)
 
     def rounded(self, theta: jax.Array, u: jax.Array, dtype: DType, key: Leaf) -> tuple[jax.Array, jax.Array | None]:
-        """The parameter θ + u as it is stored, and its residual. Called at every step, after the links.
+        """θ + u rounded to the stored dtype, and the residual. Called at every step, after the links.
 
         Args:
             theta: what `precise` returned.
-            u: the update that the links have made, of the same shape and dtype.
-            dtype: the dtype of the parameter as it is stored.
-            key: a PRNG key of this step and parameter if the rounding is `random`, else ``None``.
+            u: the chain's update, of the same shape and dtype.
+            dtype: the dtype in which the parameter is stored.
+            key: a PRNG key for this step and parameter if the rounding is `random`, else ``None``.
 
-        Returns: an array of the same shape in ``dtype``; and the residual, of the shape and dtype of
-        `init_residual`'s, or ``None`` without a `slot`.
+        Returns: an array of the same shape in ``dtype``; and the residual, with the shape and dtype that
+        `init_residual` returned, or ``None`` without a `slot`.
         """
         raise NotImplementedError
 
 
 @value
 class nearest(Rounding):
-    """Round to the nearest: updates under 1/256 of a bfloat16 parameter are lost. The engine's default."""
+    """Round to nearest: updates below 1/256 of a bfloat16 parameter are lost. The engine's default."""
 
-    # The only rounding that serves wide and complex parameters too, which are pairs of reals in between.
+    # The only rounding that also handles wide and complex parameters. The links see complex numbers as pairs of reals.
 
     def precise(self, p, residual, dtype):
         return to_real(jnp.asarray(p), dtype)
@@ -91,7 +91,7 @@ NEAREST = nearest()
 
 @value
 class stochastic(Rounding):
-    """Round up or down, with the chances that make the mean exact. Keeps no state."""
+    """Round up or down, with probabilities that make the mean exact. Keeps no state."""
 
     random = True
 
@@ -101,7 +101,7 @@ class stochastic(Rounding):
 
 @value
 class kahan(Rounding):
-    """Remember what rounding takes, in the parameter's dtype. Kahan 1965; Zamirai et al. 2020, arXiv:2010.06192."""
+    """Keep the rounding error in the parameter's dtype. Kahan 1965; Zamirai et al. 2020, arXiv:2010.06192."""
 
     slot = "compensation"
 
@@ -118,7 +118,7 @@ class kahan(Rounding):
 
 @value
 class ecc(Rounding):
-    """Remember what rounding takes in 8 bits, as a fraction of what it can take at most."""
+    """Keep the rounding error in 8 bits, as a fraction of the largest possible error."""
 
     slot = "correction"
 
@@ -137,9 +137,9 @@ class ecc(Rounding):
 
 @value
 class master(Rounding):
-    """Keep the parameter in float32 beside it. Micikevicius et al. 2018, arXiv:1710.03740.
+    """Keep a float32 copy of the parameter. Micikevicius et al. 2018, arXiv:1710.03740.
 
-    The copy yields where the parameter was set from outside.
+    Where the user has changed the parameter, the copy is replaced by the new value.
     """
 
     slot = "weights"
@@ -157,14 +157,14 @@ class master(Rounding):
 
 
 ROUNDINGS: dict[str, Rounding] = {type(x).__name__: x for x in (NEAREST, stochastic(), kahan(), ecc(), master())}
-"""The roundings that `apply_update` knows by name."""
+"""The roundings that `apply_update` accepts by name."""
 
 
 def _with_error(theta: jax.Array, u: jax.Array, dtype: DType) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """θ + u to the nearest, in ``dtype`` and in that of θ, and what rounding took."""
+    """θ + u rounded to nearest, in ``dtype`` and in the dtype of θ, and the rounding error."""
     p = to_nearest(lax.add(theta, u), dtype).astype(dtype)
     wide = p.astype(theta.dtype)
-    # From θ and u, and not from their sum, and from p as it is stored: else XLA's TPU compiler makes two kernels of it.
+    # The error is computed from θ, u and the stored p, not from θ + u: otherwise XLA's TPU compiler emits two kernels.
     return p, wide, jnp.where(jnp.isfinite(wide), (theta - wide) + u, 0.0)
 
 
@@ -174,12 +174,12 @@ def to_nearest(x: jax.Array, dtype: DType) -> jax.Array:
     y = lax.reduce_precision(x, info.nexp, info.nmant)
     if info.nexp == jnp.finfo(x.dtype).nexp:
         return y
-    tiny, unit = float(info.smallest_normal), float(info.smallest_subnormal)  # which reduce_precision makes 0
+    tiny, unit = float(info.smallest_normal), float(info.smallest_subnormal)  # reduce_precision flushes subnormals to 0
     return jnp.where(jnp.abs(x) < tiny, jnp.round(x * (1 / unit)) * unit, y)
 
 
 def saturated(x: jax.Array, dtype: DType) -> jax.Array:
-    """``x`` with magnitudes beyond the largest of the narrower ``dtype`` cut to it, infinite ones too. NaN stays."""
+    """``x`` clamped to the finite range of the narrower ``dtype``. NaN stays NaN."""
     if jnp.finfo(dtype).bits >= jnp.finfo(x.dtype).bits:
         return x
     largest = np.asarray(jnp.finfo(dtype).max, x.dtype)
@@ -187,33 +187,33 @@ def saturated(x: jax.Array, dtype: DType) -> jax.Array:
 
 
 def to_neighbour(x: jax.Array, dtype: DType, key: jax.Array) -> jax.Array:
-    """One of the two neighbours of ``x`` in ``dtype``, such that the mean is ``x``; what ``dtype`` holds stays."""
+    """One of the two neighbours of ``x`` in ``dtype``, with mean ``x``; ``x`` itself if ``dtype`` can represent it."""
     return dithered(x, dtype, False, jax.random.bits(key, x.shape, jnp.uint32))
 
 
 def golden_dither(step: jax.Array) -> jax.Array:
-    """The multiples of the golden ratio modulo 1, as fractions of 2³²: evenly spread over any steps in a row."""
+    """The multiples of the golden ratio modulo 1, in units of 2⁻³²: evenly spread over any consecutive steps."""
     return step.astype(jnp.uint32) * np.uint32(0x9E3779B9)
 
 
 def dithered_positive(x: jax.Array, dtype: DType, dither: jax.Array) -> jax.Array:
-    """``x``, not negative, in ``dtype``: right on average over the steps of `golden_dither`, never made 0 or ∞."""
+    """Nonnegative ``x`` in ``dtype``: exact on average over the steps of `golden_dither`, never rounded to 0 or ∞."""
     return dithered(x, dtype, True, dither)
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(1, 2))
 def dithered(x: jax.Array, dtype: DType, positive: bool, bits: jax.Array) -> jax.Array:
-    """``x`` in ``dtype``: away from 0 if its share of the gap exceeds ``bits``, a fraction of 2³², else towards 0.
+    """``x`` in ``dtype``: rounded away from 0 if its fraction of the gap exceeds ``bits`` · 2⁻³², else towards 0.
 
-    What is ``positive`` stays so, and is stored as the largest number beyond it. In whole numbers up to the last
-    conversion: XLA's TPU compiler makes another kernel of choices between floats.
+    With ``positive``, positive numbers stay positive, and those beyond the largest number become it. The arithmetic is
+    on integers up to the last conversion, since XLA's TPU compiler emits another kernel for selects between floats.
     """
     x, info = x.astype(jnp.float32), jnp.finfo(dtype)
     dropped = jnp.finfo(jnp.float32).nmant - info.nmant  # bits of the mantissa
     mask, largest, infinity, one = (np.uint32(n) for n in ((1 << dropped) - 1, _bits(info.max), _bits(np.inf), 1))
     pattern = lax.bitcast_convert_type(x, jnp.uint32)
     magnitude = pattern & np.uint32(0x7FFFFFFF)
-    # What is left of 1 above the threshold carries over into the bits that stay.
+    # 1 minus the threshold: the sum carries into the kept bits if the dropped ones exceed the threshold.
     carry = mask - lax.shift_right_logical(bits, np.uint32(32 - dropped))
     moved = (pattern + jnp.where(magnitude < largest, carry, np.uint32(0))) & ~mask
     moved = jnp.where(magnitude > largest, largest, moved) if positive else moved
@@ -236,13 +236,13 @@ def _dithered_jvp(dtype: DType, positive: bool, primals: tuple, tangents: tuple)
 
 
 def _bits(x: float | np.generic) -> np.uint32:
-    """Those of a float32."""
+    """The bits of ``x`` as a float32."""
     return np.float32(x).view(np.uint32)
 
 
 def _half_gap(wide: jax.Array, dtype: DType) -> jax.Array:
-    """Half the distance from a number of ``dtype`` to the next of larger magnitude: what rounding may take at most."""
+    """Half the gap between a number of ``dtype`` and the next of larger magnitude: the largest rounding error."""
     info = jnp.finfo(dtype)
     bits = lax.bitcast_convert_type(wide.astype(jnp.float32), jnp.uint32) & np.uint32(0x7F800000)
-    power = lax.bitcast_convert_type(bits, jnp.float32)  # of two, at or below its magnitude
+    power = lax.bitcast_convert_type(bits, jnp.float32)  # the largest power of two not above the magnitude
     return jnp.maximum(power, float(info.smallest_normal)).astype(wide.dtype) * 0.5 ** (info.nmant + 1)

@@ -1,9 +1,8 @@
-"""Runs: consecutive links that one pass over the leaves serves, and the tree of updates before a run."""
+"""Runs: consecutive links that are applied in one pass over the leaves; and the tree of updates before a run."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,14 +15,14 @@ from .protocol import LinkLike, Links, is_scaling
 
 
 def runs_of(links: Links) -> Iterator[Links]:
-    """The runs of a chain; at least one, if an empty one.
+    """The runs of a chain. An empty chain has one empty run.
 
-    A `Treewise` link is a run of its own. A link that must see all updates first, as for a global norm, begins a run.
+    A `Treewise` link is a run by itself. A link that must see all updates first, as for a global norm, begins a run.
     """
-    run: Links = {}
+    run: dict[str, LinkLike] = {}
     for name, link in links.items():
         alone = link.treewise or any(before.treewise for before in run.values())
-        # What scales all leaves alike scales their norm too, so it need not end a run.
+        # A link that multiplies all leaves by one number does the same to their norm, so it need not end a run.
         if run and (alone or (link.needs_all_updates and not all(map(scales_uniformly, run.values())))):
             yield run
             run = {}
@@ -32,13 +31,13 @@ def runs_of(links: Links) -> Iterator[Links]:
 
 
 def scales_uniformly(link: LinkLike) -> bool:
-    """Whether a link multiplies all updates by one number, which is the same for all parameters."""
+    """Whether a link multiplies the updates of all parameters by the same number."""
     fields = (getattr(link, field) for field in link._leaves)
     return is_scaling(link) and not any(isinstance(x, by_path) or has_own_steps(x) for x in fields)
 
 
 class AllUpdates:
-    """The whole tree of updates before a link: the leaves at the start of its run, times a number."""
+    """All updates before a link: the leaves at the start of its run, times a number."""
 
     def __init__(self, leaves: list[jax.Array]) -> None:
         self.leaves = leaves
@@ -59,9 +58,9 @@ class AllUpdates:
     def finite(self) -> jax.Array:
         known = self._cache if self._unscaled else self._own
         if "finite" not in known:
-            # Squares of finite numbers may overflow, which is rare enough to look again then.
-            look = (lambda: all_finite(self.leaves)) if self._unscaled else self._largest_fits
-            known["finite"] = cond(jnp.isfinite(self.norm()), lambda: jnp.array(True), look)
+            # The squares of finite numbers may overflow, but rarely: only then is there a second pass.
+            recheck = (lambda: all_finite(self.leaves)) if self._unscaled else self._largest_fits
+            known["finite"] = cond(jnp.isfinite(self.norm()), lambda: jnp.array(True), recheck)
         return known["finite"]
 
     def _largest_fits(self) -> jax.Array:
@@ -86,7 +85,7 @@ def zero_where(rejected: jax.Array, x: jax.Array) -> jax.Array:
 
 
 class UnseenUpdates:
-    """In place of `AllUpdates`, for a link that does not declare that it needs them."""
+    """Replaces `AllUpdates` for a link that does not declare ``needs_all_updates``."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -96,5 +95,5 @@ class UnseenUpdates:
 
     finite = norm
 
-    def scaled(self, factor: Any) -> UnseenUpdates:
+    def scaled(self, factor: Scalar) -> UnseenUpdates:
         return self

@@ -1,8 +1,6 @@
-"""The slots of one leaf: their first values, and whether those of a state belong to it."""
+"""The slots of one leaf: their first values, and checks that those of a state fit the leaf."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,14 +9,14 @@ from ..values.hyper import by_path, evaluate, pick
 from ..values.tree import compute_dtype, dtype_of, is_trainable, show, slot_dtype, to_real
 from ..values.types import DType, Leaf, PyTree, Scalar
 from ..values.value import make
-from .checks import blamed, check_first_slots
+from .hooks import blamed, check_first_slots
 from .plan import Slots
 from .protocol import L, LeafwiseLike, LeafwiseRun
-from .storage import formats_of
+from .storage import Stored, formats_of
 
 
 def resolve(link: L, name: str, path: str | None, count: jax.Array, dtype: DType, own: jax.Array | None = None) -> L:
-    """The link with numbers in place of schedules and tables by path, for a parameter that has taken ``own`` steps."""
+    """The link with a number in place of each schedule and table, for a parameter that has taken ``own`` steps."""
     numbers: dict[str, Scalar] = {}
     for field in link._numbers:
         entry = getattr(link, field)
@@ -30,8 +28,8 @@ def resolve(link: L, name: str, path: str | None, count: jax.Array, dtype: DType
     return make(type(link), **{**vars(link), **numbers})
 
 
-def init_leaf(link: LeafwiseLike, name: str, path: str, p: Leaf, count: jax.Array) -> dict[str, Any] | None:
-    """The first slots of one parameter, as they are stored; ``None`` where it has none."""
+def init_leaf(link: LeafwiseLike, name: str, path: str, p: Leaf, count: jax.Array) -> dict[str, Stored] | None:
+    """The first slots of one parameter, as they are stored; ``None`` if it has none."""
     formats = link.formats
     if not is_trainable(p):
         if formats is not None and p is not None:
@@ -42,26 +40,29 @@ def init_leaf(link: LeafwiseLike, name: str, path: str, p: Leaf, count: jax.Arra
     resolved = resolve(link, name, path, count, dtype)
     with blamed(name):
         slots = check_first_slots(name, link, resolved.init_leaf(p))
-    if slots is None or formats is None:
-        return slots
+    if slots is None:
+        return None
+    stored: dict[str, Stored] = {**slots}
+    if formats is None:
+        return stored
     for slot, x in slots.items():
         form = formats.of(slot, path)
         if form is not None and x.shape == p.shape and x.size >= form.min_size:
-            # Behind a barrier, or XLA would encode constant slots at compile time, for half a minute.
+            # Without the barrier, XLA would encode constant slots at compile time, which takes half a minute.
             wide = jax.lax.optimization_barrier(to_real(x, dtype).astype(jnp.float32))
-            slots[slot] = form.keep(wide, slot not in link.nonnegative)
-    return slots
+            stored[slot] = form.keep(wide, slot not in link.nonnegative)
+    return stored
 
 
 class SlotChecks:
-    """Checks of a state's slots against parameters, which remember the first slots that they have made."""
+    """Checks that a state's slots fit the parameters. The shapes of first slots are cached."""
 
     def __init__(self) -> None:
-        self._first: dict[tuple, dict[str, Any]] = {}
+        self._first: dict[tuple, dict[str, Stored]] = {}
 
     def check(self, run: LeafwiseRun, path: str, like: jax.Array, slots: Slots, has_params: bool) -> None:
-        """Raise unless the slots of one leaf are such as ``init`` makes for ``like``, its parameter or its update."""
-        # Gradients alone may be of another dtype than the parameters.
+        """Raise unless a leaf's slots look as ``init`` makes them for ``like``, its parameter or its update."""
+        # Without parameters the gradients may have another dtype than the parameters had in ``init``.
         dtypes = {slot_dtype(dtype_of(like))} if has_params else {x.dtype for x in jax.tree.leaves(slots)}
         for name, of in slots.items():
             for slot, x in of.items():
@@ -71,7 +72,7 @@ class SlotChecks:
                 if unusual or run[name].formats is not None:
                     self._compare(run[name], name, slot, path, like, x)
 
-    def _compare(self, link: LeafwiseLike, name: str, slot: str, path: str, like: jax.Array, x: Any) -> None:
+    def _compare(self, link: LeafwiseLike, name: str, slot: str, path: str, like: jax.Array, x: Stored) -> None:
         key = name, jnp.shape(like), dtype_of(like), formats_of([(name, link)], path)
         if key not in self._first:
             count, p = jnp.zeros((), jnp.int32), jax.ShapeDtypeStruct(*key[1:3])
@@ -85,7 +86,7 @@ class SlotChecks:
 
 
 def no_slot(name: str, slot: str, path: str, p: Leaf) -> str:
-    """What is said of a parameter for which the state has no slot."""
+    """The error for a parameter without a slot in the state."""
     return (
         f"The state has no slot {slot!r} of link {name!r} for parameter {path!r} ({show(p)}): "
         "if it has joined since init, call add_param_group(params, state)"
@@ -96,6 +97,6 @@ def _avals(slots: PyTree) -> PyTree:
     return jax.tree.map(lambda x: (jnp.shape(x), x.dtype), slots)
 
 
-def _shown(x: Any) -> str:
+def _shown(x: Stored | None) -> str:
     """A slot as it is stored: an array, or the arrays of a format."""
     return f"{{{', '.join(f'{k}: {show(v)}' for k, v in x.items())}}}" if isinstance(x, dict) else show(x)

@@ -1,8 +1,8 @@
-"""What a link may know about the step when it computes its scalars."""
+"""The information about the step that a link receives when it computes its scalars."""
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import NoReturn, Protocol
 
 import jax
 
@@ -12,17 +12,17 @@ from ..values.types import DType, Extra, Scalar
 
 
 class KnowsUpdates(Protocol):
-    """What is known of the whole tree of updates as it stands before a link."""
+    """Facts about all updates that enter a link."""
 
     def norm(self) -> jax.Array: ...
     def finite(self) -> jax.Array: ...
     def scaled(self, factor: Scalar) -> KnowsUpdates: ...
 
 
-class _DeclaredArguments(dict[str, Any]):
+class _DeclaredArguments(Extra):
     """The extra arguments of ``update``, by name."""
 
-    def __missing__(self, name: str) -> Any:
+    def __missing__(self, name: str) -> NoReturn:
         known = f"; those that links of this chain declare are {', '.join(self)}" if self else ""
         raise PlainKeyError(f"at.extra has no {name!r}: declare extra = ({name!r},) in the class of the link{known}")
 
@@ -30,14 +30,14 @@ class _DeclaredArguments(dict[str, Any]):
 class StepInfo:
     """The step, as the leaves that share these scalars see it.
 
-    ``step`` counts t = 1, 2, ..., the steps since the link's slots for these leaves began, as a
-    floating-point scalar of the ``dtype`` that the leaves are computed in; ``count`` is the same number in
-    int32, which float32 cannot hold from 2²⁴ on. ``extra`` holds the extra arguments of ``update``, and
-    ``global_state`` the scalars that the link keeps for the whole tree. In `Leafwise.update_global_state`,
-    ``accepted`` is what `Leafwise.accepts` has returned.
+    ``step`` is the number t = 1, 2, ... of steps since the link's slots for these leaves were initialized, as a
+    scalar of the floating-point ``dtype`` in which the leaves are computed; ``count`` is the same number as int32,
+    since float32 is not exact above 2²⁴. ``extra`` holds the extra arguments of ``update``, and ``global_state`` the
+    scalars that the link keeps for the whole tree. In `Leafwise.update_global_state`, ``accepted`` is the result of
+    `Leafwise.accepts`.
     """
 
-    accepted: Any = None
+    accepted: jax.Array | bool = True
 
     def __init__(
         self,
@@ -45,7 +45,7 @@ class StepInfo:
         dtype: DType,
         updates: KnowsUpdates,
         extra: Extra,
-        global_state: dict[str, Any],
+        global_state: dict[str, jax.Array],
         late: dict[str, jax.Array] | None = None,
     ) -> None:
         self.count = count
@@ -63,9 +63,9 @@ class StepInfo:
         return StepInfo(self._late[path], self.dtype, self._updates, self.extra, self.global_state)
 
     def phase(self, period: Scalar, start: Scalar = 0.0) -> jax.Array:
-        """(t − start) mod ``period``, exact for whole numbers however many steps were taken; t >= start.
+        """(t − start) mod ``period`` for t >= start. Exact for integers after any number of steps.
 
-        It is below 1 at the steps that are due: the first at or after start, start + period, start + 2·period, ...
+        It is below 1 at periodic steps: the first at or after start, start + period, start + 2·period, ...
         """
         return remainder(self.count, period, self.dtype, start)
 
@@ -74,9 +74,9 @@ class StepInfo:
         return div(1, one_minus_power(decay, self.step))
 
     def global_norm(self) -> jax.Array:
-        """The norm of the whole tree of updates as it stands before this link (`Leafwise.needs_all_updates`)."""
+        """The norm of all updates that enter this link. Needs ``needs_all_updates``."""
         return self._updates.norm().astype(self.dtype)
 
     def all_finite(self, factor: Scalar = 1.0) -> jax.Array:
-        """Whether no update of the whole tree, times ``factor``, is infinite or NaN (`Leafwise.needs_all_updates`)."""
+        """Whether all updates that enter this link, times ``factor``, are finite. Needs ``needs_all_updates``."""
         return self._updates.scaled(factor).finite()

@@ -1,7 +1,7 @@
-"""One walk over the leaves that move, run by run.
+"""One walk over the leaves with an update, run by run.
 
-A chain is cut into runs. Within a run each leaf passes through all links in one compiled function: widened to float32
-once, transformed, and rounded once. A `Treewise` link is a run of its own.
+A chain is divided into runs. Within a run, one compiled function takes a leaf through all links: it is widened to
+float32 once, transformed, and rounded once. A `Treewise` link is a run by itself.
 """
 
 from __future__ import annotations
@@ -9,35 +9,47 @@ from __future__ import annotations
 import functools
 import zlib
 from collections import Counter
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.core import Tracer
+from jax.core import Trace, Tracer
 
 from ..values.hyper import as_key, table_choices
 from ..values.tree import dtype_of, is_trainable, shard_axes, show, slot_dtype, widest
-from ..values.types import DType, Extra, Leaf, Params
-from .checks import blamed, check_global_state, check_scalars, check_verdict, unshardable
+from ..values.types import DType, Extra, Leaf, Params, PyTree
+from .checks import unshardable
 from .frozen import freeze
+from .hooks import blamed, check_global_state, check_scalars, check_verdict
 from .leaf import leaf_function, mixing_link
 from .moving import MovingLeaf, Tree
 from .plan import LeafInputs, Plan
-from .protocol import L, LeafwiseRun, LinkLike, Links, TreewiseLike, is_leafwise, is_random, is_scaling, is_treewise
+from .protocol import (
+    L,
+    LeafwiseRun,
+    LinkLike,
+    Links,
+    TreewiseLike,
+    is_leafwise,
+    is_random,
+    is_rounding,
+    is_scaling,
+    is_treewise,
+)
 from .rounding import golden_dither
 from .runs import AllUpdates, UnseenUpdates, runs_of, scales_uniformly
 from .slots import SlotChecks, no_slot, resolve
 from .state import State
 from .step_info import StepInfo
-from .storage import cast, formats_of
+from .storage import Stored, cast, formats_of
 
-Entries: TypeAlias = dict[str, Any]
-"""What the state holds, by link."""
+Entries: TypeAlias = dict[str, PyTree]
+"""The entries of a state, by link."""
 
 
 class Walk:
-    """One walk: what all leaves share, and how they pass through the links."""
+    """One walk: the values that all leaves share, and how the leaves pass through the links."""
 
     def __init__(
         self,
@@ -47,12 +59,12 @@ class Walk:
         extra: Extra,
         *,
         apply: bool,
-        trace: Any,
+        trace: Trace | None,
     ) -> None:
-        self.links = {name: link for name, link in links.items() if link.final_rounding is None}
-        self.ending = next(((name, link) for name, link in links.items() if link.final_rounding is not None), None)
+        self.links = {name: link for name, link in links.items() if not is_rounding(link)}
+        self.ending = next(((name, link) for name, link in links.items() if is_rounding(link)), None)
         self.tree, self.state, self.extra, self.apply = tree, state, extra, apply
-        # The step counts from the new counter: reading the old one after it would cost XLA a copy.
+        # The step reads only the new counter: if it read the old one later, XLA would copy it.
         self.number = _next(state.step)
         self.count = jax.lax.sub(self.number, np.int32(1))
         self.widest = widest(leaf.dtype for leaf in tree.moving)
@@ -62,14 +74,14 @@ class Walk:
         self._mixing: dict[tuple, str | None] = {}
 
     def through(self) -> tuple[list[Leaf], State]:
-        """Take the leaves that move through all links, unless a link rejects the step.
+        """Take the leaves with an update through all links, unless a link rejects the step.
 
         Returns their updates, or with ``apply`` their parameters, and the next state.
         """
         runs = list(runs_of(self.links))
         last = next(iter(runs[-1].values()), None)
         if last is not None and is_treewise(last) and not (self.apply and last.moves_params):
-            runs.append({})  # in which the updates are narrowed, or applied
+            runs.append({})  # to round the updates, or to apply them
         entries = self.state.links
         values, entries, number = self._take(runs, self.tree.moving, entries, entries)
         return values, State(number, entries, self.state.born)
@@ -85,12 +97,12 @@ class Walk:
         entries, rejected = _merged(entries, global_states), _merged(rejected, global_states)
 
         def taken(leaves: list[MovingLeaf], updates: AllUpdates) -> tuple[list[Leaf], Entries, jax.Array]:
-            if len(leafwise) == len(run):
+            treewise = next(((name, link) for name, link in run.items() if is_treewise(link)), None)
+            if treewise is None:
                 moved, made = self._through_leaves(leafwise, leaves, entries, updates, last=not later)
             else:
-                ((name, link),) = run.items()
                 through = self._through_tree if later else self._move_tree
-                moved, made = through(name, link, leaves, entries)
+                moved, made = through(*treewise, leaves, entries)
             return self._take(later, moved, made, rejected) if later else ([x.update for x in moved], made, self.number)
 
         def not_taken() -> tuple[list[Leaf], Entries, jax.Array]:
@@ -187,7 +199,7 @@ class Walk:
     def _plan(
         self, run: LeafwiseRun, path: str, dtype: DType, updates: AllUpdates, formats: tuple
     ) -> tuple[Plan, list[jax.Array]]:
-        """The plan of the leaves that share the scalars of the one at ``path``, and its arrays."""
+        """The plan for the leaves that share their scalars with the one at ``path``, and its arrays."""
         own = self.count - self.joined[path] if path in self.joined else None
         links = [resolve(link, name, path, self.count, dtype, own) for name, link in run.items()]
         scalars = []
@@ -203,7 +215,7 @@ class Walk:
         return Plan(frozen, tuple(run), dtype, formats, lagged), arrays
 
     def _check_elementwise(self, plan: Plan, arrays: list[jax.Array], inputs: LeafInputs, path: str) -> None:
-        """Raise if a device has only a part of the leaf, and a link computes with several of its numbers at once."""
+        """Raise if each device has only a part of the leaf and a link computes with several of its numbers at once."""
         if not (axes := shard_axes(inputs.u)):
             return
         alike = plan, jnp.shape(inputs.u), axes
@@ -234,10 +246,10 @@ class Walk:
     def _move_tree(
         self, name: str, link: TreewiseLike, leaves: list[MovingLeaf], entries: Entries
     ) -> tuple[list[MovingLeaf], Entries]:
-        """Let a link that ends the chain move the parameters itself."""
+        """Let the last link of the chain move the parameters itself."""
         if self.ending:
             raise TypeError(
-                f"Link {name!r} moves the parameters itself: put {self.ending[0]!r} into the chain it wraps"
+                f"Link {name!r} moves the parameters itself: put {self.ending[0]!r} into the chain that it wraps"
             )
         self._check_shards(name, link, leaves)
         us = [leaf.update for leaf in leaves]
@@ -252,7 +264,7 @@ class Walk:
         return [leaf._replace(update=new[leaf.place]) for leaf in leaves], _with_entry(entries, name, entry)
 
     def _for_tree(self, name: str, link: L, us: list[Leaf]) -> tuple[L, StepInfo]:
-        """A whole-tree link with numbers for fields, and what it may know of the step."""
+        """A whole-tree link with numbers in place of schedules, and its `StepInfo`."""
         link = resolve(link, name, None, self.count, self.widest)
         prefix, late = f"{name}/", {}
         for key, began in self.state.born.items():
@@ -269,7 +281,7 @@ class Walk:
 
     @functools.cached_property
     def joined(self) -> dict[str, jax.Array]:
-        """The steps taken before each parameter that came late: when the first of its slots began."""
+        """For each parameter that joined late, the number of steps before its first slot was initialized."""
         found: dict[str, jax.Array] = {}
         for key, began in self.state.born.items():
             path = key.partition("/")[2]
@@ -278,17 +290,17 @@ class Walk:
         return found
 
     def _age(self, name: str, path: str) -> jax.Array:
-        """t = 1, 2, ... since the slots of this link and leaf began."""
+        """t = 1, 2, ... since the slots of this link and leaf were initialized."""
         began = self.state.born.get(f"{name}/{path}", self.state.born.get(f"{name}/"))
         return self.number if began is None else self.number - began
 
-    def _key(self, name: str, seed: Any) -> jax.Array:
-        """The PRNG key of one link and step."""
+    def _key(self, name: str, seed: jax.Array | int) -> jax.Array:
+        """The PRNG key for one link and step."""
         of_step = jax.random.fold_in(as_key(f"{name}.seed", seed), self.number)
         return jax.random.fold_in(of_step, zlib.crc32(name.encode()))
 
     def _leaf_key(self, key: jax.Array, leaf: MovingLeaf) -> jax.Array:
-        """The PRNG key of one leaf, or of a device's part of it along axes of the mesh."""
+        """The PRNG key for one leaf, or for the part of it on one device of the mesh."""
         key, axes = jax.random.fold_in(key, zlib.crc32(leaf.path.encode())), shard_axes(leaf.grad)
         for i in (self._namesakes[leaf.place] or None, jax.lax.axis_index(axes) if axes else None):
             key = key if i is None else jax.random.fold_in(key, i)
@@ -296,14 +308,14 @@ class Walk:
 
     @functools.cached_property
     def _namesakes(self) -> list[int]:
-        """How many leaves before each have a path of the same checksum, such as the same path."""
+        """For each leaf, the number of earlier leaves whose path has the same checksum."""
         sums = [zlib.crc32(path.encode()) for path in self.tree.flat.paths]
         seen: Counter[int] = Counter()
         return [seen.update((x,)) or seen[x] - 1 for x in sums]
 
     @functools.cached_property
     def dither(self) -> jax.Array:
-        """The step's threshold for rounding slots."""
+        """The threshold for rounding slots at this step."""
         return golden_dither(self.number)
 
     @functools.cached_property
@@ -314,19 +326,19 @@ class Walk:
 
     # Slots and residuals
 
-    def _line_up_slots(self, name: str, link: LinkLike, entries: Entries) -> dict[str, list[Any]]:
-        """The slots of a link, of all leaves, as lists that may be written to."""
+    def _line_up_slots(self, name: str, link: LinkLike, entries: Entries) -> dict[str, list[Stored]]:
+        """The slots of a link for all leaves, as lists that may be modified."""
         line_up = self.tree.flat.line_up
         return {s: list(line_up(f"The slots {s!r} of link {name!r}", entries[name][s])) for s in link.slots}
 
     def _residuals(self) -> list[Leaf]:
-        """What the last step's rounding left over, of all leaves."""
+        """The residuals of the last step's rounding, of all leaves."""
         name, link = self.ending or ("", None)
         slots = list(self._line_up_slots(name, link, self.state.links).values()) if link and link.slots else []
         return slots[0] if slots else [None] * len(self.tree.updates)
 
     def _with_rounding(self, plan: Plan, inputs: LeafInputs, leaf: MovingLeaf) -> tuple[Plan, LeafInputs]:
-        """The plan and the inputs of a leaf with what its rounding needs."""
+        """The plan and the inputs of a leaf, completed for its rounding."""
         if self.ending is None or jnp.finfo(leaf.out).bits >= 32:
             return plan, inputs
         (name, link), residual = self.ending, self.residuals[leaf.place]
@@ -353,31 +365,31 @@ class Walk:
 
 
 def _seen(name: str, link: LinkLike, updates: AllUpdates) -> AllUpdates | UnseenUpdates:
-    """What a link may know of all updates."""
+    """All updates, if the link declares that it needs them."""
     return updates if link.needs_all_updates else UnseenUpdates(name)
 
 
-def _global_state(link: LinkLike, entry: Any) -> dict[str, Any]:
-    """What a leafwise link keeps for the whole tree, out of its entry of the state."""
+def _global_state(link: LinkLike, entry: PyTree) -> dict[str, jax.Array]:
+    """The global state of a leafwise link, from its entry of the state."""
     return {k: x for k, x in entry.items() if k not in link.slots} if isinstance(entry, dict) else {}
 
 
 def _merged(entries: Entries, new: Entries) -> Entries:
-    """The entries of the state, with some slots and global states of some links replaced."""
+    """The entries of the state, with the slots and global states in ``new`` replaced."""
     return {**entries, **{name: {**entries[name], **entry} for name, entry in new.items()}} if new else entries
 
 
-def _with_entry(entries: Entries, name: str, entry: Any) -> Entries:
-    """The entries of the state with that of one whole-tree link replaced, if it keeps one."""
+def _with_entry(entries: Entries, name: str, entry: PyTree) -> Entries:
+    """The entries of the state, with that of a whole-tree link replaced if it has one."""
     return {**entries, name: jax.tree.map(_like, entry, entries[name])} if name in entries else entries
 
 
-def _like(new: Any, old: Any) -> Any:
-    """``new`` in the dtype of ``old``, so that the state's avals stay."""
+def _like(new: Leaf, old: Leaf) -> Leaf:
+    """``new`` in the dtype of ``old``, so that the avals of the state do not change."""
     return jnp.asarray(new, old.dtype) if hasattr(old, "dtype") and hasattr(new, "dtype") else new
 
 
 def _next(count: jax.Array) -> jax.Array:
-    """One more, stopping at the largest int32 instead of wrapping round to a negative step."""
+    """The count plus one, which stays at the largest int32 instead of wrapping around."""
     count = jnp.asarray(count, jnp.int32)
     return jax.lax.select(jax.lax.eq(count, np.int32(np.iinfo(np.int32).max)), count, jax.lax.add(count, np.int32(1)))

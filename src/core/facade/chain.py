@@ -5,17 +5,19 @@ from __future__ import annotations
 import keyword
 import operator
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, TypeVar, overload
+from typing import Any, TypeAlias, TypeVar, cast, overload
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import GetAttrKey
 
-from ..engine.storage import storage
+from ..engine.protocol import ChainLike, LinkLike
+from ..engine.storage import Format, storage
 from ..values.contents import code, is_array, same
 from ..values.errors import PlainKeyError, did_you_mean, here
 from ..values.hyper import by_path
+from ..values.types import Scalar
 from ..values.value import fill, register
 from ..values.warning import warn
 from . import order
@@ -25,19 +27,21 @@ from .transformation import Transformation
 
 T = TypeVar("T", bound=Transformation)
 
+FormatLike: TypeAlias = Format | by_path | str
+
 RESERVED = ("step", "born", VERSION_KEY)
-"""Names of other entries of a stored state."""
+"""Keys of a stored state that are not links."""
 
 
 @register
 class chain(Transformation):
     """Links applied one after the other: an optimizer.
 
-    Chains among the arguments are spliced in; ``None`` is left out. A link is named after its type
-    (``scale_by_adam``, a second one ``scale_by_adam_2``) unless given by keyword.
+    The links of chains among the arguments are inserted in their place; ``None`` is skipped. A link is named after its
+    type (``scale_by_adam``, a second one ``scale_by_adam_2``) unless passed by keyword.
 
-    Errors: ``TypeError`` for what is no link, ``ValueError`` for a name taken twice. Warns
-    (`ChainWarning`) of an order that is almost certainly a mistake, such as weight decay after the sign flip.
+    Errors: ``TypeError`` for an argument that is not a link, ``ValueError`` for a duplicate name. Warns
+    (`ChainWarning`) about an order that is almost certainly a mistake, such as weight decay after the sign flip.
 
     >>> import chainax as cx
     >>> tx = cx.chain(cx.scale_by_adam(), cx.add_decayed_weights(0.1), cx.scale_by_lr(1e-3))
@@ -75,7 +79,7 @@ class chain(Transformation):
         if ends and list(ends) != names[-1:]:
             name, last = next(iter(ends.items()))
             which = repr(name) if last == name else f"{name!r} holds {last!r}, which"
-            raise ValueError(f"{which} says how the chain ends: it must be the last link, and there is one at most")
+            raise ValueError(f"{which} says how the chain ends: it must be the last link, and the only such one")
         late = [name for name, link in pairs[1:] if link.per_example]
         if late:
             raise ValueError(
@@ -110,11 +114,11 @@ class chain(Transformation):
     @overload
     def __getitem__(self, key: slice) -> chain: ...
     def __getitem__(self, key: str | int | slice) -> Link | chain:
-        """One link, by name or place, or a chain of those in a slice.
+        """One link, by name or index, or a chain of those in a slice.
 
-        Python's types cannot say which class the link of some name has, so a type checker takes it for a `Link`,
-        without the fields of its class: ``assert isinstance(link, scale_by_lr)`` before ``link.learning_rate``. To
-        change a field, ``tx.replace("scale_by_lr", learning_rate=0.1)`` needs no class.
+        A type checker cannot know the class of the link with some name, and takes it for a `Link`, without the fields
+        of its class: write ``assert isinstance(link, scale_by_lr)`` before ``link.learning_rate``. To
+        change a field, ``tx.replace("scale_by_lr", learning_rate=0.1)`` does not need the class.
         """
         if isinstance(key, slice):
             return self._edited(list(self.links.items())[key])
@@ -129,17 +133,17 @@ class chain(Transformation):
     # Editing: every edit returns a new chain
 
     def move(self, name: str, *, before: str | None = None, after: str | None = None) -> chain:
-        """The chain with one link elsewhere."""
+        """The chain with one link moved."""
         link = self[name]
         if name in (before, after):
             raise ValueError(f"cannot move {name!r} before or after itself")
-        rest = [(n, v) for n, v in self.links.items() if n != name]
-        return self._edited(self._placed(rest, [(name, link)], before, after))
+        others = [(n, v) for n, v in self.links.items() if n != name]
+        return self._edited(self._placed(others, [(name, link)], before, after))
 
     def insert(
         self, link: Transformation, *, before: str | None = None, after: str | None = None, name: str | None = None
     ) -> chain:
-        """The chain with one more link (or the links of another chain) in it."""
+        """The chain with a link, or the links of another chain, inserted."""
         parts = _parts(link)
         if name is not None and len(parts) != 1:
             raise ValueError(f"a name is for one link, got {len(parts)} links and the name {name!r}")
@@ -149,10 +153,10 @@ class chain(Transformation):
         return self._edited(self._placed(list(self.links.items()), new, before, after))
 
     def replace(self, name: str = "", link: Transformation | None = None, /, **fields: Any) -> chain:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """The chain with another link in a link's place, or with some of the link's fields changed.
+        """The chain with a link replaced, or with some of the link's fields changed.
 
-        A link that had its type's name passes on the place but not the name. In the place of one link
-        may come the links of a chain.
+        The new link takes over the name, unless the old link was named after its type. A link may also be replaced by
+        the links of a chain.
 
         >>> import chainax as cx
         >>> cx.adam(1e-3).replace("scale_by_adam", b2=0.95)
@@ -182,17 +186,17 @@ class chain(Transformation):
         return self._edited((n, v) for n, v in self.links.items() if n not in names)
 
     def rename(self, **names: str) -> chain:
-        """The chain with links renamed: ``tx.rename(add_decayed_weights="decay")``. Names are keys of the state."""
+        """The chain with links renamed: ``tx.rename(add_decayed_weights="decay")``. The state is keyed by names."""
         for name in names:
             self._index(name)
         return self._edited((names.get(n, n), v) for n, v in self.links.items())
 
-    def _placed(self, rest: list, new: list, before: str | None, after: str | None) -> list:
+    def _placed(self, others: list, new: list, before: str | None, after: str | None) -> list:
         if (before is None) == (after is None):
             raise TypeError(f"say where: before= or after= one of {', '.join(self.names)}")
         self._index(anchor := before or after or "")
-        at = [n for n, _ in rest].index(anchor) + (after is not None)
-        return rest[:at] + new + rest[at:]
+        at = [n for n, _ in others].index(anchor) + (after is not None)
+        return others[:at] + new + others[at:]
 
     # As a value
 
@@ -212,17 +216,17 @@ class chain(Transformation):
             seen.append(name)
         return arguments
 
-    def tree_flatten_with_keys(self) -> tuple[Iterable[tuple[Any, Any]], Any]:
+    def tree_flatten_with_keys(self) -> tuple[Iterable[tuple[Any, Link]], tuple[str, ...]]:
         return [(GetAttrKey(name), link) for name, link in self.links.items()], self.names
 
     @classmethod
-    def tree_unflatten(cls, aux: Any, children: Iterable[Any]) -> chain:
+    def tree_unflatten(cls, aux: tuple[object, ...], children: Iterable[object]) -> chain:
         new = object.__new__(chain)
         fill(new, names=aux, values=tuple(children))
         return new
 
     def diff(self, other: Transformation) -> str:
-        """In words, a line each, what is different in ``other``. Links are told apart by their names.
+        """The differences of ``other``, one per line. Links are matched by name.
 
         >>> import chainax as cx
         >>> print(cx.adam(1e-3).diff(cx.adamw(1e-4)))
@@ -234,13 +238,13 @@ class chain(Transformation):
         return "\n".join(order.differences(self.links, other.links))
 
 
-def stack(chains: Iterable[Transformation]) -> Any:
-    """Chains of one structure as one chain of stacked hyperparameters, for ``jax.vmap(f, in_axes=(tx.axes(), ...))``.
+def stack(chains: Iterable[T]) -> T:
+    """Stack the hyperparameters of chains with the same structure, for ``jax.vmap(f, in_axes=(tx.axes(), ...))``.
 
-    Hyperparameters that all chains share stay plain numbers, and so compile-time constants; those
-    that differ become arrays of shape ``(number of chains,)``.
+    Hyperparameters with the same value in all chains remain Python numbers, which are compile-time constants; the
+    others become arrays of shape ``(number of chains,)``.
 
-    Errors: ``ValueError`` unless the chains have the same links and static fields, and numbers.
+    Errors: ``ValueError`` unless the chains have the same links and static fields, and at least one number.
 
     >>> import chainax as cx
     >>> grid = cx.stack([cx.adamw(lr) for lr in (1e-4, 1e-3, 1e-2)])
@@ -260,9 +264,9 @@ def stack(chains: Iterable[Transformation]) -> Any:
 
     if not jax.tree.leaves(chains[0]):
         raise ValueError(f"{chains[0]!r} has no numbers to be stacked")
-    alike = all(tx == chains[0] for tx in chains)  # then something must carry the axis
+    alike = all(tx == chains[0] for tx in chains)  # then all numbers are stacked, since vmap needs an axis
 
-    def join(*numbers: Any) -> Any:
+    def join(*numbers: Scalar) -> Scalar:
         if not alike and all(same(n, numbers[0]) for n in numbers):
             return numbers[0]
         if any(is_array(n) for n in numbers):
@@ -272,13 +276,13 @@ def stack(chains: Iterable[Transformation]) -> Any:
     return jax.tree.map(join, *chains)
 
 
-def store(tx: T, /, default: Any = None, **slots: Any) -> T:
+def store(tx: T, /, default: FormatLike | None = None, **slots: FormatLike) -> T:
     """The same link or chain with its slots stored in other formats between steps.
 
-    A format is a dtype's name, `int8`, `int4`, `float8`, `companded8`, or `by_path` of these. ``default`` is
-    that of the slots that are not named. All arithmetic stays in float32.
+    A format is the name of a dtype, `int8`, `int4`, `float8`, `companded8`, or `by_path` of these. ``default`` is
+    the format of slots that are not named. All arithmetic stays in float32.
 
-    Errors: ``ValueError`` for a slot that no link has, and for what is no format.
+    Errors: ``ValueError`` for a slot that no link has, and for an unknown format.
 
     >>> import chainax as cx
     >>> cx.store(cx.adam(1e-3), mu="bfloat16", nu=cx.int8(block=128))
@@ -297,7 +301,8 @@ def store(tx: T, /, default: Any = None, **slots: Any) -> T:
     return _stored(tx, wanted, default)
 
 
-def _stored(tx: Any, wanted: storage, default: Any) -> Any:
+def _stored(tx: Any, wanted: storage, default: FormatLike | None) -> Any:
+    """``tx``, a chain, a link or a table of these, with its slots in the ``wanted`` formats."""
     if isinstance(tx, chain):
         return tx._edited((name, _stored(link, wanted, default)) for name, link in tx.links.items())
     if isinstance(tx, by_path):
@@ -313,22 +318,23 @@ def _stored(tx: Any, wanted: storage, default: Any) -> Any:
     return tx.replace(**{f: _stored(x, wanted, default) for f, x in inner.items()}) if tx.inner else tx
 
 
-def _stored_links(tx: Any) -> list[Any]:
-    """The links in ``tx``, those within other links too, that have slots to be stored."""
-    if isinstance(tx, chain):
-        return [one for link in tx for one in _stored_links(link)]
-    inner = [one for x in tx.inner.values() for one in _stored_links(x)]
-    return inner + ([tx] if "storage" in type(tx)._static else [])
+def _stored_links(tx: ChainLike) -> list[LinkLike]:
+    """The links in ``tx``, and in the chains that they hold, that have slots to be stored."""
+    found: list[LinkLike] = []
+    for link in tx.links.values():
+        found += [one for x in link.inner.values() for one in _stored_links(x)]
+        found += [link] if "storage" in type(link)._static else []
+    return found
 
 
-def _parts(link: Any) -> list[tuple[str, Link]]:
+def _parts(link: object) -> list[tuple[str, Link]]:
     """The links of an argument of `chain`, with their names."""
     if link is None:
         return []
     if isinstance(link, Link) and "__dataclass_fields__" not in vars(type(link)):
         raise TypeError(f"`{type(link).__name__}` is not a link yet: decorate its class with @transform")
     if isinstance(link, Transformation):
-        return list(link.links.items())
+        return [(name, cast(Link, one)) for name, one in link.links.items()]
     if isinstance(link, type) and issubclass(link, Link):
         raise TypeError(f"a chain is made of links, got the class {link.__name__}: call it, {link.__name__}(...)")
     remedy = ""
@@ -341,14 +347,14 @@ def _parts(link: Any) -> list[tuple[str, Link]]:
     raise TypeError(f"a chain is made of links and chains, got {code(link)}{remedy}")
 
 
-def _replacing(where: str, tx: Transformation, fields: dict[str, Any]) -> Iterator[str]:
-    """Calls that change a field of a link in the chain that the code ``where`` is, or in one of those it holds."""
+def _replacing(where: str, tx: ChainLike, fields: dict[str, object]) -> Iterator[str]:
+    """Calls that change these fields in links of a chain, or of the chains within. ``where`` is the chain's code."""
     for name, link in tx.links.items():
         known = [*link._static, *link._leaves]
-        given = ", ".join(f"{n}={code(x)}" for field, x in fields.items() for n in here(field, known)[:1])
+        changes = ", ".join(f"{n}={code(x)}" for field, x in fields.items() for n in here(field, known)[:1])
         of, at = (f"{name!r}, ", f"{where}[{name!r}]") if isinstance(tx, chain) else ("", where)
-        if given:
-            yield f"{where}.replace({of}{given})"
+        if changes:
+            yield f"{where}.replace({of}{changes})"
         for field, inner in link.inner.items():
             if field in known:
                 for call in _replacing(f"{at}.{field}", inner, fields):

@@ -6,9 +6,10 @@ import dataclasses
 import math
 import numbers
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
@@ -18,15 +19,16 @@ from ..values.contents import brief, code, is_array, is_key
 from ..values.errors import did_you_mean, unknown_field
 from ..values.hyper import by_path
 from ..values.schedule import from_function
+from ..values.types import PyTree
 from ..values.value import TYPES, Value
 from .chain import chain
 
 VERSION = 1
 PACKAGE = __name__.partition(".")[0]
 
-# What a configuration may hold, so that reading one takes a second at most, whoever wrote it.
+# Limits of a configuration, so that reading one takes a second at most, even if it is hostile.
 MOST_PARTS = 50_000
-MOST_TEXT = 200_000  # characters in all, of which regular expressions are the costly ones
+MOST_TEXT = 200_000  # characters in total; regular expressions are the expensive ones
 LONGEST_NAME = 1_000
 LONGEST_CHAIN = 1_000  # links
 DEEPEST = 64
@@ -34,12 +36,12 @@ MOST_WAYS = 100_000  # see `_ways`
 
 
 def to_config(tx: Value) -> dict[str, Any]:
-    """A chain, link or schedule as a dict that ``json.dumps`` takes. Every field is written, defaults too.
+    """A chain, link or schedule as a dict that ``json.dumps`` accepts. All fields are written, including defaults.
 
-    A type is written by its name; where two modules define a type of one name, by ``"module.name"``.
+    A type is written by its name, or as ``"module.name"`` if two modules define types of that name.
 
-    Errors: ``TypeError`` for a bare Python function, which has no plain form: write a schedule class,
-    or a chainax schedule; and for traced values.
+    Errors: ``TypeError`` for traced values, and for a Python function, which has no plain form: use a chainax schedule
+    or write a schedule class.
 
     >>> import chainax as cx
     >>> cx.to_config(cx.scale_by_lr(0.1))
@@ -51,13 +53,13 @@ def to_config(tx: Value) -> dict[str, Any]:
 def from_config(config: Mapping[str, Any]) -> Any:
     """The value that `to_config` wrote.
 
-    A configuration from a stranger is safe to read: it runs no code, and ends in a value or an error within about
-    a second. To that end its size is bounded, and a regular expression may not repeat what itself repeats or chooses.
-    Take strangers' configurations as JSON and their states as ``.npz`` files, which ``np.load(file,
-    allow_pickle=False)`` reads for `Transformation.load_state_dict`. Never unpickle them: a pickle runs any code.
+    Untrusted configurations are safe to read: they run no code, and give a value or an error within about
+    a second. Their size is limited, and a regular expression must not repeat a repetition or an alternative.
+    Accept untrusted configurations as JSON and untrusted states as ``.npz`` files, which ``np.load(file,
+    allow_pickle=False)`` reads for `Transformation.load_state_dict`. Never unpickle them: a pickle can run any code.
 
-    Errors: ``ValueError`` for an unknown version, type or field, for values out of range, and for what is too large
-    to be read. Types of your own are known once their module is imported.
+    Errors: ``ValueError`` for an unknown version, type or field, for values out of range, and for a configuration that
+    is too large. Types of your own are known once their module is imported.
     """
     if not isinstance(config, Mapping) or "chainax" not in config:
         got = "one without it" if isinstance(config, Mapping) else f"a {type(config).__name__}"
@@ -69,15 +71,15 @@ def from_config(config: Mapping[str, Any]) -> Any:
         )
     try:
         return _decode({k: v for k, v in config.items() if k != "chainax"}, "")
-    except Warning:  # of the order, where warnings are errors
+    except Warning:  # about the order of a chain, if warnings are errors
         raise
-    except Exception as e:  # also of another kind: parts may be anything in the place of what to_config writes
+    except Exception as e:  # of any kind, since the parts of an untrusted configuration may have any type
         text = str(e) if isinstance(e, ValueError) else f"the configuration is malformed: {type(e).__name__}: {e}"
         raise ValueError(text if len(text) <= 500 else f"{text[:500]}...") from None
 
 
-def _check_size(config: Any) -> None:
-    """Raise if there is more in a configuration than anybody's chain has."""
+def _check_size(config: PyTree) -> None:
+    """Raise if a configuration is larger than that of any reasonable chain."""
     level, parts, text, depth = [config], 0, 0, 0
     while level:
         within = [x.values() if isinstance(x, Mapping) else x for x in level if isinstance(x, (Mapping, list, tuple))]
@@ -92,7 +94,7 @@ def _check_size(config: Any) -> None:
         level = [part for x in within for part in x]
 
 
-def _encode(x: Any, where: str) -> Any:
+def _encode(x: object, where: str) -> PyTree:
     if isinstance(x, from_function):
         raise TypeError(
             f"{where.lstrip('.')}: the function {x!r} has no plain form: use a schedule such as linear_schedule"
@@ -113,7 +115,7 @@ def _encode(x: Any, where: str) -> Any:
     if isinstance(x, (bool, float, str)) or x is None:
         return x
     if isinstance(x, int):
-        return int(x)  # that of a field is of a subclass, which not every format knows
+        return int(x)  # fields may hold a subclass of int, which some file formats do not support
     if isinstance(x, tuple):
         return [_encode(e, f"{where}[{i}]") for i, e in enumerate(x)]
     if is_array(x) and is_key(x):
@@ -124,17 +126,17 @@ def _encode(x: Any, where: str) -> Any:
 
 
 PLAIN = ("float", "array")
-"""What stands in 'type' where there is no value."""
+"""The 'type' of entries that are not values."""
 
 
 def _name(cls: type[Value]) -> str:
-    """What stands in 'type' for a class: its name, unless that is another's too."""
+    """The 'type' of a class: its name, with the module unless the name is unique."""
     name = cls.__name__
     return name if name not in PLAIN and _types(name) == [cls] else f"{cls.__module__}.{name}"
 
 
 def _types(kind: str) -> list[type[Value]]:
-    """The classes that 'type' may mean: chainax's own has its name for itself."""
+    """The classes that a 'type' may mean. A name without a module means chainax's own class if there is one."""
     module, _, name = kind.rpartition(".")
     known = TYPES.get(name, {})
     if module:
@@ -144,7 +146,7 @@ def _types(kind: str) -> list[type[Value]]:
 
 
 def _decode(x: Any, where: str) -> Any:
-    where = where[:200]  # of patterns that are long, and copied for each part below
+    where = where[:200]  # it may contain long patterns, and is copied for each part below
     at = f" at {where.lstrip('.')}" if where else ""
     if isinstance(x, list):
         return tuple(_decode(e, f"{where}[{i}]") for i, e in enumerate(x))
@@ -167,7 +169,7 @@ def _decode(x: Any, where: str) -> Any:
         _expect(kind, fields, ("links",), at)
         named = {link.get("name"): {k: v for k, v in link.items() if k != "name"} for link in fields["links"]}
         if len(named) != len(fields["links"]) or None in named:
-            raise ValueError(f"the links of a chain need names of their own{at}")
+            raise ValueError(f"each link of a chain needs its own name{at}")
         if len(named) > LONGEST_CHAIN or any(len(name) > LONGEST_NAME for name in named):
             raise ValueError(f"a chain of more than {LONGEST_CHAIN} links, or with longer names{at}")
         return chain(**{name: _decode(link, f"{where}.{name}") for name, link in named.items()})
@@ -177,7 +179,7 @@ def _decode(x: Any, where: str) -> Any:
             _check_pattern(pattern, at)
         table = {pattern: _decode(entry, f"{where}[{brief(pattern)}]") for pattern, entry in fields["table"]}
         if len(table) != len(fields["table"]):
-            raise ValueError(f"a pattern stands twice in a table{at}")
+            raise ValueError(f"a pattern occurs twice in a table{at}")
         return by_path(table, _decode(fields["default"], f"{where}.default"))
     if kind == "storage":
         _expect(kind, fields, ("formats",), at)
@@ -188,7 +190,7 @@ def _decode(x: Any, where: str) -> Any:
         raise ValueError(f"unknown type {brief(kind)}{at}{hint}: if it is your own, import its module first")
     if len(classes) > 1:
         names = " or ".join(f"{cls.__module__}.{kind}" for cls in classes)
-        raise ValueError(f"the type {kind!r}{at} may be {names}: write which")
+        raise ValueError(f"the type {kind!r}{at} may be {names}: write one of them")
     (cls,) = classes
     known = {f.name: f for f in dataclasses.fields(cls)}
     required = tuple(n for n, f in known.items() if f.default is dataclasses.MISSING)
@@ -196,9 +198,9 @@ def _decode(x: Any, where: str) -> Any:
     return cls(**{name: _decode(v, f"{where}.{name}") for name, v in fields.items()})
 
 
-def _array(at: str, dtype: Any, shape: Any, value: Any) -> Any:
+def _array(at: str, dtype: object, shape: Sequence[int], value: Sequence[object]) -> jax.Array:
     if not isinstance(dtype, str) or not jnp.issubdtype(np.dtype(dtype), np.number):
-        raise ValueError(f"an array of numbers has no dtype {brief(dtype)}{at}")
+        raise ValueError(f"an array cannot have the dtype {brief(dtype)}{at}")
     if not all(isinstance(x, numbers.Real) for x in value) or math.prod(shape) != len(value):
         raise ValueError(f"an array{at} must have as many numbers as its shape says")
     return jnp.asarray(np.array(value, dtype).reshape(shape))
@@ -213,13 +215,13 @@ def _expect(kind: str, fields: Mapping[str, Any], known: tuple, at: str, require
             raise ValueError(f"`{kind}` needs the field {name!r}{at}")
 
 
-# Regular expressions of strangers
+# Untrusted regular expressions
 
 
-def _check_pattern(pattern: Any, at: str) -> None:
-    """Raise unless a regular expression is one, and takes little time on any path."""
+def _check_pattern(pattern: object, at: str) -> None:
+    """Raise unless ``pattern`` is a regular expression that matches any path in little time."""
     if not isinstance(pattern, str):
-        raise ValueError(f"a pattern must be a text{at}, got {brief(pattern)}")
+        raise ValueError(f"a pattern must be a string{at}, got {brief(pattern)}")
     try:
         ways = _ways(re._parser.parse(pattern))  # pyright: ignore[reportAttributeAccessIssue]
     except (re.error, OverflowError, RecursionError) as e:
@@ -231,9 +233,9 @@ def _check_pattern(pattern: Any, at: str) -> None:
         )
 
 
-def _ways(expression: Any, repeated: bool = False) -> int:
-    """In how many ways a parsed expression can match, roughly, all of which are tried before it is given up."""
-    ways, most = 1, 10  # most: at how many places a repetition may end, which a letter before it leaves few of
+def _ways(expression: Iterable, repeated: bool = False) -> int:
+    """Roughly the number of ways in which a parsed expression can match, all of which a failing match tries."""
+    ways, most = 1, 10  # most: the number of places where a repetition may end, which is small after a letter
     for operation, argument in expression:
         kind, inner = str(operation), list(_expressions(argument))
         repeats, chooses = kind.endswith("_REPEAT"), kind in ("BRANCH", "GROUPREF_EXISTS")
@@ -248,7 +250,7 @@ def _ways(expression: Any, repeated: bool = False) -> int:
     return ways
 
 
-def _expressions(parsed: Any) -> Iterator[Any]:
+def _expressions(parsed: Any) -> Iterator[Iterable]:
     """The expressions within the argument of a parsed operation."""
     if isinstance(parsed, re._parser.SubPattern):  # pyright: ignore[reportAttributeAccessIssue]
         yield parsed

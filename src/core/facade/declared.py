@@ -1,4 +1,4 @@
-"""What the author of a link declares is checked when its class is made: spelling, types, names, what goes together."""
+"""Checks of a link's declarations when its class is made: spelling, types, names and consistency."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import difflib
 import inspect
 import keyword
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from ..values.contents import brief
 from ..values.errors import did_you_mean
@@ -17,110 +17,117 @@ from .transformation import Transformation
 
 C = TypeVar("C", bound=type)
 
+LinkClass: TypeAlias = Any
+"""A class that derives from `Link`. What its attributes hold is not known before it is checked."""
+
 CONTRACTS: list[type] = []
 """The public bases of links, whose declarations and hooks these checks know."""
 
 PASSED = ("params", "state", "grads", "updates")
-"""What `update` and `step` call their own arguments."""
+"""The arguments of `update` and `step` themselves."""
 
 
 def contract(cls: C) -> C:
-    """Mark a public base of links: what it declares, and its hooks, are what authors may have misspelt."""
+    """Register a public base of links. Names close to its declarations and hooks are taken for misspellings."""
     CONTRACTS.append(cls)
     return cls
 
 
 def check_class(cls: type) -> None:
-    """Raise ``TypeError`` or ``ValueError`` for a class that cannot be a link: the class, the attribute, the remedy."""
+    """Raise ``TypeError`` or ``ValueError`` for an invalid class, with the attribute and the remedy."""
     for check in (_check_fields, _check_spelling, _check_overrides, _check_types, _check_names):
         check(cls)
-    for words in _at_odds(cls):
-        raise TypeError(words)
+    for problem in _inconsistencies(cls):
+        raise TypeError(problem)
 
 
 def check_hooks(cls: type) -> None:
-    """Raise ``TypeError`` for a link without a hook that its base leaves to it, but for one that only rounds."""
+    """Raise ``TypeError`` for a link that lacks an abstract hook of its base, unless it only rounds."""
     if inspect.getattr_static(cls, "final_rounding") is not None:
         return
-    for name, base, hook in _inherited(cls, lambda f: getattr(f, "__isabstractmethod__", False)):
-        raise TypeError(f"`{cls.__name__}` needs the method {name!r} of a {base.__name__} link: {_head(name, hook)}")
+    for base in _bases(cls):
+        for name, hook in vars(base).items():
+            if getattr(hook, "__isabstractmethod__", False) and getattr(cls, name) is hook:
+                head = _head(name, hook)
+                raise TypeError(f"`{cls.__name__}` needs the method {name!r} of a {base.__name__} link: {head}")
 
 
 def _check_fields(cls: type) -> None:
+    """Raise for fields that hide methods, and for declarations that an annotation makes fields."""
     declared = _declarations(cls)
     for name, kind in inspect.get_annotations(cls).items():
-        given = vars(cls).get(name)
+        default = vars(cls).get(name)
         if any(inspect.isfunction(vars(base).get(name)) for base in cls.__mro__[1:]):
             raise TypeError(f"`{cls.__name__}.{name}` would hide the method {name!r} of its base: rename the field")
-        if name in declared and "ClassVar" not in str(kind) and not isinstance(given, dataclasses.Field):
-            value = "..." if given is None else brief(given)
+        if name in declared and "ClassVar" not in str(kind) and not isinstance(default, dataclasses.Field):
+            value = "..." if default is None else brief(default)
             raise TypeError(
-                f"`{cls.__name__}.{name}` is a declaration, and no field: write {name} = {value}, without a type"
+                f"`{cls.__name__}.{name}` is a declaration, not a field: write {name} = {value}, without a type"
             )
 
 
 def _check_spelling(cls: type) -> None:
-    """Raise for what only looks like a declaration or a hook."""
+    """Raise for attributes that look like a misspelt declaration or hook."""
     own = {name for base in cls.__mro__ for name in (*vars(base), *inspect.get_annotations(base)) if base in CONTRACTS}
     others = {name: base for base in CONTRACTS for name in (*inspect.get_annotations(base), *_hooks(base))}
-    for name, given in _written(cls):
-        if name in own or name.startswith("_") or isinstance(given, dataclasses.Field):
+    for name, attribute in _written(cls):
+        if name in own or name.startswith("_") or isinstance(attribute, dataclasses.Field):
             continue
         if name in others:
             base = others[name]
             raise TypeError(
-                f"`{cls.__name__}.{name}` means nothing here: it is for links that derive from {base.__name__}"
+                f"`{cls.__name__}.{name}` has no effect here: it is for links that derive from {base.__name__}"
             )
         if close := difflib.get_close_matches(name, own & {*others}, n=1, cutoff=0.85):
             raise TypeError(
-                f"`{cls.__name__}.{name}` is not known: did you mean {close[0]!r}? Else give it a name that "
-                "is not so near, or one with a leading underscore"
+                f"`{cls.__name__}.{name}` is unknown: did you mean {close[0]!r}? If not, choose a less similar name "
+                "or one with a leading underscore"
             )
 
 
 def _check_overrides(cls: type) -> None:
-    """Raise for methods that are not for links to define, and for hooks that do not take what the engine passes."""
+    """Raise for methods that links must not define, and for hooks that do not accept the engine's arguments."""
     final = {name for base in (Transformation, Value) for name in vars(base) if not name.startswith("_")} - {"check"}
-    for name, given in _written(cls):
+    for name, attribute in _written(cls):
         if name in final and not any(name in vars(base) for base in CONTRACTS):
             hooks = [hook for hook in (f"{name}_tree", f"{name}_leaf") if hasattr(cls, hook)]
             instead = f": write {hooks[0]!r}" if hooks else ": give it another name"
-            raise TypeError(f"`{cls.__name__}.{name}` would hide what every link and chain has by that name{instead}")
+            raise TypeError(f"`{cls.__name__}.{name}` would hide an attribute that every link and chain has{instead}")
         base = next((base for base in _bases(cls) if inspect.isfunction(vars(base).get(name))), None)
         if base is None or name.startswith("_"):
             continue
         hook = vars(base)[name]
         if getattr(hook, "__final__", False):
             raise TypeError(f"`{cls.__name__}.{name}` would replace what {base.__name__} does: see its other methods")
-        if not hasattr(given, "__get__") or isinstance(given, (property, type)):
-            raise TypeError(f"`{cls.__name__}.{name}` must be a method, {_head(name, hook)}, got {brief(given)}")
-        if not _takes(given, len(inspect.signature(hook).parameters)):
+        if not hasattr(attribute, "__get__") or isinstance(attribute, (property, type)):
+            raise TypeError(f"`{cls.__name__}.{name}` must be a method, {_head(name, hook)}, got {brief(attribute)}")
+        if not _takes(attribute, len(inspect.signature(hook).parameters)):
             raise TypeError(f"`{cls.__name__}.{name}` must take the arguments {_head(name, hook)}")
 
 
 def _check_types(cls: type) -> None:
-    """Raise for declarations of another type than their default."""
+    """Raise for declarations whose type differs from that of their default."""
     for name, default in _declarations(cls).items():
-        given = inspect.getattr_static(cls, name)
+        declared = inspect.getattr_static(cls, name)
         where = f"`{cls.__name__}.{name}`"
-        if isinstance(given, (property, dataclasses.Field)):
+        if isinstance(declared, (property, dataclasses.Field)):
             continue
-        if isinstance(default, bool) and not isinstance(given, bool):
-            raise TypeError(f"{where} must be True or False, got {brief(given)}")
-        if isinstance(default, str) and not isinstance(given, str):
-            raise TypeError(f"{where} must be a string, got {brief(given)}")
-        if isinstance(default, Mapping) and not isinstance(given, Mapping):
-            raise TypeError(f"{where} must be a dict, got {brief(given)}")
+        if isinstance(default, bool) and not isinstance(declared, bool):
+            raise TypeError(f"{where} must be True or False, got {brief(declared)}")
+        if isinstance(default, str) and not isinstance(declared, str):
+            raise TypeError(f"{where} must be a string, got {brief(declared)}")
+        if isinstance(default, Mapping) and not isinstance(declared, Mapping):
+            raise TypeError(f"{where} must be a dict, got {brief(declared)}")
         if isinstance(default, tuple):
-            names = given if isinstance(given, (list, tuple)) else (given,)
+            names = declared if isinstance(declared, (list, tuple)) else (declared,)
             if not all(isinstance(x, str) for x in names):
-                raise TypeError(f"{where} must be a tuple of names, got {brief(given)}")
-            if not isinstance(given, tuple):
-                raise TypeError(f"{where} must be a tuple of names, got {given!r}: write {name} = {(*names,)!r}")
+                raise TypeError(f"{where} must be a tuple of names, got {brief(declared)}")
+            if not isinstance(declared, tuple):
+                raise TypeError(f"{where} must be a tuple of names, got {declared!r}: write {name} = {(*names,)!r}")
 
 
-def _check_names(cls: Any) -> None:
-    """Raise for names that cannot be, or that name nothing."""
+def _check_names(cls: LinkClass) -> None:
+    """Raise for invalid names, and for names of slots that do not exist."""
     if isinstance(cls.role, str) and cls.role not in ROLES:
         hint = did_you_mean(cls.role, ROLES)
         raise ValueError(f"`{cls.__name__}.role` must be one of {', '.join(ROLES)}, got {cls.role!r}{hint}")
@@ -145,16 +152,16 @@ def _check_names(cls: Any) -> None:
             raise ValueError(_no_such_slot(cls, "absent", start))
 
 
-def _at_odds(cls: Any) -> Iterator[str]:
-    """What of a class does not go together."""
+def _inconsistencies(cls: LinkClass) -> Iterator[str]:
+    """Errors for declarations and hooks of a class that contradict each other."""
     own = {name for name, _ in _written(cls)}
     fields = {name for base in cls.__mro__ for name in inspect.get_annotations(base)}
     name = cls.__name__
     for flag, hook in (("can_reject", "accepts"), ("moves_params", "step_tree")):
-        given = inspect.getattr_static(cls, flag, False)
-        if given is True and not _defines(cls, hook):
-            yield f"`{name}.{flag}` is True, but there is no method {hook!r}: write it, or leave {flag} out"
-        if given is False and hook in own:
+        declared = inspect.getattr_static(cls, flag, False)
+        if declared is True and not _defines(cls, hook):
+            yield f"`{name}.{flag}` is True, but there is no method {hook!r}: write it, or remove {flag}"
+        if declared is False and hook in own:
             yield f"`{name}.{hook}` would never be called: declare {flag} = True"
     if getattr(cls, "random", False) is True and "seed" not in fields:
         yield f'`{name}.random` is True, but there is no seed: give it the field seed: Any = prng_seed("...")'
@@ -168,23 +175,23 @@ def _at_odds(cls: Any) -> Iterator[str]:
         yield f"`{name}.slots` are keys of the state of a Treewise link: write init_tree(self, params), which makes it"
 
 
-def _no_such_slot(cls: Any, field: str, name: Any) -> str:
+def _no_such_slot(cls: LinkClass, field: str, name: object) -> str:
     known = f"its slots are {', '.join(cls.slots)}" if cls.slots else "it has no slots"
     return f"`{cls.__name__}.{field}` names {name!r}{did_you_mean(str(name), cls.slots)}; {known}"
 
 
-def _has_only_slots(cls: Any) -> bool:
-    """Whether the state has no other entries than the slots, as far as the class tells."""
+def _has_only_slots(cls: type) -> bool:
+    """Whether the link's entry of the state holds slots only, as far as its class tells."""
     return not any(_defines(cls, hook) for hook in ("init_global_state", "init_tree"))
 
 
-def _taken_slots(cls: Any) -> tuple[str, ...]:
-    return () if cls.treewise else ("grad", "key")  # which the leaf function reads from the same place
+def _taken_slots(cls: LinkClass) -> tuple[str, ...]:
+    return () if cls.treewise else ("grad", "key")  # the leaf function reads these as attributes of `slot` too
 
 
-def _declarations(cls: type) -> dict[str, Any]:
-    """What the public bases of a class let it declare, with the defaults."""
-    declared: dict[str, Any] = {}
+def _declarations(cls: type) -> dict[str, object]:
+    """The declarations of the public bases of a class, with their defaults."""
+    declared: dict[str, object] = {}
     for base in _bases(cls):
         if base in CONTRACTS:
             found = {name: vars(base).get(name) for name in inspect.get_annotations(base)}
@@ -192,7 +199,7 @@ def _declarations(cls: type) -> dict[str, Any]:
     return declared
 
 
-def _hooks(base: type) -> dict[str, Any]:
+def _hooks(base: type) -> dict[str, Callable]:
     return {name: f for name, f in vars(base).items() if inspect.isfunction(f) and not name.startswith("_")}
 
 
@@ -200,8 +207,8 @@ def _bases(cls: type) -> Iterable[type]:
     return cls.__mro__[1:]
 
 
-def _written(cls: type) -> Iterator[tuple[str, Any]]:
-    """What authors wrote into the class and into its bases that are no public ones, fields excepted."""
+def _written(cls: type) -> Iterator[tuple[str, object]]:
+    """The attributes, except for fields, of the class and those of its bases that are not public bases."""
     seen: set[str] = set()
     for base in cls.__mro__:
         if base in CONTRACTS or base in Transformation.__mro__:
@@ -211,33 +218,26 @@ def _written(cls: type) -> Iterator[tuple[str, Any]]:
         seen |= {*vars(base)}
 
 
-def _inherited(cls: type, holds: Callable[[Any], bool]) -> Iterator[tuple[str, type, Any]]:
-    for base in _bases(cls):
-        for name, hook in vars(base).items():
-            if holds(hook) and getattr(cls, name) is hook:
-                yield name, base, hook
-
-
 def _defines(cls: type, hook: str) -> bool:
-    """Whether the hook is another than the default."""
+    """Whether the class overrides the hook."""
     default = next(vars(base)[hook] for base in CONTRACTS if hook in vars(base))
     return inspect.getattr_static(cls, hook, default) is not default
 
 
-def _takes(given: Any, count: int) -> bool:
-    """Whether a function in a class can be called with so many arguments, ``self`` among them."""
-    if isinstance(given, (staticmethod, classmethod)):
-        given, count = given.__func__, count - isinstance(given, staticmethod)
+def _takes(method: Any, count: int) -> bool:
+    """Whether a function in a class can be called with ``count`` arguments, including ``self``."""
+    if isinstance(method, (staticmethod, classmethod)):
+        method, count = method.__func__, count - isinstance(method, staticmethod)
     try:
-        inspect.signature(given).bind(*range(count))
+        inspect.signature(method).bind(*range(count))
     except TypeError:
         return False
-    except ValueError:  # no signature is known
+    except ValueError:  # the signature is unknown
         return True
     return True
 
 
-def _head(name: str, hook: Any) -> str:
-    """The first line of a hook, without types."""
+def _head(name: str, hook: Callable) -> str:
+    """The first line of a hook's definition, without types."""
     parameters = inspect.signature(hook).parameters
     return f"def {name}({', '.join(parameters)})"

@@ -1,4 +1,4 @@
-"""What a chain prints of itself."""
+"""The description of a chain as text."""
 
 from __future__ import annotations
 
@@ -8,13 +8,12 @@ import math
 import unicodedata
 import warnings
 from collections.abc import Iterator
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from ..engine import engine
-from ..engine.protocol import LinkLike, Links
+from ..engine.protocol import LinkLike, Links, is_treewise
 from ..engine.storage import storage
 from ..values.contents import code, is_array, same, shortest
 from ..values.hyper import by_path, pick
@@ -32,12 +31,12 @@ def describe(links: Links, params: Params = None) -> str:
     rows = list(_rows(links))
     widths = [max((_width(row[i]) for row in rows), default=0) for i in range(2)]
     lines = [f"{_pad(row[0], widths[0])}  {_pad(row[1], widths[1])}   {row[2]}".rstrip() for row in rows]
-    size = [f"state: {_size(links, params)}", *_unmoved(links, links, params)]
+    size = [f"state: {_size(links, params)}", *_avoidable(links, links, params)]
     return "\n".join([*lines, *_schedules(links), *_penalties(links), *size])
 
 
 def _rows(links: Links, indent: str = "") -> Iterator[tuple[str, str, str]]:
-    """Name, equation and settings of each link; below a link that holds chains, theirs."""
+    """Name, equation and settings of each link, each followed by those of the chains that it holds."""
     for name, link in links.items():
         yield indent + name, link.equation, _settings(link)
         for label, tx in link.inner.items():
@@ -48,7 +47,7 @@ def _rows(links: Links, indent: str = "") -> Iterator[tuple[str, str, str]]:
 
 
 def _schedules(links: Links) -> Iterator[str]:
-    """What each schedule among the settings is, in words."""
+    """The descriptions of the schedules among the settings."""
     for name, link in links.items():
         for field in link._leaves:
             setting = getattr(link, field)
@@ -59,7 +58,7 @@ def _schedules(links: Links) -> Iterator[str]:
 
 
 def _penalties(links: Links) -> Iterator[str]:
-    """The kinds of weight decay: of this chain, unless it only holds others, and of those it holds."""
+    """The kinds of weight decay: of this chain, unless it only holds others, and of the chains that it holds."""
     inner = [(name, label, tx) for name, link in links.items() for label, tx in link.inner.items()]
     if not inner or any(not link.inner and link.role in ("decay", "decay_after", "penalty") for link in links.values()):
         yield from order.penalties(links)
@@ -69,7 +68,7 @@ def _penalties(links: Links) -> Iterator[str]:
 
 
 def _width(text: str) -> int:
-    """Columns on a terminal: the hat of m̂ takes none."""
+    """The number of columns on a terminal: combining characters, such as the hat of m̂, take none."""
     return sum(not unicodedata.combining(c) for c in text)
 
 
@@ -78,7 +77,7 @@ def _pad(text: str, width: int) -> str:
 
 
 def _settings(link: LinkLike) -> str:
-    """``β₁=0.9  β₂=0.999``: hyperparameters by their symbol, other fields by name where they are set."""
+    """``β₁=0.9  β₂=0.999``: hyperparameters by symbol, and other fields by name if they differ from the default."""
     shown = []
     for field in dataclasses.fields(link):
         setting, limits = getattr(link, field.name), field.metadata.get("range")
@@ -91,20 +90,20 @@ def _settings(link: LinkLike) -> str:
     return "  ".join(shown)
 
 
-def _holds_chains(x: Any) -> bool:
-    """Whether the rows below show what this field holds."""
+def _holds_chains(x: object) -> bool:
+    """Whether a field holds chains, which have rows of their own."""
     return (isinstance(x, Value) and hasattr(x, "links")) or (isinstance(x, by_path) and not x.of_numbers)
 
 
 def _short(x: HyperValue) -> str:
-    """As code, but numbers with six digits."""
+    """A hyperparameter as code, with numbers rounded to six digits."""
     x = shortest(x)
     return code(float(f"{x:.6g}")) if isinstance(x, float) else code(x)
 
 
 def _size(links: Links, params: Params) -> str:
     like = params
-    if params is None:  # a large parameter, and links that need not know its path
+    if params is None:  # one large parameter, and links without tables by path
         like = jax.ShapeDtypeStruct((1000, 1000), jnp.float32)
         links = {name: _without_tables(link) for name, link in links.items()}
     try:
@@ -122,48 +121,48 @@ def _size(links: Links, params: Params) -> str:
 
 
 def _bytes(links: Links, params: Params) -> int:
-    """How much the links keep for these parameters."""
+    """The size of the state for these parameters."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ChainWarning)  # a link from elsewhere may call `init` of its chain
+        warnings.simplefilter("ignore", ChainWarning)  # a user's link may call `init` of its inner chain
         state = jax.eval_shape(lambda p: engine.init(links, p), params)
     return sum(math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(state.links))
 
 
-def _unmoved(outermost: Links, links: Links, params: Params) -> Iterator[str]:
-    """How much of the state is for parameters whose learning rate is 0, and a chain without it."""
+def _avoidable(outermost: Links, links: Links, params: Params) -> Iterator[str]:
+    """How much of the state belongs to parameters whose learning rate is 0, and code for a chain without it."""
     flat = flatten(params)
-    if any(link.role == "decay_after" for link in links.values()):  # which moves them all the same
+    if any(link.role == "decay_after" for link in links.values()):  # it moves parameters regardless of the rate
         return
     for name, link in links.items():
         field = link.factor_field if link.role == "descend" else ""
         rate = getattr(link, field) if field else 1.0
-        still = [is_trainable(p) and is_zero(_entry(field, rate, path)) for path, p in flat.items()]
-        if any(still):
-            others = flat.build([None if s else p for s, p in zip(still, flat.leaves)])
+        at_rest = [is_trainable(p) and is_zero(_entry(field, rate, path)) for path, p in flat.items()]
+        if any(at_rest):
+            others = flat.build([None if resting else p for resting, p in zip(at_rest, flat.leaves)])
             if kept := _bytes(outermost, params) - _bytes(outermost, others):
                 instead = _frozen(links is outermost, name, field, rate)
                 of_them = f"{kept:,} of these bytes belong to parameters whose learning rate is 0"
                 yield f"{of_them}; {instead} keeps none for them"
-        if link.treewise and link.moves_params:  # so its chain sees the same parameters
+        if is_treewise(link) and link.moves_params:  # then its chain sees the same parameters
             for held in link.inner.keys() & {*link._leaves}:
-                yield from _unmoved(outermost, link.inner[held].links, params)
+                yield from _avoidable(outermost, link.inner[held].links, params)
 
 
 def _frozen(outside: bool, name: str, field: str, rate: HyperValue) -> str:
-    """Code for ``tx`` with those parameters frozen whose ``rate``, the ``field`` of its link ``name``, is 0."""
+    """Code for ``tx`` with `freeze` for parameters whose ``rate``, the ``field`` of its link ``name``, is 0."""
     if not isinstance(rate, by_path) or all(is_zero(x) for x in (*rate.entries, rate.default) if x is not None):
         return "freeze()"
     moving = {pattern: entry for pattern, entry in rate.table.items() if not is_zero(entry)}
     default = None if is_zero(rate.default) else rate.default
     tx = "tx"
-    if outside and len(moving) < len(rate.patterns):  # or a pattern would be left that decides for nothing
+    if outside and len(moving) < len(rate.patterns):  # otherwise some pattern would decide for no parameter
         tx = f"tx.replace({name!r}, {field}={code(by_path(moving, default) if moving else default)})"
     runs = [("|".join(run), zero) for zero, run in itertools.groupby(rate.patterns, lambda p: is_zero(rate.table[p]))]
     if rate.default is not None and runs[-1][1] == is_zero(rate.default):
         runs.pop()
     shown = ", ".join(f"{pattern!r}: {'freeze()' if zero else tx}" for pattern, zero in runs)
-    rest = "" if rate.default is None else f", default={'freeze()' if is_zero(rate.default) else tx}"
-    return f"partition(by_path({{{shown}}}{rest}))"
+    otherwise = "" if rate.default is None else f", default={'freeze()' if is_zero(rate.default) else tx}"
+    return f"partition(by_path({{{shown}}}{otherwise}))"
 
 
 def _entry(field: str, x: HyperValue, path: str) -> HyperValue:
@@ -173,7 +172,7 @@ def _entry(field: str, x: HyperValue, path: str) -> HyperValue:
 def _without_tables(link: LinkLike) -> LinkLike:
     """The link with one entry in place of each table by path, and one number in place of each stack."""
 
-    def one(x: Any) -> Any:
+    def one(x: HyperValue) -> HyperValue:
         if isinstance(x, by_path):
             if not x.of_numbers:
                 return x

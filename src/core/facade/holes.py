@@ -1,36 +1,49 @@
-"""Trees without holes for whole-tree links: ``None`` stands in the same places of all of them, and is filled again."""
+"""Trees for whole-tree links: all of them have ``None`` for leaves without an update, and results are completed."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Protocol, TypeAlias
 
 import jax.numpy as jnp
 from jax.tree_util import tree_map, tree_structure
 
+from ..engine.protocol import LinkLike, TreewiseLike
+from ..engine.step_info import StepInfo
 from ..values.contents import brief
 from ..values.errors import did_you_mean
 from ..values.tree import Flat, flatten, is_trainable, show
+from ..values.types import Params, PyTree, Updates
+
+InitTree: TypeAlias = Callable[["Shielded", Params], PyTree]
+UpdateTree: TypeAlias = Callable[["Shielded", Updates, PyTree, Params, StepInfo], tuple[Updates, PyTree]]
+
+
+class Shielded(TreewiseLike, Protocol):
+    """A `Treewise` link."""
+
+    @property
+    def sees_holes(self) -> bool: ...
 
 
 def shield(cls: type) -> None:
-    """Hand the hooks of a `Treewise` class trees without holes, unless an instance declares ``sees_holes``."""
+    """Pass ``None`` for leaves without an update to a `Treewise` class, unless an instance declares ``sees_holes``."""
     for name, around in (("init_tree", _init_tree), ("update_tree", _update_tree)):
         hook = getattr(cls, name)
         if not hasattr(hook, "shielded") and not hasattr(hook, "__isabstractmethod__"):
             setattr(cls, name, around(hook))
 
 
-def check_result(link: Any, hook: str, result: Any, what: str) -> tuple[Any, Any]:
-    """The two things that a hook has returned."""
+def check_result(link: LinkLike, hook: str, result: object, what: str) -> tuple[PyTree, PyTree]:
+    """The pair that a hook returned."""
     if not isinstance(result, tuple) or len(result) != 2:
         raise TypeError(f"`{type(link).__name__}.{hook}` must return {what} and the next state, got {_kind(result)}")
     return result
 
 
-def check_state(link: Any, hook: str, new: Any, old: Any) -> None:
-    """Raise unless the next state has the structure and the shapes of the last one."""
+def check_state(link: LinkLike, hook: str, new: PyTree, old: PyTree) -> None:
+    """Raise unless the next state has the structure and the shapes of the previous one."""
     where = f"`{type(link).__name__}.{hook}` must return a state like the one that it got"
     if isinstance(old, dict) and isinstance(new, dict) and new.keys() != old.keys():
         raise TypeError(f"{where}, with {_listed(old)}, but returned {_listed(new)}")
@@ -41,9 +54,9 @@ def check_state(link: Any, hook: str, new: Any, old: Any) -> None:
             raise TypeError(f"{where}: at {path!r} that is {show(b)}, and not {show(a)}")
 
 
-def _init_tree(hook: Callable[..., Any]) -> Callable[..., Any]:
+def _init_tree(hook: InitTree) -> InitTree:
     @functools.wraps(hook)
-    def init_tree(self: Any, params: Any) -> Any:
+    def init_tree(self: Shielded, params: Params) -> PyTree:
         if self.sees_holes:
             return hook(self, params)
         state = hook(self, tree_map(lambda p: p if is_trainable(p) else None, params))
@@ -61,17 +74,19 @@ def _init_tree(hook: Callable[..., Any]) -> Callable[..., Any]:
     return init_tree
 
 
-def _update_tree(hook: Callable[..., Any]) -> Callable[..., Any]:
+def _update_tree(hook: UpdateTree) -> UpdateTree:
     @functools.wraps(hook)
-    def update_tree(self: Any, updates: Any, state: Any, params: Any, at: Any) -> tuple[Any, Any]:
+    def update_tree(
+        self: Shielded, updates: Updates, state: PyTree, params: Params, at: StepInfo
+    ) -> tuple[Updates, PyTree]:
         if self.sees_holes:
             return hook(self, updates, state, params, at)
         holes = _Holes(self, updates, params)
         if not any(holes.moves):
             return updates, state
         holes.check_slots(state)
-        seen = holes.cut(params) if params is not None else None
-        result = hook(self, holes.cut(updates), holes.cut_slots(state), seen, at)
+        moving = holes.cut(params) if params is not None else None
+        result = hook(self, holes.cut(updates), holes.cut_slots(state), moving, at)
         new, kept = check_result(self, "update_tree", result, "the updates")
         kept = holes.filled_slots(kept, state)
         check_state(self, "update_tree", kept, state)
@@ -82,35 +97,35 @@ def _update_tree(hook: Callable[..., Any]) -> Callable[..., Any]:
 
 
 class _Holes:
-    """The parameters that have no update at a step, in trees like the parameters."""
+    """The leaves of the parameters without an update at a step."""
 
-    def __init__(self, link: Any, updates: Any, params: Any) -> None:
+    def __init__(self, link: LinkLike, updates: Updates, params: Params) -> None:
         self.name, self.slots = type(link).__name__, link.slots
         self.flat: Flat = flatten(updates if params is None else params)
         us = self.flat.line_up("The updates", updates)
         self.moves = [is_trainable(u) and (params is None or is_trainable(p)) for u, p in zip(us, self.flat.leaves)]
 
-    def cut(self, tree: Any) -> Any:
-        """The tree with ``None`` for what does not move."""
+    def cut(self, tree: PyTree) -> PyTree:
+        """The tree with ``None`` for leaves without an update."""
         leaves = self.flat.line_up("The arrays", tree)
         return self.flat.build([x if m else None for m, x in zip(self.moves, leaves)])
 
-    def filled(self, what: str, new: Any, old: Any) -> Any:
-        """``new`` with the leaves of ``old`` for what does not move."""
+    def filled(self, what: str, new: PyTree, old: PyTree) -> PyTree:
+        """``new`` with the leaves of ``old`` where there is no update."""
         news = self.flat.line_up(f"The {what} that `{self.name}` returned", new)
         olds = self.flat.line_up("The arrays", old)
         return self.flat.build([a if m else b for m, a, b in zip(self.moves, news, olds)])
 
-    def cut_slots(self, state: Any) -> Any:
+    def cut_slots(self, state: PyTree) -> PyTree:
         return {k: self.cut(x) if k in self.slots else x for k, x in state.items()} if self.slots else state
 
-    def filled_slots(self, new: Any, old: Any) -> Any:
+    def filled_slots(self, new: PyTree, old: PyTree) -> PyTree:
         if not self.slots or not isinstance(new, dict):
             return new
         return {k: self.filled(f"slots {k!r}", x, old[k]) if k in self.slots else x for k, x in new.items()}
 
-    def check_slots(self, state: Any) -> None:
-        """Raise if the state has a tree like the parameters that is no slot, and so would not fit the updates."""
+    def check_slots(self, state: PyTree) -> None:
+        """Raise if the state has a tree like the parameters that is not a slot, and so does not fit the updates."""
         entries = state if isinstance(state, dict) else {"": state}
         for name, x in entries.items():
             if name in self.slots or not (path := self._crossed(x)):
@@ -118,11 +133,11 @@ class _Holes:
             how = f"declare slots = {(*self.slots, name)!r}" if name else "make it a dict, and name its keys in slots"
             raise TypeError(
                 f"The update at {path!r} is None, and the state of `{self.name}` has a tree like the parameters"
-                f"{f', {name!r},' if name else ''} that is no slot, so that it does not fit: {how}"
+                f"{f', {name!r},' if name else ''} that is not a slot, so that it does not fit: {how}"
             )
 
-    def _crossed(self, x: Any) -> str:
-        """The path of a parameter without an update for which ``x``, if it is like the parameters, has an array."""
+    def _crossed(self, x: PyTree) -> str:
+        """The path of a parameter without an update for which ``x``, a tree like the parameters, has an array."""
         if self.flat.paths == [""]:
             return ""
         try:
@@ -132,9 +147,9 @@ class _Holes:
         return next((p for p, m, leaf in zip(self.flat.paths, self.moves, leaves) if not m and leaf is not None), "")
 
 
-def _listed(entries: Any) -> str:
+def _listed(entries: Iterable[str]) -> str:
     return ", ".join(map(str, entries)) or "nothing"
 
 
-def _kind(x: Any) -> str:
+def _kind(x: object) -> str:
     return f"a tuple of {len(x)}" if type(x) is tuple else f"a {type(x).__name__}"

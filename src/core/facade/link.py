@@ -1,4 +1,4 @@
-"""What a link is: slots, scalars and a leaf function. The engine owns everything else."""
+"""The base classes of links. A link declares slots, scalars and a leaf function; the engine does everything else."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import inspect
 from abc import abstractmethod
 from collections.abc import Mapping
 from types import SimpleNamespace
-from typing import Any, TypeVar, dataclass_transform, final
+from typing import TypeVar, dataclass_transform, final
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +19,7 @@ from ..engine.storage import storage
 from ..values import tree
 from ..values.hyper import by_path, hyper
 from ..values.numerics import is_zero, mul
+from ..values.types import Leaf, Params, PyTree, Scalar, Scalars, Updates
 from ..values.value import child, number, static, value
 from .declared import check_class, check_hooks, contract
 from .holes import shield
@@ -29,63 +30,62 @@ L = TypeVar("L", bound="Link")
 
 @contract
 class Link(Transformation):
-    """One transformation in a chain. Derive from `Leafwise`, or from `Treewise` for the exceptions.
+    """One transformation in a chain. Derive from `Leafwise` or, if that does not suffice, from `Treewise`.
 
-    What follows are declarations: a class sets those that differ, ``slots = ("mu",)``, without an annotation, and a
-    property takes the place of one that depends on fields. They are checked by `transform`.
+    The attributes below are declarations. A class sets those that differ from the default, without an annotation, as in
+    ``slots = ("mu",)``. A declaration that depends on fields is a property. `transform` checks all of them.
     """
 
     slots: tuple[str, ...] = ()
-    """Names of what the link keeps for every parameter. Those of a `Treewise` link are keys of its state, which is then
-    a dict, and each holds a tree like the parameters."""
+    """Names of the arrays that the link keeps for each parameter. For a `Treewise` link they are keys of its state,
+    which is then a dict, and each holds a tree like the parameters."""
     nonnegative: tuple[str, ...] = ()
     """Slots, and other entries of the state, that hold no negative numbers. `int8` has finer codes for such slots."""
     absent: Mapping[str, str | None] = {}
-    """For states that were stored before a slot, or another entry, existed: the slot that it starts as a copy of, or
-    ``None`` to start it as `init` does. Any other missing slot makes the link start afresh."""
+    """For states that were stored before a slot or another entry existed: the slot to copy, or ``None`` for the value
+    that `init` gives. If any other slot is missing, all slots of the link are initialized again."""
     equation: str = ""
-    """What the leaf function does to the update ``u`` of a parameter ``θ``, as a line of mathematics."""
+    """The effect of the leaf function on the update ``u`` of a parameter ``θ``, as a line of mathematics."""
     role: str = "other"
-    """What the link is for: one of `order.ROLES`. The order of roles gives a chain its meaning."""
+    """The purpose of the link: one of `order.ROLES`. Descriptions and warnings about the order depend on it."""
     bounds_size: bool = False
-    """Whether the link compares the size of the updates with a bound of its own."""
+    """Whether the link compares the size of the updates with a fixed bound."""
     hides_infinite: bool = False
-    """Whether infinite updates leave the link as finite ones."""
+    """Whether the link makes infinite updates finite."""
     refuses_nonfinite: bool = False
-    """Whether no step is taken where an update is infinite or NaN."""
+    """Whether the step is rejected if an update is infinite or NaN."""
     fixes_norm: bool = False
-    """Whether all updates leave the link with one norm, as a sign does."""
+    """Whether the link's output always has the same norm, as that of a sign does."""
     inner_updates_differ: bool = False
-    """Whether the chains that the link holds get other updates than it does: a mean, a projection or some of them."""
+    """Whether the chains that the link holds receive other updates than it does: a mean, a projection or a subset."""
     undoes_scale: bool = False
-    """Whether a factor that all updates come with does not change the result, as where they are divided by their
+    """Whether the result does not change if all updates are multiplied by a number, as when they are divided by their
     norm."""
     reads_params: bool = False
     """Whether the parameters must be passed to ``update``."""
     needs_all_updates: bool = False
-    """Whether the whole tree of updates must be known before the first leaf, as for a global norm."""
+    """Whether all updates must be known before the first leaf is computed, as for a global norm."""
     treewise: bool = False
     joins: str = ""
-    """If several parameters share one slot array: the first letters of a key in the link's entry of the state that
-    identifies them. Its other letters differ from one set of parameters to the next, and stored slots are loaded for
-    parameters of the same key only."""
+    """If several parameters share one slot array: the prefix of a key in the link's entry of the state. The rest of the
+    key identifies the set of parameters, and stored slots are loaded only if the key is the same."""
     factor_field: str = ""
-    """The field that is a factor of all updates, if there is one: where it is 0 they are 0, where it is negative they
-    are turned round."""
+    """The field that is a factor of all updates, if there is one: they are 0 if it is 0, and flipped if it is
+    negative."""
     decay_field: str = ""
-    """The field that is a weight decay, if there is one: where it is 0 there is none."""
+    """The field that is a weight decay, if there is one. There is no decay if it is 0."""
     extra: tuple[str, ...] = ()
     """Names of the extra arguments of ``update`` that the link reads, as ``at.extra[name]``."""
     knows_shards: bool = False
-    """Whether the link is right where `jax.shard_map` gives each device a part of a leaf: what it sums over a leaf's
-    numbers is added up over the devices. Leaf functions that treat every number alone need not say so."""
+    """Whether the link is correct if `jax.shard_map` gives each device a part of a leaf: sums over a leaf must be added
+    up over the devices. Elementwise leaf functions need not declare this."""
     per_example: bool = False
-    """Whether the updates come with a leading axis of examples, which this link, the first, reduces."""
+    """Whether the updates have a leading axis of examples. This link, which must be the first, reduces it."""
     no_reverse_mode: str = ""
     """Why reverse-mode derivatives, and so hypergradients, do not pass through the link, if they do not."""
     final_rounding: Rounding | None = None
-    """How the chain that the link ends rounds parameters, if the link says so: see `apply_update`. Such a link keeps
-    nothing but the residual, and has a field ``seed: Any = prng_seed(...)`` where the rounding is random."""
+    """How the chain that the link ends rounds parameters, if the link specifies it: see `apply_update`. Such a link
+    keeps only the residual, and has a field ``seed: Any = prng_seed(...)`` if the rounding is random."""
 
     @property
     def links(self) -> dict[str, Link]:
@@ -93,140 +93,143 @@ class Link(Transformation):
 
     @property
     def inner(self) -> dict[str, Transformation]:
-        """The chains that the link holds, by field, or by pattern where they stand in a table."""
+        """The chains that the link holds, by field, or by pattern for the chains of a table."""
         found: dict[str, Transformation] = {}
         for field in self._leaves:
-            given = getattr(self, field)
-            if isinstance(given, Transformation):
-                found[field] = given
-            elif isinstance(given, by_path) and not given.of_numbers:
-                found |= given.table | ({} if given.default is None else {"default": given.default})
+            held = getattr(self, field)
+            if isinstance(held, Transformation):
+                found[field] = held
+            elif isinstance(held, by_path) and not held.of_numbers:
+                found |= held.table | ({} if held.default is None else {"default": held.default})
         return found
 
-    def visit(self, visit: Visit, params: Any, entry: Any) -> dict[str, Any]:
+    def visit(self, visit: Visit, params: Params, entry: PyTree) -> dict[str, PyTree]:
         """Call ``visit(chain, params, state)`` for each chain that the link holds, with the parameters as it sees them.
 
-        ``entry`` is the link's entry of the state, and holds the chains' states. Returns the trees that ``visit``
-        returns, by name, in the form of the link's own parameters.
+        ``entry`` is the link's entry of the state, which holds the states of the chains. Returns the trees that
+        ``visit`` returned, by name, in the form of the link's own parameters.
         """
         return {}
 
 
 @contract
 class Leafwise(Link):
-    """A link that treats every leaf alone, once its scalars are known.
+    """A link that transforms each leaf independently, once its scalars are known.
 
-    A subclass writes `leaf`, and at most `init_leaf` (if slots do not start at zero), `scalars` and the hooks of its
-    global state. In all of them a hyperparameter such as ``self.b1`` is already the number for this step and path: a
-    Python float, or a scalar of the dtype that the leaf is computed in. They run while JAX traces the step.
+    A subclass defines `leaf` and, if needed, `init_leaf` (if slots do not start at zero), `scalars` and the hooks of
+    its global state. In all of them a hyperparameter such as ``self.b1`` is the number for this step and path: a
+    Python float, or a scalar of the dtype in which the leaf is computed. They run while JAX traces the step.
 
-    A parameter whose gradient is ``None`` at a step, and what is not floating-point, does not come to `leaf`: it stays
-    as it is, slots included.
+    `leaf` is not called for parameters whose gradient is ``None`` at a step, nor for leaves that are not
+    floating-point or complex: they and their slots do not change.
     """
 
     scaling: bool = False
     """Whether the link multiplies all updates by one number: see `Scaling`."""
     can_reject: bool = False
-    """Whether `accepts` may refuse the step."""
+    """Whether `accepts` may reject the step."""
     lagged: tuple[str, ...] = ()
-    """The slots of which the update, or another slot, is made as they were before the step, and not as they are after.
-    They are written last, so that XLA need not copy them."""
+    """Slots whose previous value is read by the update or by another slot. They are written last, so that XLA need not
+    copy them."""
     reads_grads: bool = False
-    """Whether the leaf function reads ``slot.grad``, the gradient as it came into the chain (or out of its
-    `per_example` link)."""
+    """Whether the leaf function reads ``slot.grad``, the gradient that entered the chain (or left its `per_example`
+    link)."""
     random: bool = False
-    """Whether the leaf function reads ``slot.key``, a PRNG key of this step and leaf. Needs a field
+    """Whether the leaf function reads ``slot.key``, a PRNG key for this step and leaf. Needs a field
     ``seed: Any = prng_seed(...)``."""
 
     def init_leaf(self, p: jax.Array) -> dict[str, jax.Array] | None:
-        """The slots' first values for one parameter. Called by ``init``, for every floating-point or complex leaf.
+        """The first values of the slots for one parameter. Called by ``init`` for each floating-point or complex leaf.
 
         Args:
-            p: the parameter as it is, in its own shape and dtype; under ``jax.eval_shape`` a tracer.
+            p: the parameter as passed to ``init``, in its own shape and dtype; under ``jax.eval_shape`` a tracer.
 
-        Returns an array for each name in ``slots``; ``None`` if this parameter needs none. A slot has the shape of
-        ``p``, or any other that depends on shape and dtype alone, and float32 or wider: see `slot_like`, the default.
-        For complex ``p`` slots of its shape are complex; of any other shape count a last axis of 2 more.
-        Refused: other names than those in ``slots``.
+        Returns: an array for each name in ``slots``, or ``None`` if this parameter needs none. A slot is float32 or
+        wider and has the shape of ``p``, as by `slot_like`, the default, or any other shape that depends only on the
+        shape and dtype of ``p``. For complex ``p``, slots of its shape are complex; slots of other shapes are real, and
+        the shape of ``p`` counts as having an additional last axis of 2. Names other than those in ``slots`` are an
+        error.
         """
         return {name: slot_like(p) for name in self.slots}
 
     def init_global_state(self) -> dict[str, jax.Array]:
-        """Scalars that the link keeps for the whole tree, by name; none by default. Called by ``init``, once."""
+        """Scalars that the link keeps for the whole tree, by name; none by default. Called once, by ``init``."""
         return {}
 
     def update_global_state(self, at: StepInfo) -> dict[str, jax.Array]:
-        """The next ``at.global_state``. Called once a step, after `accepts` and before `scalars`, which see the old.
+        """The next ``at.global_state``. Called once per step, after `accepts` and before `scalars`.
 
-        It is kept also where the step is not taken, unless a link of an earlier pass has refused it.
+        `scalars` still sees the old global state. The new one is kept even if the step is rejected, unless a link of
+        an earlier run rejected it.
 
         Args:
-            at: the step, for the whole tree; ``at.accepted`` is what `accepts` has returned.
+            at: the step, for the whole tree; ``at.accepted`` is what `accepts` returned.
 
-        Returns the entries of ``at.global_state``, all of them and no others, in their shapes.
+        Returns: all entries of ``at.global_state`` and no others, with unchanged shapes.
         """
         return at.global_state
 
     def accepts(self, at: StepInfo) -> jax.Array:
-        """Whether the step may be taken. Called once a step, before all leaves, if ``can_reject``.
+        """Whether to take the step. Called once per step, before all leaves, if ``can_reject``.
 
         Args:
             at: the step, for the whole tree.
 
-        Returns a boolean scalar. Where it is False, parameters and state stay as they are, global states excepted.
+        Returns: a boolean scalar. If it is False, neither the parameters nor the state change, except for global
+        states.
         """
         raise NotImplementedError
 
     @property
     def formats(self) -> storage | None:
-        """How the slots are stored, if not as they are."""
+        """The storage formats of the slots, if any."""
         return vars(self).get("storage")
 
     def __repr__(self) -> str:
         plain = super().__repr__()
         return f"store({plain}, {self.formats.arguments()})" if self.formats else plain
 
-    def scalars(self, at: StepInfo) -> Any:
-        """Numbers that leaves share. Called once a step for each group of leaves with the same hyperparameters.
+    def scalars(self, at: StepInfo) -> Scalars:
+        """Numbers that leaves share. Called once per step for each group of leaves with the same hyperparameters.
 
         Args:
             at: the step, as these leaves see it. ``at.global_norm()`` and ``at.all_finite()`` need
                 ``needs_all_updates``, and ``at.extra[name]`` needs the name in ``extra``.
 
-        Returns any tree of scalar arrays and Python numbers, which is what `leaf` gets; ``None`` by default.
+        Returns: any tree of scalar arrays and Python numbers, which is passed to `leaf`; ``None`` by default.
         """
         return None
 
     @abstractmethod
-    def leaf(self, u: jax.Array, slot: SimpleNamespace, p: jax.Array, scalars: Any, /) -> Any:
-        """One leaf's way through the link. Traced once for leaves of one shape, dtype and group.
+    def leaf(self, u: jax.Array, slot: SimpleNamespace, p: Leaf, scalars: Scalars, /) -> PyTree:
+        """Transform the update of one leaf. Traced once for all leaves of one shape, dtype and group.
 
         Args:
-            u: the update, real, in float32, or float64 if the parameter has it. Complex numbers are pairs along a
+            u: the update, real, in float32, or in float64 if the parameter is. Complex numbers are pairs along a
                 last axis of 2.
-            slot: the slots by name, ``slot.mu``, of that dtype; also ``slot.grad`` (with ``reads_grads``) and
+            slot: the slots by name, such as ``slot.mu``, in that dtype; also ``slot.grad`` (with ``reads_grads``) and
                 ``slot.key`` (with ``random``).
-            p: the parameter, of shape and dtype of ``u``; ``None`` where ``update`` was called without parameters,
+            p: the parameter, with the shape and dtype of ``u``; ``None`` if ``update`` was called without parameters,
                 which ``reads_params`` forbids.
-            scalars: what `scalars` has returned.
+            scalars: what `scalars` returned.
 
-        Returns the update, and with slots a dict of all of them: ``u, {"mu": m}``. All keep their shapes; slots are
-        stored in the dtypes that they had. Must be elementwise, or at least treat the axes alike.
+        Returns: the update or, with slots, the update and a dict of all slots: ``u, {"mu": m}``. Shapes must not
+        change; slots are stored in the dtypes that they had. Must be elementwise, or at least treat all axes alike.
         """
         raise NotImplementedError
 
 
 @contract
 class Scaling(Leafwise):
-    """A link that multiplies all updates by one number: a subclass writes `factor`.
+    """A link that multiplies all updates by one number: a subclass defines `factor`.
 
-    The engine knows what that does to a norm, so links that need one may follow in the same pass.
+    The engine knows its effect on a norm, so links that need a norm may follow in the same pass.
     """
 
     scaling = True
 
     @abstractmethod
-    def factor(self, at: StepInfo) -> Any:
+    def factor(self, at: StepInfo) -> Scalar:
         """The number for this step, a Python number or a scalar array; ``at`` as in `Leafwise.scalars`."""
         raise NotImplementedError
 
@@ -234,71 +237,72 @@ class Scaling(Leafwise):
     def scalars(self, at):
         return self.factor(at)
 
-    def leaf(self, u, slot, p, scalars, /) -> Any:
+    def leaf(self, u, slot, p, scalars, /) -> PyTree:
         return mul(scalars, u)
 
 
 @contract
 class Treewise(Link):
-    """A link that needs whole matrices or the whole tree at once: a subclass writes `update_tree`.
+    """A link that needs entire matrices or the whole tree at once: a subclass defines `update_tree`.
 
-    Where it keeps anything, it writes `init_tree` too. Hyperparameters are numbers, as for `Leafwise`, and may not
-    be ``by_path``. `VectorLink` is for links that treat all parameters as one vector.
+    If it keeps a state, it defines `init_tree` too. Hyperparameters are numbers, as for `Leafwise`, but cannot
+    be ``by_path``. Use `VectorLink` for links that treat all parameters as one vector.
 
-    Unless it declares ``sees_holes``, all trees that its hooks get have ``None`` in the same places, which
-    ``jax.tree.map`` passes over: where an optimizer acts on no parameter, as it is not floating-point, and where there
-    is no gradient at this step. What it returns is completed: such a parameter stays as it is, and so do its slots,
-    those trees of the state that ``slots`` names. Where no parameter has a gradient the link is not called.
+    Unless it declares ``sees_holes``, all trees passed to its hooks have ``None`` in the same places, which
+    ``jax.tree.map`` skips: for leaves that are not floating-point or complex, and for those without a gradient at this
+    step. The engine fills in the missing leaves of the results: such a parameter does not change, nor do its slots, the
+    trees of the state that ``slots`` names. If no parameter has a gradient, the link is not called.
     """
 
     treewise = True
     moves_params: bool = False
-    """Whether the link, where it ends a chain, moves the parameters itself, by `step_tree`."""
+    """Whether the link, as the last of a chain, moves the parameters itself, by `step_tree`."""
     widens: bool = False
-    """Whether `update_tree` gets updates as they come, and widens them itself."""
+    """Whether `update_tree` receives the updates in their own dtypes and widens them itself."""
     sees_holes: bool = False
-    """Whether the hooks get the trees as they are, integers included, and deal with missing gradients themselves."""
+    """Whether the hooks receive unmodified trees, integers included, and handle missing gradients themselves."""
 
-    def init_tree(self, params: Any) -> Any:
+    def init_tree(self, params: Params) -> PyTree:
         """The first state. Called by ``init``.
 
         Args:
-            params: the parameters in float32 or wider (as they are if ``moves_params``), ``None`` for other leaves.
+            params: the parameters in float32 or wider (in their own dtypes with ``moves_params``), ``None`` for other
+                leaves.
 
-        Returns any tree of arrays, empty by default. What ``slots`` names are keys of it, which is then a dict, and
-        each holds a tree like the parameters. Arrays must not be ``params`` themselves: a donated step frees these.
+        Returns: any tree of arrays, empty by default. With ``slots`` it is a dict, and for each of them has a tree like
+        the parameters. Do not return the arrays of ``params`` themselves: a donated step frees their memory.
         """
         return ()
 
     @abstractmethod
-    def update_tree(self, updates: Any, state: Any, params: Any, at: StepInfo) -> tuple[Any, Any]:
-        """Transform the updates of all parameters. Called once a step.
+    def update_tree(self, updates: Updates, state: PyTree, params: Params, at: StepInfo) -> tuple[Updates, PyTree]:
+        """Transform the updates of all parameters. Called once per step.
 
         Args:
             updates: a tree like the parameters, in float32 or wider (unless ``widens``); complex leaves are complex.
-            state: what `init_tree` or the last step returned, in the same dtypes.
-            params: the parameters in float32 or wider; ``None`` where ``update`` was called without them, which
+            state: what `init_tree` or the last step returned, in the dtypes of the former.
+            params: the parameters in float32 or wider; ``None`` if ``update`` was called without them, which
                 ``reads_params`` forbids.
             at: the step. ``at.of(path)`` is the step of a parameter that may have joined later.
 
-        Returns the updates, with the shapes that they had, and the next state, with the structure and the shapes of
-        ``state``: it is stored in the dtypes that it had.
+        Returns: the updates, with unchanged shapes, and the next state, with the structure and the shapes of
+        ``state``. It is stored in the dtypes of ``state``.
         """
         raise NotImplementedError
 
-    def step_tree(self, params: Any, state: Any, updates: Any, at: StepInfo) -> tuple[Any, Any]:
-        """Move the parameters. Called in place of `update_tree` by ``step`` if the link ends the chain.
+    def step_tree(self, params: Params, state: PyTree, updates: Updates, at: StepInfo) -> tuple[Params, PyTree]:
+        """Move the parameters. Called by ``step`` instead of `update_tree` if the link is the last of the chain.
 
-        Only with ``moves_params``. ``params`` and ``updates`` come as they are, ``None`` and integers included;
+        Only with ``moves_params``. ``params`` and ``updates`` are unmodified trees, ``None`` and integers included;
         ``state`` and ``at`` as in `update_tree`. Returns the parameters, in their dtypes, and the next state.
         """
         raise NotImplementedError
 
 
-def slot_like(p: jax.Array, fill: Any = 0.0) -> jax.Array:
-    """A slot of the shape and sharding of ``p``, in float32 or better.
+def slot_like(p: jax.Array, fill: Scalar = 0.0) -> jax.Array:
+    """A slot with the shape and sharding of ``p``, in float32 or better.
 
-    For complex ``p`` both parts are ``fill``: complex parameters are treated as pairs of reals.
+    If ``p`` is complex, both parts are ``fill``: complex parameters are treated as pairs of reals.
     """
     dtype = tree.slot_dtype(p.dtype)
     zeros = jnp.zeros_like(p, dtype=dtype)
@@ -308,29 +312,29 @@ def slot_like(p: jax.Array, fill: Any = 0.0) -> jax.Array:
     return zeros + (jax.lax.complex(real, real) if jnp.issubdtype(dtype, jnp.complexfloating) else real)
 
 
-def _check_storage(where: str, x: Any, limits: Any) -> Any:
+def _check_storage(where: str, x: object, limits: None) -> storage | None:
     if not (x is None or isinstance(x, storage)):
         raise ValueError(f"`{where}` is set by store(link, slot=format), got {x!r}")
     return x
 
 
-_STORED = {"doc": "how the slots are stored: see `store`", "check": _check_storage}
+_STORED = {"doc": "the formats of the slots: see `store`", "check": _check_storage}
 
 
 @dataclass_transform(frozen_default=True, field_specifiers=(hyper, number, static, child))
 def transform(cls: type[L]) -> type[L]:
     """Turn a subclass of `Leafwise`, `Scaling`, `Treewise` or `VectorLink` into a link: a frozen pytree dataclass.
 
-    Hyperparameters are declared by `hyper`, what shapes the computation by `static`.
+    Declare hyperparameters with `hyper`, and settings that change the structure of the computation with `static`.
 
-    Errors: ``TypeError`` or ``ValueError`` for a class whose declarations or hooks cannot be meant, such as slots that
-    are no tuple of names, a misspelt declaration, or a hook that takes other arguments than it is given.
+    Errors: ``TypeError`` or ``ValueError`` for invalid declarations or hooks, such as slots that are not a tuple of
+    names, a misspelt declaration, or a hook with other arguments than the engine passes.
 
     >>> import chainax as cx
     >>> from chainax.extend import Leafwise, transform
     >>> @transform
     ... class squash(Leafwise):
-    ...     '''Bound every coordinate softly.'''
+    ...     '''Squash each coordinate into (−1, 1).'''
     ...     equation = "u ← tanh(u)"
     ...     def leaf(self, u, slot, p, scalars):
     ...         return jax.numpy.tanh(u)
@@ -341,7 +345,7 @@ def transform(cls: type[L]) -> type[L]:
         raise TypeError(f"`{cls.__name__}` must derive from Leafwise or Treewise to be a link")
     check_class(cls)
     if issubclass(cls, Leafwise) and isinstance(cls.slots, tuple) and cls.slots and not hasattr(cls, "storage"):
-        cls.__annotations__ = {**inspect.get_annotations(cls), "storage": Any}
+        cls.__annotations__ = {**inspect.get_annotations(cls), "storage": storage | None}
         cls.storage = dataclasses.field(default=None, kw_only=True, repr=False, metadata=_STORED)  # pyright: ignore[reportAttributeAccessIssue]
     if issubclass(cls, Treewise) and not cls.sees_holes:
         shield(cls)

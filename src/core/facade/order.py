@@ -13,30 +13,30 @@ from ..values.warning import warn
 ROLES = {
     "loss_scale": "divides by the scale of the loss",
     "gradient": "takes a gradient of its own",
-    "guard": "refuses steps",
+    "guard": "rejects steps",
     "clean": "replaces NaN",
     "clip": "bounds the update",
     "noise": "adds noise",
     "decay": "adds a share of the parameters",
     "penalty": "adds another function of the parameters",
-    "accumulate": "remembers updates: momentum",
+    "accumulate": "accumulates updates: momentum",
     "precondition": "divides by the size of past updates, or takes the sign",
     "align": "compares the signs of update and gradient",
     "scale": "multiplies by a number",
-    "descend": "turns the update downhill",
+    "descend": "flips the sign, so that the update points downhill",
     "search": "finds the length of the step by evaluating the loss",
     "decay_after": "shrinks the parameters after the step",
-    "project": "holds the parameters within bounds",
+    "project": "keeps the parameters within bounds",
     "average": "averages the parameters",
     "record": "keeps statistics",
     "apply": "rounds the parameters: the end of a chain",
     "other": "none of these",
 }
-"""What a link may be for."""
+"""The purposes of links. They determine descriptions and warnings, and nothing that is computed."""
 
 
 def ending(name: str, link: LinkLike) -> str | None:
-    """The name of the link that says how parameters are rounded: this one, or one in a chain that it holds."""
+    """The name of the link that specifies how parameters are rounded: this one, or one in a chain that it holds."""
     if link.final_rounding is not None:
         return name
     held = (ending(*pair) for tx in link.inner.values() for pair in tx.links.items())
@@ -44,9 +44,9 @@ def ending(name: str, link: LinkLike) -> str | None:
 
 
 class Rule:
-    """An order that is almost certainly a mistake: a link with one of some tags behind one with one of others.
+    """An order that is almost certainly a mistake: a link with a tag of ``later`` after one with a tag of ``earlier``.
 
-    ``words`` say what is wrong, of ``{later}`` and ``{earlier}``.
+    ``words`` is the warning, with ``{later}`` and ``{earlier}`` for the links.
     """
 
     def __init__(self, later: str, earlier: str, words: str, remedy: str = "move {later} before {earlier}") -> None:
@@ -57,11 +57,11 @@ class Rule:
 CHANGES = "clip decay penalty accumulate precondition undoing align scale noise descend search"
 """Tags of links that change the size or the direction of an update."""
 KEEPS_NORM = frozenset(("scale", "record", "guard", "nonfinite", "refusing"))
-"""Tags of links behind which updates of one norm still have one."""
+"""Tags of links that preserve the property that all updates have the same norm."""
 PROMISES = frozenset(("finite", "refusing"))
-"""Tags of what holds for all updates behind a link: not behind one that holds it for some of them, or some steps."""
+"""Tags that guarantee something about all updates. Wrappers lose them, since their chains may see only some."""
 NONLINEAR = "clip decay penalty accumulate precondition undoing noise clean decay_after project average"
-"""Tags of links to which twice the gradient is not just twice the update."""
+"""Tags of links that are not linear: twice the gradient does not give twice the update."""
 
 RULES = (
     Rule(
@@ -73,34 +73,34 @@ RULES = (
     Rule(
         "loss_scale",
         "loss_scale",
-        "{later} divides by the scale of the loss again, as {earlier} before it has done",
+        "{later} divides by the scale of the loss again, as {earlier} has done before",
         "remove one of them",
     ),
     Rule(
         "gradient",
         "loss_scale",
-        "{later} evaluates another gradient, whose overflow {earlier} before it does not see",
+        "{later} evaluates another gradient, and {earlier} before it cannot detect an overflow in it",
     ),
     Rule(
         "gradient",
         f"{NONLINEAR} scale descend search",
-        "{later} takes a gradient of its own, so what {earlier} has done before it is lost",
+        "{later} takes a gradient of its own, so the effect of {earlier} before it is lost",
     ),
     Rule(
         "clean",
         "norm accumulate precondition search",
-        "{later} comes when a NaN has already spread through {earlier}",
+        "{later} comes after a NaN has already spread through {earlier}",
     ),
     Rule(
         "clean",
         "refusing loss_scale",
-        "{later} never gets a NaN, since {earlier} refuses such steps",
+        "{later} never gets a NaN, since {earlier} rejects such steps",
         "remove one of them",
     ),
     Rule(
         "nonfinite",
         "finite",
-        "{later} looks for infinite updates behind {earlier}, which makes them finite",
+        "{later} looks for infinite updates after {earlier}, which makes them finite",
     ),
     Rule(
         "clip",
@@ -126,18 +126,18 @@ RULES = (
     Rule(
         "descend",
         "decay_after",
-        "{earlier} decays the parameters as moved by the step, but stands before {later}, where there is no step yet",
+        "{earlier} decays the parameters that the step leads to, but comes before {later}, where there is no step yet",
         "move {earlier} after {later}, or use add_decayed_weights",
     ),
     Rule(
         "descend",
         "search",
-        "{earlier} searches along the update, but stands before {later}, where the update still points uphill",
+        "{earlier} searches along the update, but comes before {later}, where the update still points uphill",
     ),
     Rule(
         "accumulate",
         "align",
-        "{later} carries on in directions that {earlier} has ruled out",
+        "{later} continues in directions that {earlier} has ruled out",
     ),
     Rule(
         "accumulate scale noise decay_after",
@@ -147,19 +147,19 @@ RULES = (
     Rule(
         f"{CHANGES} gradient",
         "project",
-        "{earlier} bounds the parameters that the update leads to, but {later} behind it changes the update",
+        "{earlier} bounds the parameters that the update leads to, but {later} after it changes the update",
     ),
     Rule(
         f"{CHANGES} gradient clean decay_after project",
         "average",
-        "{earlier} averages the parameters that the update leads to, but {later} behind it changes the update",
+        "{earlier} averages the parameters that the update leads to, but {later} after it changes the update",
     ),
 )
-"""What a link may not stand behind. ``tests/test_order.py`` shows that these orders break a promise, and no others."""
+"""Which links must not follow which. ``tests/test_order.py`` shows that exactly these orders break a property."""
 
 
 def problems(links: Links) -> list[str]:
-    """What is almost certainly a mistake in this order, each with its remedy."""
+    """What is almost certainly a mistake in the order of these links, and how to correct it."""
     names, roles = list(links), _roles(links)
     found = []
     descents = [name for name, role in zip(names, roles) if role == "descend"]
@@ -169,7 +169,7 @@ def problems(links: Links) -> list[str]:
             f"{' and '.join(map(repr, descents))} each flip the sign, so the chain {outcome}: "
             "keep one; for a rate times a schedule write scale_by_lr(rate * schedule)"
         )
-    first: dict[str, tuple[int, str]] = {}  # where each tag stands first
+    first: dict[str, tuple[int, str]] = {}  # the first link with each tag
     for i, parts in enumerate(_parts(links)):
         broken = (
             rule.text.format(later=part, earlier=min(first[tag] for tag in before)[1])
@@ -182,7 +182,7 @@ def problems(links: Links) -> list[str]:
             for tag in tags:
                 first.setdefault(tag, (i, part))
     found += [
-        f"every update has the same norm behind {fixing}, so {clip} only multiplies it by a number: "
+        f"every update has the same norm after {fixing}, so {clip} only multiplies it by a number: "
         f"move {clip} before {fixing}, or remove it"
         for clip, fixing in _idle_clips(links)
     ]
@@ -190,7 +190,7 @@ def problems(links: Links) -> list[str]:
 
 
 def _parts(links: Links) -> Iterator[list[tuple[str, frozenset[str]]]]:
-    """Each link as the rules see it: its name and tags, or those of the links in the chains that it holds."""
+    """The name and tags of each link, or of the links in the chains that it holds."""
     for (name, link), role in zip(links.items(), _roles(links)):
         if link.inner:
             inside = (part for tx in link.inner.values() for parts in _parts(tx.links) for part in parts)
@@ -200,10 +200,10 @@ def _parts(links: Links) -> Iterator[list[tuple[str, frozenset[str]]]]:
 
 
 def _idle_clips(links: Links, fixing: str | None = None) -> Iterator[tuple[str, str]]:
-    """The clips by the norm of the whole tree, each with the link before it behind which all updates have one norm.
+    """The clips by global norm that have no effect, each with the earlier link that gives all updates one norm.
 
-    That may be ``fixing``, before the links. Those behind another link within the same chain were found when it was
-    made, and what comes out of a link that holds a chain is not known.
+    ``fixing`` is such a link before these. In the chain of a link only this one is considered, since others were found
+    when that chain was made. Nothing is known about the output of a link that holds a chain.
     """
     for (name, link), role in zip(links.items(), _roles(links)):
         if link.inner:
@@ -219,7 +219,7 @@ def _idle_clips(links: Links, fixing: str | None = None) -> Iterator[tuple[str, 
 
 
 def _tags(link: LinkLike, role: str) -> frozenset[str]:
-    """What the rules know of a link."""
+    """The tags of a link, to which the rules refer."""
     flags = {
         "bounding": link.bounds_size,
         "finite": link.hides_infinite,
@@ -233,7 +233,7 @@ def _tags(link: LinkLike, role: str) -> frozenset[str]:
 
 
 def warn_of_ascent(links: Links) -> None:
-    """Warn of a chain whose steps are uphill: several links, and surely none that flips the sign of the update."""
+    """Warn about a chain of several links if certainly none of them flips the sign of the update."""
     climbing = _climbing(links)
     if climbing is not None and sum(map(len, _parts(links))) > 1:
         warn(
@@ -243,7 +243,7 @@ def warn_of_ascent(links: Links) -> None:
 
 
 def _climbing(links: Links) -> str | None:
-    """The names of links that surely leave the update uphill. Of a link with chains, all must turn it downhill."""
+    """The names of the links if the update certainly points uphill: for links with chains, in at least one of these."""
     names = []
     for (name, link), role in zip(links.items(), _roles(links)):
         if link.inner:
@@ -259,7 +259,7 @@ def _climbing(links: Links) -> str | None:
 
 
 def penalties(links: Links) -> list[str]:
-    """Which kind of weight decay, and of other penalties, the order amounts to: a line each."""
+    """The kinds of weight decay and of other penalties that the order implies, one per line."""
     names, roles = list(links), _roles(links)
     decays = [_kind(i, links) for i, role in enumerate(roles) if role in ("decay", "decay_after")]
     others = [n for n, r in zip(names, roles) if r not in ("decay", "decay_after", "penalty")]
@@ -269,17 +269,17 @@ def penalties(links: Links) -> list[str]:
 
 
 def _decays(link: LinkLike) -> bool:
-    """Whether a link of another role has a weight decay of its own."""
+    """Whether a link has a weight decay of its own, other than 0."""
     return bool(link.decay_field) and not is_zero(getattr(link, link.decay_field))
 
 
 def _factor(link: LinkLike) -> HyperValue:
-    """What a link multiplies updates by: a Python number if it is known, and 1 for what only divides, or bounds."""
+    """The factor by which a link multiplies updates: a Python number if it is constant, and 1 if there is none."""
     return getattr(link, link.factor_field) if link.factor_field else 1.0
 
 
 def _roles(links: Links) -> list[str]:
-    """What each link is for; a scale by a negative number is a descent, but at the front of one a turned gradient."""
+    """The roles of links. A scale by a negative number is a descent, unless it comes first and a descent follows."""
     later = any(link.role == "descend" for link in links.values())
 
     def flips(i: int, link: LinkLike) -> bool:
@@ -291,6 +291,7 @@ def _roles(links: Links) -> list[str]:
 
 
 def _kind(i: int, links: Links) -> str:
+    """The kind of the weight decay or penalty that is the ``i``-th link."""
     names, roles = list(links), _roles(links)
     before, after = list(zip(names[:i], roles[:i])), list(zip(names[i + 1 :], roles[i + 1 :]))
     descents = [n for n, r in zip(names, roles) if r == "descend"]
@@ -324,7 +325,7 @@ def _kind(i: int, links: Links) -> str:
 
 
 def differences(ours: Links, theirs: Links) -> list[str]:
-    """What is different in ``theirs``, a line each."""
+    """The differences of ``theirs``, one per line."""
     lines = [f"{_shown(name, link)} is removed" for name, link in ours.items() if name not in theirs]
     names = list(theirs)
     for i, (name, link) in enumerate(theirs.items()):
@@ -346,7 +347,7 @@ def differences(ours: Links, theirs: Links) -> list[str]:
 
 
 def _moves(ours: list[str], theirs: list[str]) -> list[str]:
-    """The fewest moves that turn one order into the other: all links but a longest common subsequence."""
+    """The fewest moves that turn one order into the other: all links outside a longest common subsequence."""
     best: list[list[str]] = [[] for _ in range(len(theirs) + 1)]
     for name in ours:
         before = list(best)

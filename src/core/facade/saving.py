@@ -1,4 +1,4 @@
-"""State in and out as named NumPy arrays, and state that follows a chain or a model as they change."""
+"""Saving and loading states as named NumPy arrays, and adapting them to another chain or model."""
 
 from __future__ import annotations
 
@@ -16,31 +16,31 @@ from ..engine.protocol import LinkLike, Links
 from ..engine.state import State
 from ..values.errors import PlainKeyError
 from ..values.tree import flatten, show
-from ..values.types import DType, Params
+from ..values.types import DType, Params, PyTree
 from .telemetry import within
 
 Array: TypeAlias = jax.Array | np.ndarray
 ArrayLike: TypeAlias = Any
-"""An array, or a number as some file formats give a scalar back."""
+"""An array, or a number, which some file formats return for a scalar."""
 
 VERSION = 1
-"""The version of what `state_dict` writes. It rises when a link of the library keeps something that it did not keep."""
+"""The version of the format that `state_dict` writes. It is incremented when a link of the library gets a new entry."""
 
 VERSION_KEY = "chainax"
-"""The name under which `state_dict` writes it. Version 0 did not."""
+"""The key of the version, which version 0 did not write."""
 
 
 class Report(NamedTuple):
-    """What became of the entries when a state was loaded, by name."""
+    """The names of the entries of a loaded state, by what happened to them."""
 
     matched: list[str]
-    """Taken over."""
+    """Loaded."""
     missing: list[str]
-    """Not in the source: these start as `init` makes them, or as a copy of another slot where the link says so."""
+    """Not in the source: initialized as by `init`, or as a copy of another slot if the link declares one."""
     unexpected: list[str]
-    """In the source, but of no link or parameter here: left out."""
+    """In the source, but of no link or parameter here: ignored."""
     mismatched: list[str]
-    """In both, but of another shape or with numbers that do not belong there: these start as `init` makes them."""
+    """In both, but with another shape or invalid numbers: initialized as by `init`."""
 
     def __str__(self) -> str:
         parts = [f"{len(names)} {kind}" for kind, names in zip(self._fields, self)]
@@ -54,12 +54,12 @@ def _listed(names: list[str], most: int = 20) -> str:
 
 
 def state_dict(state: State) -> dict[str, np.ndarray]:
-    """See `Transformation.state_dict`; so with the next three."""
+    """See `Transformation.state_dict`; the methods of the same names document the next three functions."""
     return {VERSION_KEY: np.array(VERSION, np.int32), **{name: np.asarray(x) for name, x in _named(state).items()}}
 
 
 def load_state_dict(  # noqa: D103
-    links: Links, params: Params, arrays: Mapping[str, Any], *, strict: bool = True
+    links: Links, params: Params, arrays: Mapping[str, ArrayLike], *, strict: bool = True
 ) -> tuple[State, Report]:
     arrays = _flat(arrays)
     version = _version(arrays)
@@ -73,8 +73,8 @@ def load_state_dict(  # noqa: D103
     return state, report
 
 
-def _flat(arrays: Mapping[str, Any]) -> dict[str, Any]:
-    """The arrays by name, also of a state that came back as dicts within dicts, as from flax or Orbax."""
+def _flat(arrays: Mapping[str, ArrayLike]) -> dict[str, ArrayLike]:
+    """The arrays by name. Accepts nested dicts too, as flax and Orbax restore a state."""
     if not isinstance(arrays.get("links"), Mapping):
         return dict(arrays)
     return {name.removeprefix("links/"): x for name, x in flatten(dict(arrays)).items() if x is not None}
@@ -91,12 +91,12 @@ def add_param_group(links: Links, params: Params, state: State) -> State:  # noq
         raise PlainKeyError(
             f"what {', '.join(map(repr, loaded.lost))} keeps of the whole tree does not fit the new parameters: start "
             "from tx.init(params), give the new parameters their own chain with partition, or let the link start "
-            "afresh with tx.adopt(params, state)"
+            "over with tx.adopt(params, state)"
         )
     return loaded.state
 
 
-def _version(arrays: Mapping[str, Any]) -> int:
+def _version(arrays: Mapping[str, ArrayLike]) -> int:
     version = np.asarray(arrays.get(VERSION_KEY, 0))
     if version.shape or version.dtype.kind not in "iu" or not 0 <= version <= VERSION:
         got = version.item() if not version.shape and version.dtype.kind in "iuf" else show(version)
@@ -110,13 +110,13 @@ class _Loaded(NamedTuple):
     state: State
     report: Report
     newer: set[str]
-    """The entries that the states of earlier versions lack."""
+    """The entries that may be missing from states of earlier versions."""
     lost: list[str]
-    """The links that would lose what they keep of the whole tree."""
+    """The links that would lose their state for the whole tree."""
 
 
-def _load(links: Links, params: Params, arrays: Mapping[str, Any], *, trusted: bool) -> _Loaded:
-    """What can be made of the arrays. Unless ``trusted``, their numbers are looked at too."""
+def _load(links: Links, params: Params, arrays: Mapping[str, ArrayLike], *, trusted: bool) -> _Loaded:
+    """The state for these links and parameters, with the arrays that fit. Unless ``trusted``, numbers are checked."""
     fresh = engine.init(links, params)
     news, treedef = _named(fresh), jax.tree.structure(fresh)
     parts = list(_parts(links, params, fresh, jax.tree.unflatten(treedef, list(news))))
@@ -131,7 +131,7 @@ def _load(links: Links, params: Params, arrays: Mapping[str, Any], *, trusted: b
         if not (problem or trusted):
             part = nonnegative.get(name)
             least = 0.0 if part or name == "step" or name.endswith("/step") else -math.inf
-            # An infinite mean square stops its coordinate and no more. Other infinities come out of `init` alone.
+            # An infinite mean square is valid: it stops only its coordinate. Other infinities come only from `init`.
             problem = _odd_numbers(arrays[name], new, least, endless=part is not None and part.path is not None)
         if problem:
             report.mismatched.append(f"{name} ({problem})")
@@ -147,26 +147,26 @@ def _load(links: Links, params: Params, arrays: Mapping[str, Any], *, trusted: b
     return _Loaded(_with_births(state, births), report, newer, list(dict.fromkeys(lost)))
 
 
-# What belongs together
+# Entries that are loaded together
 
 Place = tuple[tuple[str, str], ...]
-"""Where an inner chain's state is: a link, and the key in its entry; then those within."""
+"""The position of an inner chain's state: a link, and the key in its entry, for each level of nesting."""
 
 
 class _Part(NamedTuple):
-    """Arrays of a link that begin together: its slots for one parameter, or what it keeps for the whole tree."""
+    """Arrays of a link that are initialized together: the slots for one parameter, or the state for the whole tree."""
 
     place: Place
     prefix: str
-    """Of the names in this state."""
+    """The prefix of the names in this chain's state."""
     link_name: str
     link: LinkLike
     path: str | None
-    """``None`` for the whole tree."""
+    """The parameter's path; ``None`` for the whole tree."""
     shape: tuple[int, ...]
-    """The parameter's, complex ones with a last axis of 2 more."""
-    slots: dict[str, Any]
-    """The names of the arrays of each slot, in its form."""
+    """The parameter's shape, with an additional last axis of 2 for complex ones."""
+    slots: dict[str, PyTree]
+    """For each slot the names of its arrays, in the structure of the slot."""
 
     def names(self, slot: str) -> list[str]:
         return jax.tree.leaves(self.slots.get(slot))
@@ -175,7 +175,7 @@ class _Part(NamedTuple):
 def _parts(
     links: Links, params: Params, state: State, names: State, place: Place = (), prefix: str = ""
 ) -> Iterator[_Part]:
-    """The parts of a chain's state, and of those of the chains within. ``names`` is a state of names."""
+    """The parts of a chain's state and its inner chains' states. ``names`` has the name of each array of ``state``."""
     flat = flatten(params)
     for name, link in links.items():
         if name not in state.links:
@@ -183,9 +183,10 @@ def _parts(
         entry = names.links[name]
         kept = entry if isinstance(entry, dict) else {"": entry}
         others = {key: x for key, x in kept.items() if key not in link.slots}
-        for key, chain, its, own in within(name, link, state, params):
-            inner = f"{prefix}{'links/' if prefix else ''}{name}/{key}/"
-            yield from _parts(chain, its, own, others.pop(key), (*place, (name, key)), inner)
+        for key, inner, inner_params, inner_state in within(name, link, state, params):
+            inner_prefix = f"{prefix}{'links/' if prefix else ''}{name}/{key}/"
+            inner_place = (*place, (name, key))
+            yield from _parts(inner, inner_params, inner_state, others.pop(key), inner_place, inner_prefix)
         columns = [flat.line_up(f"The slots {slot!r}", entry[slot]) for slot in link.slots]
         for path, p, *own in zip(flat.paths, flat.leaves, *columns):
             if any(x is not None for x in own):
@@ -196,7 +197,7 @@ def _parts(
 
 
 def _check_joined(parts: list[_Part], arrays: Iterable[str]) -> None:
-    """Raise where the slots that parameters share are those of others."""
+    """Raise if stored slots that parameters share belong to a different set of parameters."""
     arrays = list(arrays)
     for part in parts:
         for key in part.slots if part.link.joins else ():
@@ -210,10 +211,10 @@ def _check_joined(parts: list[_Part], arrays: Iterable[str]) -> None:
                 )
 
 
-def _settle(part: _Part, news: Mapping[str, Any], loaded: dict[str, Any], report: Report, *, trusted: bool) -> bool:
-    """Keep a part's slots all or none: means without their mean squares would take steps of another length.
+def _settle(part: _Part, news: Mapping[str, Array], loaded: dict[str, Array], report: Report, *, trusted: bool) -> bool:
+    """Load all slots of a part or none: with means but no mean squares, the steps would have another length.
 
-    Returns whether something was given up that belongs to the whole tree.
+    Returns whether loaded arrays for the whole tree were dropped.
     """
     before = len(loaded)
 
@@ -222,7 +223,7 @@ def _settle(part: _Part, news: Mapping[str, Any], loaded: dict[str, Any], report
 
     for slot in part.slots:
         names = part.names(slot)
-        if not all(name in loaded for name in names):  # codes mean nothing without their scales
+        if not all(name in loaded for name in names):  # codes are meaningless without their scales
             drop(names, "the other arrays of its slot do not fit")
         elif not trusted and (problem := _odd_codes(part, slot, loaded)):
             drop(names, problem)
@@ -238,9 +239,9 @@ def _settle(part: _Part, news: Mapping[str, Any], loaded: dict[str, Any], report
 
 
 def _births(
-    parts: list[_Part], loaded: Mapping[str, Any], arrays: Mapping[str, Any], report: Report
+    parts: list[_Part], loaded: Mapping[str, Array], arrays: Mapping[str, ArrayLike], report: Report
 ) -> dict[Place, dict[str, jax.Array]]:
-    """The ``born`` of every chain's state. What came over carries on; that of which nothing did begins now."""
+    """The ``born`` of each chain's state. Loaded parts keep theirs; for parts that were not, it is the current step."""
     births: dict[Place, dict[str, jax.Array]] = {}
     links: dict[tuple[Place, str], list[_Part]] = {}
     for part in parts:
@@ -251,26 +252,26 @@ def _births(
         step: Any = loaded.get(f"{prefix}step")
         has_run = step is not None and (isinstance(step, Tracer) or int(step) > 0)
         carried = {part.path for part in own if any(name in loaded for name in jax.tree.leaves(part.slots))}
-        # One birth for the whole link where nothing came over, else one for each parameter.
+        # If nothing was loaded there is one birth for the entire link, otherwise one for each parameter.
         paths = [part.path for part in own if part.path] if carried else []
         for path in ("", *paths):
             key = f"{link}/{path}"
             if (path in carried if path else carried) and (stored := f"{prefix}born/{key}") in arrays:
                 problem = _misfit(arrays[stored], COUNT) or _odd_numbers(arrays[stored], COUNT, 0.0)
                 if not problem and has_run and not isinstance(step, Tracer) and arrays[stored] > step:
-                    problem = "a step that is still to come"
+                    problem = "a step in the future"
                 if problem:
                     report.mismatched.append(f"{stored} ({problem})")
                 else:
                     report.matched.append(stored)
                     born[key] = _owned(arrays[stored], COUNT)
             elif step is not None and has_run and path not in carried and (path or not carried):
-                born[key] = jnp.copy(step)  # a step that donates its state gives each buffer away once
+                born[key] = jnp.copy(step)  # each buffer of a state can be donated only once
     return births
 
 
 def _with_births(state: State, births: Mapping[Place, dict[str, jax.Array]]) -> State:
-    """The state with its ``born``, and those of the states within."""
+    """The state with its ``born``, and with those of the inner chains' states."""
     links = dict(state.links)
     for name, key in {place[0]: None for place in births if place}:
         inner = {place[1:]: found for place, found in births.items() if place[:1] == ((name, key),)}
@@ -281,11 +282,11 @@ def _with_births(state: State, births: Mapping[Place, dict[str, jax.Array]]) -> 
 # Arrays
 
 COUNT = np.zeros((), np.int32)
-"""What a count of steps is like."""
+"""The shape and dtype of a count of steps."""
 
 
 def _misfit(x: ArrayLike, like: Array) -> str:
-    """Why an array cannot be converted to the shape and kind of another; nothing if it can."""
+    """Why an array cannot be converted to the shape and dtype of another; ``""`` if it can."""
     dtype = np.dtype(x.dtype) if hasattr(x, "dtype") else np.asarray(x).dtype
     kinds = "iufc" if jnp.iscomplexobj(like) else "iuf"
     numbers = dtype.kind in kinds or jnp.issubdtype(dtype, jnp.floating) or _is_nameless(dtype, like)
@@ -293,10 +294,10 @@ def _misfit(x: ArrayLike, like: Array) -> str:
 
 
 def _odd_numbers(stored: ArrayLike, like: Array, least: float, *, endless: bool = False) -> str:
-    """Which numbers of an array no step can have stored there; nothing if all are good.
+    """The invalid numbers of an array, which no step can have stored; ``""`` if all are valid.
 
-    None may be below ``least``. They must be finite, but for those of ``like``, the array's first value, and for
-    +∞ if ``endless``.
+    Numbers must not be below ``least``. They must be finite, or equal to those of ``like``, the array's first value,
+    or +∞ with ``endless``.
     """
     if isinstance(stored, Tracer) or isinstance(like, Tracer):
         return ""
@@ -313,7 +314,7 @@ def _odd_numbers(stored: ArrayLike, like: Array, least: float, *, endless: bool 
 
 
 def _odd_codes(part: _Part, slot: str, loaded: Mapping[str, Any]) -> str:
-    """What codes and scales stand for that no step can have stored; nothing if all is good, or there are no codes."""
+    """The invalid numbers of a slot that is stored as codes and scales; ``""`` if all are valid."""
     codes = part.slots[slot]
     formats = getattr(part.link, "formats", None)
     if not isinstance(codes, dict) or part.path is None or formats is None:
@@ -329,7 +330,7 @@ def _odd_codes(part: _Part, slot: str, loaded: Mapping[str, Any]) -> str:
 
 
 def _is_nameless(dtype: DType, like: Array) -> bool:
-    """Whether this is how NumPy's files give bfloat16 and its like back: bytes without a type."""
+    """Whether this is the dtype of bytes that NumPy's files return for bfloat16 and similar types."""
     return dtype == np.dtype(f"V{like.dtype.itemsize}")
 
 
@@ -339,9 +340,9 @@ def _typed(stored: ArrayLike, like: Array) -> np.ndarray:
 
 
 def _owned(stored: ArrayLike, like: Array) -> jax.Array:
-    """The array in the dtype and sharding of another, and in memory of its own.
+    """A copy of the array in the dtype and sharding of another.
 
-    JAX would look into the memory of a NumPy array, or into the file that it maps.
+    Without the copy, JAX might use the memory of a NumPy array, or of the file that it maps.
     """
     if isinstance(stored, (Tracer, jax.Array)):
         x = jnp.array(stored, like.dtype)
@@ -352,9 +353,9 @@ def _owned(stored: ArrayLike, like: Array) -> jax.Array:
     return jax.device_put(x, like.sharding)
 
 
-def _named(state: State) -> dict[str, Any]:
+def _named(state: State) -> dict[str, Array]:
     """The arrays of the state by name, in the order of its leaves."""
-    named: dict[str, Any] = {}
+    named: dict[str, Array] = {}
     for name, x in flatten(state).items():
         if x is None:
             continue

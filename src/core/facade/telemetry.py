@@ -1,10 +1,9 @@
-"""What can be read out of a chain and its state along a run."""
+"""What can be read from a chain and its state during a run."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
-from typing import Any
 
 import jax
 import numpy as np
@@ -16,17 +15,18 @@ from ..engine.state import State
 from ..values.errors import PlainKeyError
 from ..values.hyper import by_path, evaluate, pick
 from ..values.tree import compute_dtype, dtype_of, flatten, is_trainable, widest
-from ..values.types import HyperValue, Params, PyTree
+from ..values.types import HyperValue, Params, PyTree, Scalar
 
 Inner = tuple[str, Links, Params, State]
-"""A chain within a link: its key in the link's entry of the state, the chain, its parameters and its state."""
+"""A chain within a link: its key in the link's entry of the state, its links, its parameters and its state."""
 
 
-def hyperparams(links: Links, state: State, params: Params) -> dict[str, Any]:
+def hyperparams(links: Links, state: State, params: Params) -> dict[str, dict]:
     """See `Transformation.hyperparams`."""
-    found = {}
+    found: dict[str, dict] = {}
     for name, link in links.items():
-        inner = {key: hyperparams(inner, own, its) for key, inner, its, own in within(name, link, state, params)}
+        held = within(name, link, state, params)
+        inner = {key: hyperparams(its_links, its_state, its_params) for key, its_links, its_params, its_state in held}
         numbers = {
             field.name: _number(f"{name}.{field.name}", getattr(link, field.name), state, params)
             for field in dataclasses.fields(link)
@@ -37,8 +37,8 @@ def hyperparams(links: Links, state: State, params: Params) -> dict[str, Any]:
     return found
 
 
-def _number(where: str, x: HyperValue, state: State, params: Params) -> Any:
-    """What a hyperparameter comes to at the next step; of a table, what each entry does."""
+def _number(where: str, x: HyperValue, state: State, params: Params) -> Scalar | dict[str, Scalar]:
+    """The value of a hyperparameter at the next step, or the values of a table's entries."""
     if params is None:
         dtype = jax.dtypes.canonicalize_dtype(np.float64)
         if not isinstance(x, by_path):
@@ -55,25 +55,25 @@ def _number(where: str, x: HyperValue, state: State, params: Params) -> Any:
 
 
 def within(name: str, link: LinkLike, state: State, params: Params = None) -> Iterator[Inner]:
-    """The chains that a link holds, with their parameters as it shows them, and ``None`` for none."""
+    """The chains that a link holds, with the parameters as each chain sees them, or ``None`` if ``params`` is."""
     if not link.inner:
         return
     if name not in state.links:
         raise PlainKeyError(f"The state is not of this chain: it lacks {name}. {REMEDY}")
-    entry, seen = state.links[name], []
+    entry, found = state.links[name], []
 
-    def see(tx: ChainLike, its: Params, own: State) -> dict[str, PyTree]:
-        seen.append((tx.links, None if params is None else its, own))
+    def record(tx: ChainLike, inner_params: Params, inner_state: State) -> dict[str, PyTree]:
+        found.append((tx.links, None if params is None else inner_params, inner_state))
         return {}
 
-    link.visit(see, params, entry)
-    for links, its, own in seen:
-        yield next(key for key, x in entry.items() if x is own), links, its, own
+    link.visit(record, params, entry)
+    for links, inner_params, inner_state in found:
+        yield next(key for key, x in entry.items() if x is inner_state), links, inner_params, inner_state
 
 
 def warn_of_unmatched(links: Links, params: Params, state: State) -> None:
-    """`checks.warn_of_unmatched` for a chain, and for those within, which may see other parameters."""
+    """`checks.warn_of_unmatched` for a chain and the chains within it, which may see other parameters."""
     checks.warn_of_unmatched(links, params)
     for name, link in links.items():
-        for _, inner, its, own in within(name, link, state, params):
-            warn_of_unmatched(inner, its, own)
+        for _, inner, inner_params, inner_state in within(name, link, state, params):
+            warn_of_unmatched(inner, inner_params, inner_state)

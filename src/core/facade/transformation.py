@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
@@ -14,10 +14,11 @@ from ..engine.checks import INIT, STEP, UPDATE, check_buffers, check_params, che
 from ..engine.protocol import Links
 from ..engine.state import State
 from ..values.tree import show
+from ..values.types import Leaf, Params, Updates
 from ..values.value import Value
 from . import describe, saving, telemetry
 from .order import warn_of_ascent
-from .saving import Report
+from .saving import ArrayLike, Report
 
 
 class Transformation(Value):
@@ -28,88 +29,89 @@ class Transformation(Value):
         """The links by name, in order."""
         raise NotImplementedError
 
-    def init(self, params: Any) -> State:
+    def init(self, params: Params) -> State:
         """The state before the first step, for parameters in any pytree.
 
-        Leaves that are not floating-point or complex arrays get no slots and are never changed. A
-        parameter whose gradient is ``None`` at some step is left alone at that step, slots and all; its
-        bias corrections count the step, so one that is frozen at first should join by `add_param_group`.
+        Leaves that are not floating-point or complex arrays get no slots and never change. If the gradient of a
+        parameter is ``None`` at some step, that step changes neither the parameter nor its slots. Its bias corrections
+        still count the step, so add a parameter that is frozen at first by `add_param_group`.
 
-        Warns (`ChainWarning`) of a `by_path` pattern that decides for no parameter.
+        Warns (`ChainWarning`) about a `by_path` pattern that decides for no parameter.
         """
         check_params(INIT, self.links, params)
         state = engine.init(self.links, params)
         jax.eval_shape(lambda: telemetry.warn_of_unmatched(self.links, params, state))  # without copying the parameters
         return state
 
-    def update(self, updates: Any, state: State, params: Any = None, **extra: Any) -> tuple[Any, State]:
-        """Turn gradients into updates, as in Optax: to be added to the parameters by `apply_updates`.
+    def update(self, updates: Updates, state: State, params: Params = None, **extra: Any) -> tuple[Updates, State]:
+        """Turn gradients into updates, as in Optax. Add them to the parameters by `apply_updates`.
 
         ``updates`` has the tree and shapes of ``params``; the result has their dtypes too. Links that
-        read the parameters need ``params``. Training loops should call `step`: it is faster, and
-        keeps the update in float32 until it meets the parameter.
+        read the parameters need ``params``. Training loops should call `step`: it is faster, and it
+        keeps the update in float32 until it is added to the parameter.
 
-        Errors: ``TypeError`` for missing parameters, trees that do not match (the message says
-        where), extra arguments that no link reads and those that are missing; ``KeyError`` for the
+        Errors: ``TypeError`` for missing parameters, for trees that do not match (the message says
+        where), and for extra arguments that are missing or that no link reads; ``KeyError`` for the
         state of another chain.
         """
         check_buffers(UPDATE, grads=updates, state=state, params=params)
         return engine.update(self.links, updates, state, params, extra)
 
-    def step(self, params: Any, state: State, grads: Any, **extra: Any) -> tuple[Any, State]:
+    def step(self, params: Params, state: State, grads: Updates, **extra: Any) -> tuple[Params, State]:
         """Update the parameters: `update` and `apply_updates` in one pass over the leaves.
 
-        Jit it with ``donate_argnums=(0, 1)``, or call `make_step`: the argument order is the one in
-        which JAX reuses the buffers of parameters and state. ``extra`` is what the links read besides, by
-        name: ``value``, the loss, or ``grad_fn``. Errors: those of `update`. Warns (`ChainWarning`) of a chain
-        of several links of which none flips the sign of the update.
+        Jit it with ``donate_argnums=(0, 1)``, or call `make_step`: with this order of arguments and results JAX
+        reuses the buffers of parameters and state. ``extra`` holds the other arguments that the links read, by
+        name, such as ``value``, the loss, or ``grad_fn``. Errors: those of `update`. Warns (`ChainWarning`) about a
+        chain of several links if none of them flips the sign of the update.
 
         Sharded parameters keep their shardings, on a mesh with explicit or automatic axes. Under
-        `jax.shard_map` each device has a part of them, which JAX's types show: norms of the whole tree are then
-        added up over the devices, random draws differ from part to part, and links that compute with
-        a whole leaf, such as `scale_by_trust_ratio`, are refused with ``TypeError``. With ``check_vma=False`` the
-        types show nothing: norms are those of the part, and draws are the same on all devices.
+        `jax.shard_map` each device has a part of them, which JAX tracks in the types: norms over all parameters are
+        then summed over the devices, each part gets its own random numbers, and links that compute with
+        several numbers of a leaf, such as `scale_by_trust_ratio`, raise ``TypeError``. With ``check_vma=False`` JAX
+        does not track this: norms are those of the part, and random numbers are the same on all devices.
 
         For a complex parameter, ``jax.grad`` returns the conjugate of the direction of ascent. Conjugate it for
-        `step` and `update`, and in ``grad_fn``; PyTorch's gradients are conjugated already. The argument ``grad``
+        `step` and `update`, and in ``grad_fn``; PyTorch's gradients are already conjugated. The argument ``grad``
         of line searches is what JAX returns, and `minimize` conjugates by itself.
 
         >>> import chainax as cx, jax.numpy as jnp
         >>> tx, z = cx.sgd(0.5), jnp.array(3 + 4j)
         >>> grads = jax.grad(lambda z: jnp.abs(z - 1j) ** 2)(z)
         >>> params, _ = tx.step(z, tx.init(z), jax.tree.map(jnp.conj, grads))
-        >>> complex(params)  # the minimum, where sgd(0.5) is Newton's step
+        >>> complex(params)  # the minimum: here sgd(0.5) takes Newton's step
         1j
         """
         check_buffers(STEP, params=params, state=state, grads=grads)
         warn_of_ascent(self.links)
         return engine.step(self.links, params, state, grads, extra)
 
-    def lookahead(self, params: Any, state: State, **extra: Any) -> Any:
-        """Where the parameters would coast to if the next gradient were zero.
+    def lookahead(self, params: Params, state: State, **extra: Any) -> Params:
+        """The parameters after a step with zero gradients.
 
-        With momentum this is Nesterov's look-ahead point θ − αμb, at which his gradient is taken:
+        With momentum this is Nesterov's look-ahead point θ − αμb. His method takes the gradient there:
         ``grads = grad(loss)(tx.lookahead(params, state))`` (Nesterov 1983; Sutskever et al. 2013).
         """
         check_roles("lookahead(params, state)", params=params, state=state)
         check_buffers("lookahead(params, state)", params=params, state=state)
         return engine.lookahead(self.links, params, state, extra)
 
-    def describe(self, params: Any = None) -> str:
+    def describe(self, params: Params = None) -> str:
         """The equations, hyperparameters, kind of weight decay and size of the state, as a table.
 
-        With ``params``, the state's size is that for these parameters; else for float32. It then says, too, how
-        much of it is for parameters whose learning rate is 0, and which chain with `freeze` has no state for them.
+        With ``params``, the size is that of the state for these parameters, otherwise for float32. It then also
+        reports how much of the state belongs to parameters with learning rate 0, and a chain with `freeze` that keeps
+        no state for them.
         """
         check_roles("describe(params)", params=params)
         return describe.describe(self.links, params)
 
-    def hyperparams(self, state: State, params: Any = None) -> dict[str, Any]:
-        """The numbers that the next step will use, by link and field: schedules and tables resolved.
+    def hyperparams(self, state: State, params: Params = None) -> dict[str, dict]:
+        """The numbers that the next step will use, by link and field, with schedules and tables evaluated.
 
-        Of a `by_path` table, the number of each path; without ``params`` that of each pattern, and
-        ``"default"``. Constants stay Python numbers. The chains in other links follow by the keys of
-        their states, and count their own steps. Links without hyperparameters are left out.
+        A `by_path` table gives a number for each path or, without ``params``, for each pattern and
+        ``"default"``. Constants remain Python numbers. Chains within links are listed under the keys of
+        their states, and count their own steps. Links without hyperparameters are omitted.
 
         >>> import chainax as cx
         >>> tx = cx.adamw(cx.linear_schedule(0.0, 1.0, 4), weight_decay=cx.by_path({"bias": 0.0}, default=0.1))
@@ -127,24 +129,26 @@ class Transformation(Value):
     def state_dict(self, state: State) -> dict[str, np.ndarray]:
         """The state as a flat dict of NumPy arrays: ``"step"``, ``"scale_by_adam/mu/encoder/kernel"``, ...
 
-        Errors: ``ValueError`` if two parameters have the same path, as ``{"a/b": x, "a": {"b": y}}`` have.
+        Errors: ``ValueError`` if two parameters have the same path, as in ``{"a/b": x, "a": {"b": y}}``.
         """
         check_roles("state_dict(state)", state=state)
         check_buffers("state_dict(state)", state=state)
         return saving.state_dict(state)
 
-    def load_state_dict(self, params: Any, arrays: Mapping[str, Any], *, strict: bool = True) -> tuple[State, Report]:
+    def load_state_dict(
+        self, params: Params, arrays: Mapping[str, ArrayLike], *, strict: bool = True
+    ) -> tuple[State, Report]:
         """The state for ``params`` with the arrays that `state_dict` returned, and a report of what matched.
 
-        Entries are found by link, slot and path, so links may have been swapped, inserted or removed
-        in between. Arrays are converted to the dtype that the slot has here. What a stranger wrote is to be read by
-        ``np.load(file, allow_pickle=False)``: a pickle runs any code.
-        With ``strict`` the shapes of the parameters will do, as of ``jax.eval_shape``.
+        Entries are matched by link, slot and path, so links may have been swapped, inserted or removed
+        in between. Arrays are converted to the dtype of the slot. Read untrusted files by
+        ``np.load(file, allow_pickle=False)``: a pickle can run any code.
+        With ``strict``, ``params`` may be shapes, as from ``jax.eval_shape``.
 
         Errors: with ``strict``, ``KeyError`` unless all entries match; the message lists those that do not.
         """
         call = "load_state_dict(params, arrays)"
-        if strict:  # then nothing is left as `init` makes it
+        if strict:  # no entry keeps the value that `init` gives it, so shapes are enough
             params = jax.tree.map(_zeros, params)
         check_params(call, self.links, params, arrays=arrays)
         swapped = isinstance(params, Mapping) and "step" in params and "step" not in arrays
@@ -152,27 +156,27 @@ class Transformation(Value):
             raise TypeError(f"`{call}` got {show(arrays)} as arrays: give the dict that tx.state_dict(state) returned")
         return saving.load_state_dict(self.links, params, arrays, strict=strict)
 
-    def adopt(self, params: Any, state: State) -> tuple[State, Report]:
-        """Carry the state of another chain over to this one: what both have is kept, the rest begins at this step.
+    def adopt(self, params: Params, state: State) -> tuple[State, Report]:
+        """Carry the state of another chain over to this one: keep the entries of both, and initialize the others.
 
-        Bias corrections and first-step rules of fresh slots count from here; schedules count on.
+        Bias corrections and first-step rules of new slots count from this step; schedules continue.
         """
         check_params("adopt(params, state)", self.links, params, state=state)
         check_buffers("adopt(params, state)", state=state)
         return saving.adopt(self.links, params, state)
 
-    def add_param_group(self, params: Any, state: State) -> State:
-        """The state for ``params`` that have gained (or lost) leaves in mid-training, as `adopt` makes it.
+    def add_param_group(self, params: Params, state: State) -> State:
+        """The state for ``params`` that have gained or lost leaves during training.
 
-        Give the whole new tree. Parameters that were there keep their slots; new ones get fresh slots,
-        which begin at this step, as those of a parameter group added to a PyTorch optimizer.
+        Pass the entire new tree. Existing parameters keep their slots; new ones get new slots, whose bias
+        corrections count from this step, as for a parameter group added to a PyTorch optimizer.
         """
         check_params("add_param_group(params, state)", self.links, params, state=state)
         check_buffers("add_param_group(params, state)", state=state)
         return saving.add_param_group(self.links, params, state)
 
-    def axes(self) -> Any:
-        """For ``jax.vmap(f, in_axes=(tx.axes(), ...))``: 0 for stacked hyperparameters, else ``None``.
+    def axes(self) -> Self:
+        """For ``jax.vmap(f, in_axes=(tx.axes(), ...))``: 0 for stacked hyperparameters, otherwise ``None``.
 
         >>> import chainax as cx
         >>> tx = cx.stack([cx.sgd(0.1), cx.sgd(0.2)])
@@ -182,12 +186,12 @@ class Transformation(Value):
         return jax.tree.map(lambda x: 0 if np.ndim(x) else None, self)
 
 
-def make_step(tx: Transformation, *, donate: bool = True) -> Any:
+def make_step(tx: Transformation, *, donate: bool = True) -> Step:
     """``tx.step`` compiled: ``step(params, state, grads, **extra) -> (params, state)``.
 
-    With ``donate`` the buffers of the parameters and the state that you pass are reused for those that
-    you get back, and cannot be read afterwards. In a process forked after JAX has run, a step hangs: spawn processes.
-    Errors: those of `Transformation.update`, and ``RuntimeError`` for arrays that were donated before.
+    With ``donate`` the results reuse the buffers of the parameters and the state that you pass, which you cannot read
+    afterwards. A step hangs in a process that was forked after JAX has run: spawn processes instead.
+    Errors: those of `Transformation.update`, and ``RuntimeError`` for arrays that were donated to an earlier step.
 
     >>> import chainax as cx
     >>> tx = cx.sgd(0.5)
@@ -196,30 +200,37 @@ def make_step(tx: Transformation, *, donate: bool = True) -> Any:
     0.5
     """
     check_roles("make_step(tx)", tx=tx)
-    return _Step(jax.jit(tx.step, donate_argnums=(0, 1) if donate else ()))
+    return Step(jax.jit(tx.step, donate_argnums=(0, 1) if donate else ()))
 
 
-class _Step:
-    """A compiled step, whose error for arrays that were donated says which they are."""
+class Step:
+    """A compiled step, as `make_step` returns it. Its error for donated arrays says which they are."""
 
-    compiled: Any = None
+    jitted: jax.stages.Wrapped
 
-    def __init__(self, compiled: Any) -> None:
-        self.compiled = compiled
+    def __init__(self, jitted: jax.stages.Wrapped) -> None:
+        self.jitted = jitted
 
-    def __call__(self, params: Any, state: State, grads: Any, **extra: Any) -> tuple[Any, State]:
+    def __call__(self, params: Params, state: State, grads: Updates, **extra: Any) -> tuple[Params, State]:
         try:
-            return self.compiled(params, state, grads, **extra)
+            return self.jitted(params, state, grads, **extra)
         except (RuntimeError, ValueError):
             check_buffers(STEP, params=params, state=state, grads=grads)
             raise
 
-    def __getattr__(self, name: str) -> Any:  # lower, trace
-        return getattr(self.compiled, name)
+    def lower(self, params: Params, state: State, grads: Updates, **extra: Any) -> jax.stages.Lowered:
+        """The step lowered for these arguments, as by ``jax.jit(tx.step).lower``."""
+        return self.jitted.lower(params, state, grads, **extra)
+
+    def __getattr__(self, name: str) -> Any:
+        """What else a jitted function has, such as ``trace``."""
+        if name == "jitted":  # not set yet, as while unpickling
+            raise AttributeError(name)
+        return getattr(self.jitted, name)
 
 
-def _zeros(x: Any) -> Any:
-    """An array in place of its shape."""
+def _zeros(x: Leaf) -> Leaf:
+    """Zeros if ``x`` is only a shape."""
     if not isinstance(x, jax.ShapeDtypeStruct):
         return x
     return jnp.zeros(x.shape, x.dtype, device=x.sharding)

@@ -1,8 +1,8 @@
-"""Averages of the parameters along the run, kept beside them: to evaluate with, or to pull the parameters back.
+"""Averages of the parameters during a run, for evaluation or to pull the parameters back.
 
-These links come last in a chain, where the update is what will be added: they see θ + u, before it is
-rounded to the parameter's dtype. Steps that are not taken do not count: so with `accumulate` put them
-into the chain that it runs. `read_average` reads the averages out of a state.
+Put these links last in a chain, where the update is what will be added: they average θ + u, before it is
+rounded to the parameter's dtype. Steps that are not taken do not count, so with `accumulate` put them
+into its inner chain. `read_average` reads the averages from a state.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from ..shared.wrappers import fill_holes, search, select
 
 
 class Average(Leafwise):
-    """A link that keeps an average of the parameters in its one slot."""
+    """A link that keeps an average of the parameters in its only slot."""
 
     slots = ("average",)
     role = "average"
@@ -37,7 +37,7 @@ class Average(Leafwise):
 
 
 class Mean(Average):
-    """An average that moves a share of the way to the parameters."""
+    """An average that moves a fraction of the way to the parameters."""
 
     def leaf(self, u, slot, p, share):
         return u, {"average": (1 - share) * slot.average + share * (p + u)}
@@ -45,16 +45,16 @@ class Mean(Average):
 
 @transform
 class ema_params(Mean):
-    """Average the parameters exponentially, the first ones evenly until there are enough.
+    """Exponential moving average of the parameters, with bias correction.
 
-    The same as an average that begins at 0 and is corrected for that: after t steps, what the
-    parameters were i steps ago weighs (1−β)βⁱ/(1−βᵗ). Without ``debias`` it is that of PyTorch's
-    AveragedModel, in which the first ones weigh βᵗ⁻¹. A decay that rises to 1, as in BYOL, holds the average still
-    there; with ``debias`` it counts as the limit, in which all weigh the same.
+    After t steps, the parameters of i steps ago have the weight (1−β)βⁱ/(1−βᵗ). Without ``debias`` the average starts
+    at the first parameters, which then have the weight βᵗ⁻¹, as in PyTorch's AveragedModel. With a decay of 1, as at
+    the end of BYOL's schedule, the average stops moving; with ``debias`` it is the limit, in which all weights are
+    equal.
     """
 
     decay: Hyper = hyper("β", "decay of the average", high=1.0, closed=True)
-    debias: bool = static("correct for the start", default=True, one_of=(False, True))
+    debias: bool = static("correct the bias of the first steps", default=True, one_of=(False, True))
 
     @derived
     def equation(self) -> str:
@@ -65,22 +65,21 @@ class ema_params(Mean):
             return jnp.where(at.step == 1, 1.0, 1 - self.decay)
         if isinstance(self.decay, float):
             return (1 - self.decay) * at.debias(self.decay) if self.decay < 1 else 1 / at.step
-        even = self.decay == 1  # where both factors would be 0 and ∞
+        even = self.decay == 1  # then the factors below would be 0 and ∞
         decay = jnp.where(even, 0.5, self.decay)
         return jnp.where(even, 1 / at.step, (1 - decay) * at.debias(decay))
 
 
 @transform
 class swa(Mean):
-    """Keep the plain mean of the parameters at some steps. Izmailov et al. 2018, arXiv:1803.05407.
+    """Stochastic weight averaging: the mean of the parameters at some steps. Izmailov et al. 2018, arXiv:1803.05407.
 
-    Algorithm 1. The parameters after step ``start``, and after every ``every``-th step from there, are
-    averaged; until then the average is the parameters as they are. With ``start=1`` that is Polyak and
-    Ruppert's averaging.
+    Algorithm 1. Averages the parameters after step ``start`` and after every ``every``-th step from then on. Until
+    then the average equals the current parameters. With ``start=1`` this is Polyak–Ruppert averaging.
     """
 
-    start: Hyper = hyper("s", "steps before the first of them")
-    every: Hyper = hyper("c", "steps from one to the next", default=1.0, low=1.0)
+    start: Hyper = hyper("s", "steps before the first average")
+    every: Hyper = hyper("c", "steps between averaged parameters", default=1.0, low=1.0)
 
     equation = "θ̄ ← θ+u if t ≤ s;  θ̄ ← (n·θ̄ + θ+u)/(n+1) where n = (t−s)/c is whole"
 
@@ -93,14 +92,14 @@ class swa(Mean):
 
 @transform
 class slow_weights(Average):
-    """Pull the parameters back to an average of where they were. Zhang et al. 2019, arXiv:1907.08610: Lookahead.
+    """Lookahead: pull the parameters back to an average of past ones. Zhang et al. 2019, arXiv:1907.08610.
 
-    Algorithm 1: the parameters are its fast weights, the average its slow ones. The links before it
-    keep their state at a synchronization: to begin anew there, wrap them in `restart`.
+    Algorithm 1: the parameters are its fast weights, and the average is its slow weights. Earlier links
+    keep their state at a synchronization: to reset it there, wrap them in `restart`.
     """
 
     sync_period: Hyper = hyper("k", "steps from one synchronization to the next", default=6.0, low=1.0)
-    slow_step_size: Hyper = hyper("α", "how far the slow weights go", default=0.5, high=1.0, closed=True)
+    slow_step_size: Hyper = hyper("α", "step size of the slow weights", default=0.5, high=1.0, closed=True)
 
     equation = "φ ← φ + α(θ+u−φ), u ← φ − θ where t mod k = 0"
 
@@ -115,11 +114,11 @@ class slow_weights(Average):
 def read_average(tx: Transformation, params: Params, state: State, name: str | None = None) -> Params:
     """The average that `ema_params`, `swa` or `slow_weights` keeps, in the parameters' dtypes.
 
-    The link may stand in a chain within another link. Parameters of which it keeps no average are as
-    they are. ``name`` is the link's, if several keep one; where links within others have the same, they
-    are told apart as ``"accumulate/ema_params"``.
+    The link may be in a chain within another link. Parameters without an average are returned
+    unchanged. If several links keep an average, ``name`` is the name of one of them, such as ``"ema_params"``, or
+    ``"accumulate/ema_params"`` if an inner chain has a link of the same name.
 
-    Errors: ``KeyError`` unless there is one such link, or one of that name.
+    Errors: ``KeyError`` unless there is exactly one such link, or one with this name.
 
     >>> import jax, chainax as cx
     >>> tx, params = cx.chain(cx.sgd(1.0), cx.ema_params(0.5)), jax.numpy.array(0.0)
@@ -136,13 +135,13 @@ def read_average(tx: Transformation, params: Params, state: State, name: str | N
     return fill_holes(select(found, name, "an average"), params)
 
 
-def _average(link: Any, params: Params, entry: Any) -> PyTree | None:
-    """Copies of the averages, since the next step may reuse the state's memory; ``None`` unless the link keeps any."""
+def _average(link: Any, params: Params, entry: PyTree) -> PyTree | None:
+    """Copies of the averages, since the next step may reuse the state's memory; ``None`` if the link keeps none."""
     if link.slots != ("average",):
         return None
     flat = flatten(params)
 
-    def read(path: str, p: Leaf, x: Any) -> jax.Array:
+    def read(path: str, p: Leaf, x: PyTree) -> jax.Array:
         form = link.formats.of("average", path) if link.formats else None
         shape = jnp.shape(p) + (2,) * jnp.iscomplexobj(p)
         return jnp.array(from_real(widened(x, shape, compute_dtype(dtype_of(p)), form), dtype_of(p)))

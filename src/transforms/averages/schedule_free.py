@@ -6,9 +6,10 @@ import jax
 import jax.numpy as jnp
 
 from ...core.engine.checks import check_state
+from ...core.engine.protocol import LinkLike
 from ...core.engine.state import State
 from ...core.engine.step_info import StepInfo
-from ...core.facade.link import Link, transform
+from ...core.facade.link import transform
 from ...core.facade.transformation import Transformation
 from ...core.values.contents import code, is_array
 from ...core.values.errors import PlainKeyError
@@ -18,7 +19,7 @@ from ...core.values.tree import flatten
 from ...core.values.types import DType, Params, PyTree, Updates
 from ...core.values.value import Number, child, number
 from ..shared.vector import Space
-from ..shared.whole import Moving, check_guards, copied, unless_refused
+from ..shared.whole import Moving, check_guards, copied, unless_rejected
 from ..shared.wrappers import Wrapper, fill_holes, forwarded_arguments, init_inner, search, select
 from ..step_size.scale import scale_by_lr
 
@@ -70,8 +71,10 @@ class schedule_free(Wrapper):
         return {"tx": init_inner(self.tx, params), "z": copied(params), "total": zero, "own_total": own}
 
     def update_tree(self, updates, state, params, at):
-        w, inner = self.tx.update(updates, state["tx"], params, **forwarded_arguments(self.tx, at))
-        return unless_refused(self.tx, inner, state, updates, params, lambda: self.mixed(w, updates, state, params, at))
+        w, inner = self.tx.update(updates, state["tx"], params, **forwarded_arguments(self.tx, at.extra))
+        return unless_rejected(
+            self.tx, inner, state, updates, params, lambda: self.mixed(w, updates, state, params, at)
+        )
 
     def mixed(
         self, w: Updates, updates: Updates, state: PyTree, params: Params, at: StepInfo
@@ -124,7 +127,7 @@ def schedule_free_eval_params(tx: Transformation, params: Params, state: State, 
     return fill_holes(select(found, name, "a mean"), params)
 
 
-def _mean(link: Link, params: Params, entry: PyTree) -> Params | None:
+def _mean(link: LinkLike, params: Params, entry: PyTree) -> Params | None:
     """x, from y = (1−β)z + βx, for the parameters that have a z."""
     if not isinstance(link, schedule_free):
         return None

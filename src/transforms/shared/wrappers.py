@@ -1,11 +1,12 @@
-"""What links that hold a chain share: they are links themselves, and nest.
+"""Shared code of wrappers: links that hold a chain. Wrappers can be nested.
 
-The inner chain keeps its own `State`, with a step counter of its own, in the entry of the wrapper.
-Where a wrapper ends a chain, the inner chain moves the parameters itself, in its own fused pass.
+The inner chain keeps its own `State`, with its own step counter, in the wrapper's entry of the state.
+If a wrapper is the last link, the inner chain moves the parameters itself, in its own fused pass.
 """
 
 from __future__ import annotations
 
+import functools
 from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -14,11 +15,11 @@ import jax
 import jax.numpy as jnp
 
 from ...core.engine import engine
-from ...core.engine.protocol import Visit
+from ...core.engine.protocol import ChainLike, LinkLike, Visit
 from ...core.engine.state import State
 from ...core.engine.step_info import StepInfo
 from ...core.facade.chain import chain
-from ...core.facade.link import Link, Treewise
+from ...core.facade.link import Treewise
 from ...core.facade.transformation import Transformation
 from ...core.values.contents import code
 from ...core.values.errors import PlainKeyError, did_you_mean
@@ -28,11 +29,11 @@ from ...core.values.types import Extra, Leaf, Params, PyTree, Updates
 from ...core.values.value import derived
 
 Entry = dict[str, Any]
-"""A wrapper's entry of the state: the chain's `State`, as a rule under ``"tx"``, and what else the wrapper keeps."""
+"""A wrapper's entry of the state: the chain's `State`, usually under ``"tx"``, and what else the wrapper keeps."""
 
 
 class Wrapper(Treewise):
-    """A link round a chain ``tx``."""
+    """A link that holds a chain ``tx``."""
 
     tx: Any
 
@@ -40,7 +41,7 @@ class Wrapper(Treewise):
     moves_params = True
     sees_holes = True
     passes_updates: bool = True
-    """Whether the parameters move by what the chain returns: else an average that it keeps is not one of theirs."""
+    """Whether the parameters move by the chain's updates. Otherwise the chain cannot keep an average of them."""
 
     def check(self) -> None:
         own = type(self).__name__
@@ -49,11 +50,11 @@ class Wrapper(Treewise):
             if link.final_rounding is not None:
                 raise ValueError(
                     f"`{own}.tx`: {name!r} says how parameters are rounded, but {own} moves them by an update: "
-                    f"put it at the end of the chain outside: chain({own}(...), {code(link)})"
+                    f"put it at the end of the outer chain: chain({own}(...), {code(link)})"
                 )
 
     @property
-    def inner_links(self) -> Iterator[Link]:
+    def inner_links(self) -> Iterator[LinkLike]:
         return (link for tx in self.inner.values() for link in tx.links.values())
 
     @derived
@@ -66,40 +67,40 @@ class Wrapper(Treewise):
 
     @derived
     def role(self) -> str:
-        """The weightiest of those inside: what a chain outside must know of it."""
+        """The role of the inner chain that matters most to the outer one."""
         inside = {link.role for link in self.inner_links}
-        weighty = ("descend", "precondition", "align", "accumulate", "decay", "penalty", "scale", "clip")
-        return next((role for role in weighty if role in inside), "other")
+        by_weight = ("descend", "precondition", "align", "accumulate", "decay", "penalty", "scale", "clip")
+        return next((role for role in by_weight if role in inside), "other")
 
     def visit(self, visit: Visit, params: Params, entry: Entry) -> dict[str, PyTree]:
-        """What ``visit`` returns for the inner chain, in the form of the parameters outside."""
+        """The result of ``visit`` for the inner chain, in the form of the outer parameters."""
         return visit(self.tx, params, entry["tx"])
 
 
 class ConditionalWrapper(Wrapper):
-    """A wrapper that runs its chain at some steps only; at the others nothing moves."""
+    """A wrapper that runs its chain at some steps only. At the others nothing moves."""
 
     def decide(self, updates: Updates, state: Entry, at: StepInfo) -> tuple[Entry, jax.Array]:
-        """The next state but for the chain's, and whether the chain runs."""
+        """The next state, except for the chain's, and whether the chain runs."""
         raise NotImplementedError
 
     def feed(self, updates: Updates, state: Entry) -> Updates:
-        """What the chain gets."""
+        """The updates that are passed to the chain."""
         return updates
 
     def idle_step(self, params: Params, updates: Updates, inner: State, at: StepInfo) -> tuple[Params, State]:
-        """The parameters, and the chain's state, where the chain does not run."""
+        """The parameters and the chain's state if the chain does not run."""
         return params, inner
 
     def idle_update(self, updates: Updates, params: Params) -> Updates:
-        """The updates where the chain does not run."""
+        """The updates if the chain does not run."""
         return jax.tree.map(jnp.zeros_like, as_chains_return(updates, params))
 
     def init_tree(self, params):
         return {"tx": init_inner(self.tx, params)}
 
     def step_tree(self, params, state, updates, at):
-        extra = forwarded_arguments(self.tx, at, params)
+        extra = forwarded_arguments(self.tx, at.extra, params)
         updates, params = drop_holes(updates, params)
         state, runs = self.decide(updates, state, at)
         params, inner = cond(
@@ -110,7 +111,7 @@ class ConditionalWrapper(Wrapper):
         return params, {**state, "tx": inner}
 
     def update_tree(self, updates, state, params, at):
-        extra = forwarded_arguments(self.tx, at, params)
+        extra = forwarded_arguments(self.tx, at.extra, params)
         moving, params = drop_holes(updates, params)
         state, runs = self.decide(moving, state, at)
         new, inner = cond(
@@ -122,7 +123,7 @@ class ConditionalWrapper(Wrapper):
 
 
 def check_chain(where: str, tx: Any) -> None:
-    """Raise unless ``tx`` is a link or a chain, and one for gradients of the parameters' shapes."""
+    """Raise unless ``tx`` is a link or a chain that takes gradients with the shapes of the parameters."""
     if isinstance(tx, Transformation):
         for name, link in tx.links.items():
             if link.per_example:
@@ -138,16 +139,16 @@ def check_chain(where: str, tx: Any) -> None:
     raise TypeError(f"`{where}` must be a link or a chain, got {tx!r}")
 
 
-def all_links(tx: Transformation) -> Iterator[tuple[str, Link]]:
-    """The links of a chain by name, and those of the chains that they hold."""
+def all_links(tx: ChainLike) -> Iterator[tuple[str, LinkLike]]:
+    """The links of a chain and of the chains that they hold, with their names."""
     for name, link in tx.links.items():
         yield name, link
         for inner in link.inner.values():
             yield from all_links(inner)
 
 
-def links_at(tx: Transformation, path: str) -> Iterator[tuple[str, Link]]:
-    """`all_links`, but of a table of chains those of the parameter's chain alone."""
+def links_at(tx: ChainLike, path: str) -> Iterator[tuple[str, LinkLike]]:
+    """`all_links`, but for a table of chains only the links of the chain for the parameter at ``path``."""
     for name, link in tx.links.items():
         yield name, link
         for field in link._leaves:
@@ -159,13 +160,13 @@ def links_at(tx: Transformation, path: str) -> Iterator[tuple[str, Link]]:
 
 
 def search(
-    tx: Transformation, params: Params, state: State, read: Callable[[Link, Params, Any], PyTree | None]
+    tx: ChainLike, params: Params, state: State, read: Callable[[LinkLike, Params, PyTree], PyTree | None]
 ) -> dict[str, PyTree]:
-    """What ``read`` returns for the links of a chain and of those within, by name.
+    """The results of ``read`` for the links of a chain and of its inner chains, by name.
 
-    ``read`` is given a link, the parameters as the link sees them and its entry of the state. It returns a tree like
-    the parameters, with ``None`` for leaves of which there is nothing to read, or ``None`` for all of them. Where
-    links have one name, those within others are told apart as ``"accumulate/ema_params"``.
+    ``read`` takes a link, the parameters as the link sees them and its entry of the state. It returns a tree like
+    the parameters, with ``None`` for leaves without a result, or ``None`` if the link has no result at all. If several
+    links have the same name, those in inner chains are named as in ``"accumulate/ema_params"``.
     """
     own: dict[str, PyTree] = {}
     inner: dict[str, dict[str, PyTree]] = {}
@@ -173,7 +174,7 @@ def search(
         if (tree := read(link, params, state.links.get(name))) is not None:
             own[name] = tree
         elif isinstance(link, Wrapper) and link.passes_updates:
-            inner[name] = link.visit(lambda tx, its, own: search(tx, its, own, read), params, state.links[name])
+            inner[name] = link.visit(functools.partial(search, read=read), params, state.links[name])
     places = Counter(last for found in (own, *inner.values()) for last in set(map(_last, found)))
     return own | {
         name if places[_last(name)] == 1 else f"{wrapper}/{name}": tree
@@ -183,7 +184,7 @@ def search(
 
 
 def select(found: dict[str, PyTree], name: str | None, what: str) -> PyTree:
-    """The only one that was found, or that of this name."""
+    """The result with this name, or the only one."""
     if name is None and len(found) > 1:
         raise PlainKeyError(f"several links keep {what}: say which by name= one of {', '.join(found)}")
     name = next(iter(found)) if name is None else name
@@ -194,31 +195,31 @@ def select(found: dict[str, PyTree], name: str | None, what: str) -> PyTree:
 
 
 def _last(name: str) -> str:
-    """The link's name without those that it lies in."""
+    """The link's name without those of the links that hold it."""
     return name.rpartition("/")[2]
 
 
-def init_inner(tx: Transformation, params: Params) -> State:
-    """The inner chain's first state. What there is to warn of, the outermost chain's ``init`` warns of."""
+def init_inner(tx: ChainLike, params: Params) -> State:
+    """The first state of the inner chain, without warnings, which the ``init`` of the outermost chain gives."""
     return engine.init(tx.links, params)
 
 
-def forwarded_arguments(tx: Transformation, at: StepInfo, params: Params = None) -> Extra:
-    """The extra arguments that the chain reads.
+def forwarded_arguments(tx: ChainLike, extra: Extra, params: Params = None) -> Extra:
+    """The ``extra`` arguments that the chain reads.
 
-    Functions of the parameters get the leaves that the chain does not see from ``params``.
+    Leaves that the chain does not see are filled in from ``params`` before functions of the parameters are called.
     """
 
     def forwarded(x: Any) -> Any:
         if params is None or not callable(x):
             return x
-        return lambda seen: x(fill_holes(seen, widened(params)))
+        return lambda visible: x(fill_holes(visible, widened(params)))
 
-    return {name: forwarded(at.extra[name]) for link in tx.links.values() for name in link.extra}
+    return {name: forwarded(extra[name]) for link in tx.links.values() for name in link.extra}
 
 
 def drop_holes(updates: Updates, params: Params) -> tuple[Updates, Params]:
-    """Both trees with ``None`` in place of what no optimizer acts on, so that they may pass through ``lax.cond``."""
+    """Both trees with ``None`` for leaves that are not trained, so that they can pass through ``lax.cond``."""
     flat = flatten(updates if params is None else params)
     us = flat.line_up("The updates", updates)
     if params is None:
@@ -237,7 +238,7 @@ def fill_holes(new: PyTree, old: PyTree) -> PyTree:
 
 
 def as_chains_return(updates: Updates, params: Params) -> Updates:
-    """The updates in the dtypes that a chain's ``update`` returns: those of the parameters, widened."""
+    """The updates in the dtypes that a chain's ``update`` returns: those of the parameters, but float32 or wider."""
 
     def widen(u: Leaf, p: Leaf) -> Leaf:
         return None if u is None else jnp.asarray(u, slot_dtype(dtype_of(u if p is None else p)))

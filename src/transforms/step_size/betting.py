@@ -14,7 +14,7 @@ from ...core.values.tree import global_norm
 from ...core.values.types import DType, Params, PyTree, Updates
 from ...core.values.value import Number, check_number, child, derived, each, number, static
 from ..shared.vector import Space, dot
-from ..shared.whole import Moving, check_guards, unless_refused, zeros
+from ..shared.whole import Moving, check_guards, unless_rejected, zeros
 from ..shared.wrappers import Wrapper, forwarded_arguments, init_inner
 
 
@@ -114,8 +114,8 @@ class mechanize(Wrapper):
         return {"tx": init_inner(self.tx, params), "delta": zeros(params), "scale": first, **bets}
 
     def update_tree(self, updates, state, params, at):
-        u, inner = self.tx.update(updates, state["tx"], params, **forwarded_arguments(self.tx, at))
-        return unless_refused(self.tx, inner, state, updates, params, lambda: self.bet(u, updates, state, params, at))
+        u, inner = self.tx.update(updates, state["tx"], params, **forwarded_arguments(self.tx, at.extra))
+        return unless_rejected(self.tx, inner, state, updates, params, lambda: self.bet(u, updates, state, params, at))
 
     def bet(
         self, u: Updates, updates: Updates, state: PyTree, params: Params, at: StepInfo

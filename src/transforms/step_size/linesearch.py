@@ -320,7 +320,7 @@ def value_and_grad_from_state(
 def value_and_grad(value_fn: ValueFn, params: Params) -> tuple[jax.Array, Updates]:
     """The value and gradient with respect to the trainable parameters; ``None`` for all others."""
     space = Space(params)
-    return jax.value_and_grad(lambda trained: value_fn(space.whole(trained)))(space.drop_holes())
+    return jax.value_and_grad(lambda trained: value_fn(space.fill_holes(trained)))(space.drop_holes())
 
 
 def check_function(value_fn: object) -> None:

@@ -65,7 +65,7 @@ def minimize(
     space, limit = Space(params), _limit(max_steps)
 
     def f(trained: Params) -> jax.Array:
-        return value_fn(space.whole(trained))
+        return value_fn(space.fill_holes(trained))
 
     start = jax.tree.map(jnp.asarray, space.drop_holes())
     state = tx.init(start)
@@ -81,7 +81,7 @@ def minimize(
         return tried + 1, new, _is_stuck(tx, at, new)
 
     _, end, _ = jax.lax.while_loop(unfinished, descend, (jnp.zeros((), jnp.int32), first, jnp.array(False)))
-    return end._replace(params=space.whole(end.params))
+    return end._replace(params=space.fill_holes(end.params))
 
 
 def _descend(tx: chain | Link, f: ValueFn, at: Minimum) -> Minimum:

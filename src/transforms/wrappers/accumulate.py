@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -12,6 +11,7 @@ import jax.numpy as jnp
 from ...core.engine import engine
 from ...core.engine.checks import check_extra, check_state
 from ...core.engine.offload import fetched, returned
+from ...core.engine.protocol import ChainLike
 from ...core.engine.state import State
 from ...core.engine.step_info import StepInfo
 from ...core.facade.link import Leafwise, slot_like, transform
@@ -42,15 +42,14 @@ def _check_every(where: str, x: Any, limits: None) -> Any:
 class accumulate(ConditionalWrapper):
     """Let a chain take one step for several micro-batches, on the mean of their gradients.
 
-    In between only the sum, in float32 or wider, is written; parameters and the chain's state are not
-    touched. The chain's schedules count the steps that it takes. A micro-batch whose gradients are not
-    all finite is left out of the mean: it counts as one of the ``every``, and in ``skipped`` of the
-    state. If all of them are left out there is no step. `dynamic_loss_scale`, which must see them, stands
-    before this link; a micro-batch that it refuses does not count.
+    Between steps only the sum of gradients, in float32 or wider, is updated, and neither the parameters nor the
+    chain's state. The chain's schedules count its own steps. A micro-batch with nonfinite gradients is
+    excluded from the mean: it counts as one of the ``every``, and in ``skipped`` of the
+    state. If all of them are excluded there is no step. Put `dynamic_loss_scale`, which must see them,
+    before this link; a micro-batch that it rejects does not count.
 
-    A parameter whose gradient is ``None`` at the last micro-batch is left alone. Extra arguments for
-    the chain are those of the last micro-batch. Where the data end before the last micro-batch of a step,
-    `flush` takes it.
+    A parameter whose gradient is ``None`` at the last micro-batch does not change. The chain receives the extra
+    arguments of the last micro-batch. If the data end before the last micro-batch of a step, take it by `flush`.
 
     >>> import jax, chainax as cx
     >>> tx, params = cx.accumulate(cx.sgd(1.0), every=2), jax.numpy.array(0.0)
@@ -63,8 +62,8 @@ class accumulate(ConditionalWrapper):
     """
 
     tx: Any = child("the chain that takes the steps")
-    # No `whole`, which the engine would evaluate at the micro-batches that it counts.
-    every: Any = child("micro-batches to a step: a whole number, or a schedule of the steps taken", check=_check_every)
+    # Not a `whole` field, since the engine would evaluate the schedule at the count of micro-batches, not of steps.
+    every: Any = child("micro-batches per step: a whole number, or a schedule of the steps taken", check=_check_every)
 
     slots = ("sum",)
     nonnegative = ("count", "weight", "skipped")
@@ -77,12 +76,12 @@ class accumulate(ConditionalWrapper):
         for name, link in all_links(self.tx):
             if isinstance(link, dynamic_loss_scale):
                 raise ValueError(
-                    f"`{own}.tx`: {name!r} would see no overflow, since {own} leaves such micro-batches out, and its "
-                    f"scale would only grow: put it before: chain({code(link)}, {own}(...))"
+                    f"`{own}.tx`: {name!r} would see no overflow, since {own} excludes such micro-batches, and its "
+                    f"scale would only grow: put it before {own}: chain({code(link)}, {own}(...))"
                 )
 
     def weight(self, at: StepInfo) -> Scalar:
-        """How much the micro-batch counts in the mean."""
+        """The weight of the micro-batch in the mean."""
         return 1.0
 
     def init_tree(self, params):
@@ -92,13 +91,13 @@ class accumulate(ConditionalWrapper):
             "tx": init_inner(self.tx, params),
             "sum": flat.build(sums),
             "weight": jnp.zeros((), widest(dtype_of(p) for p in flat.leaves if is_trainable(p))),
-            "count": jnp.zeros((), jnp.int32),  # micro-batches that are behind us on the way to the next step
+            "count": jnp.zeros((), jnp.int32),  # micro-batches since the last step
             "skipped": jnp.zeros((), jnp.int32),
         }
 
     def decide(self, updates, state, at):
         every = integer(evaluate(f"{type(self).__name__}.every", self.every, state["tx"].step, at.dtype))
-        # The sum is not cleared at a step but begun anew after it, which saves a pass over it.
+        # The sum is not cleared at a step but overwritten after it, which saves a pass over it.
         begins, count = state["count"] == 0, state["count"] + 1
         weight = jnp.asarray(self.weight(at), state["weight"].dtype)
         good = at.all_finite() & jnp.isfinite(weight) & (weight >= 0)
@@ -119,13 +118,13 @@ class accumulate(ConditionalWrapper):
         return state, done & (total > 0)
 
     def feed(self, updates, state):
-        # A product, which XLA fuses with what follows, where it would store a quotient.
+        # A product rather than a quotient: XLA fuses it with what follows, and would store the quotient.
         share = 1 / jnp.where(state["weight"] > 0, state["weight"], 1.0)
         return _each(lambda u, s: None if u is None else s * share.astype(s.dtype), updates, state["sum"])
 
     def closed(self, params: Params, state: Entry, extra: Extra) -> tuple[Params, Entry]:
         """The parameters and the state after a step on the mean of the micro-batches so far, if there are any."""
-        extra = forwarded_arguments(self.tx, SimpleNamespace(extra=extra), params)  # pyright: ignore[reportArgumentType]
+        extra = forwarded_arguments(self.tx, extra, params)
         _, mine = drop_holes(params, params)
         new, inner = cond(
             (state["count"] > 0) & (state["weight"] > 0),
@@ -136,7 +135,7 @@ class accumulate(ConditionalWrapper):
 
 
 def _each(f: Callable[[Leaf, jax.Array], Leaf], updates: Updates, sums: PyTree) -> PyTree:
-    """``f`` of update and sum, wherever there is a sum."""
+    """``f`` of update and sum for each leaf that has a sum."""
     flat = flatten(updates)
     pairs = zip(flat.leaves, flat.line_up("The sums of the gradients", sums))
     return flat.build([None if s is None else f(u, s) for u, s in pairs])
@@ -144,11 +143,11 @@ def _each(f: Callable[[Leaf, jax.Array], Leaf], updates: Updates, sums: PyTree) 
 
 @transform
 class accumulate_weighted(accumulate):
-    """The same, with a mean weighted by the extra argument ``weight``.
+    """Like `accumulate`, with a mean weighted by the extra argument ``weight``.
 
-    Give the number of tokens over which the micro-batch's gradient is a mean, and the step is that of
+    If the gradient of a micro-batch is a mean over tokens, pass their number, and the step is that for
     the mean over all tokens. A micro-batch of weight 0 does not count; one whose weight is negative or
-    not finite is left out.
+    not finite is excluded.
     """
 
     equation = "ū = Σwu / Σw over the micro-batches,  u ← tx(ū) at the last of them, else 0"
@@ -163,9 +162,9 @@ class accumulate_weighted(accumulate):
 
 @transform
 class apply_every(Leafwise):
-    """Add updates up; pass their sum on at every k-th step, and 0 at the others. Links before it run at every step."""
+    """Sum up updates; pass on the sum at every k-th step, and 0 at the others. Links before it run at every step."""
 
-    k: Hyper = hyper("k", "steps to a sum", default=1.0, low=1.0)
+    k: Hyper = hyper("k", "steps per sum", default=1.0, low=1.0)
 
     slots = ("sum",)
     lagged = slots
@@ -181,17 +180,17 @@ class apply_every(Leafwise):
 
 
 def flush(tx: Transformation, params: Params, state: State, **extra: Any) -> tuple[Params, State]:
-    """Take the step that `accumulate` has pending, where the data end before its last micro-batch.
+    """Take the pending step of `accumulate` if the data end before its last micro-batch.
 
-    Returns the parameters and the state as if the last micro-batch had been the last of the ``every``: the chain
-    within takes its next step, on the mean of the micro-batches that are there. If there are none, nothing
-    changes. ``extra`` holds the arguments that this chain reads. The links before `accumulate` do not run. A
-    parameter that had no gradient is stepped with the gradient 0: `freeze` those that must not move.
+    Returns the parameters and the state as if the latest micro-batch had been the last of the ``every``: the inner
+    chain takes its next step, on the mean of the micro-batches so far. If there are none, nothing
+    changes. ``extra`` holds the arguments that the inner chain reads. The links before `accumulate` do not run. A
+    parameter that had no gradient takes a step with gradient 0: `freeze` those that must not move.
 
-    `accumulate` may be held by other links, such as `partition` or `flatten`. It must be the last link of its
-    chain, and so must the link that holds it.
+    `accumulate` may be inside other links, such as `partition` or `flatten`. It must be the last link of its
+    chain, and so must each link that holds it.
 
-    Errors: ``ValueError`` for a chain without `accumulate`; ``TypeError`` where it stands elsewhere, and for extra
+    Errors: ``ValueError`` for a chain without `accumulate`; ``TypeError`` if it is not the last link, and for extra
     arguments that are missing or unknown.
 
     >>> import jax, chainax as cx
@@ -208,21 +207,21 @@ def flush(tx: Transformation, params: Params, state: State, **extra: Any) -> tup
     if not found:
         raise ValueError(f"`{call}`: no link of {code(tx)} is an accumulate, so no step is pending")
     check_extra(call, (pair for link in found for pair in link.tx.links.items()), extra)
-    near = state._replace(links=fetched(state.links))
-    params, new = _flushed(tx, params, near, extra)
+    on_device = state._replace(links=fetched(state.links))
+    params, new = _flushed(tx, params, on_device, extra)
     return params, new._replace(links=returned(new.links, state.links))
 
 
-def _flushed(tx: Transformation, params: Params, state: State, extra: Extra) -> tuple[Params, State]:
-    """`flush` for one chain, and for those within, which `Wrapper.visit` finds together with their parameters."""
+def _flushed(tx: ChainLike, params: Params, state: State, extra: Extra) -> tuple[Params, State]:
+    """`flush` for one chain and its inner chains, which `Wrapper.visit` finds together with their parameters."""
     holding = [n for n, link in tx.links.items() if any(isinstance(x, accumulate) for _, x in all_links(link))]
     if not holding:
         return params, state
-    name, link = next(reversed(tx.links.items()))
+    name, link = [*tx.links.items()][-1]
     if holding != [name]:
         raise TypeError(
-            f"`flush` needs {holding[0]!r} to end its chain, but {name!r} follows: put that into the chain that "
-            f"accumulates, accumulate(chain(..., {code(link)}), ...)"
+            f"`flush` needs {holding[0]!r} to end its chain, but {name!r} follows: move that into the inner chain, "
+            f"accumulate(chain(..., {code(link)}), ...)"
         )
     if not isinstance(link, Wrapper) or not link.passes_updates:
         raise TypeError(
@@ -233,13 +232,13 @@ def _flushed(tx: Transformation, params: Params, state: State, extra: Extra) -> 
     if isinstance(link, accumulate):
         params, entry = link.closed(params, entry, extra)
 
-    def visit(tx: Transformation, its: Params, own: State) -> dict[str, PyTree]:
-        if its is not params and any(map(callable, extra.values())):
+    def visit(tx: ChainLike, inner_params: Params, inner_state: State) -> dict[str, PyTree]:
+        if inner_params is not params and any(map(callable, extra.values())):
             raise TypeError(
-                f"`flush` cannot pass a function of the parameters on to the chain in {name!r}, which sees them in "
+                f"`flush` cannot pass a function of the parameters to the chain in {name!r}, which sees them in "
                 "another form"
             )
-        moved, inner[id(own)] = _flushed(tx, its, own, extra)
+        moved, inner[id(inner_state)] = _flushed(tx, inner_params, inner_state, extra)
         return {"params": moved}
 
     moved = fill_holes(link.visit(visit, params, entry)["params"], params)

@@ -1,4 +1,4 @@
-"""Chains that run, or begin anew, at some steps only."""
+"""Chains that run only at some steps, or start over at some."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from ...core.facade.order import ending
 from ...core.values.hyper import Hyper, check_hyper, hyper
 from ...core.values.schedule import Schedule, from_function
 from ...core.values.tree import cond
-from ...core.values.types import Params
+from ...core.values.types import Params, PyTree, TreeDef
 from ...core.values.value import Range, Value, child, derived, number, static, value
 from ..shared.wrappers import ConditionalWrapper, Wrapper, as_chains_return, forwarded_arguments, init_inner
 
 
 @value
 class predicate(from_function):
-    """A function from the step to a bool, as a schedule of 1 and 0. Links wrap bare functions in it themselves."""
+    """A function from the step to a bool, as a schedule of 1 and 0. Links wrap plain functions in it themselves."""
 
     def check(self) -> None:
         try:
@@ -44,9 +44,9 @@ def check_condition(where: str, x: Any, limits: Range) -> Any:
 
 
 def condition() -> Any:
-    """The field that says when a chain runs."""
+    """The field for the steps at which a chain runs."""
     return number(
-        "where it is not 0 the chain runs: a schedule, or a function of the step",
+        "the chain runs if this is not 0: a schedule, or a function of the step",
         default=1.0,
         symbol="c",
         check=check_condition,
@@ -55,16 +55,16 @@ def condition() -> Any:
 
 @transform
 class conditionally_mask(ConditionalWrapper):
-    """Run a chain where a condition holds; elsewhere the update is 0, and nothing moves.
+    """Run a chain if a condition holds. Otherwise the update is 0, and nothing moves.
 
-    The condition is a schedule, or a function from the steps taken so far to a bool. With ``argument``
-    the extra argument of that name, a bool, must hold too. Where the chain does not run its state
-    stays, its step counter included: its schedules count the steps at which it runs.
+    The condition is a schedule, or a function from the number of steps so far to a bool. With ``argument``,
+    the extra argument of that name, a bool, must be true as well. If the chain does not run, neither its state
+    nor its step counter changes: its schedules count the steps at which it runs.
     """
 
     tx: Any = child("the chain")
     condition: Hyper = condition()
-    argument: str = static("name of an extra argument that must hold too", default="")
+    argument: str = static("name of an extra argument that must be true as well", default="")
 
     equation = "u ← tx(u) if c ≠ 0, else 0"
 
@@ -84,9 +84,9 @@ class conditionally_mask(ConditionalWrapper):
 
 @transform
 class conditionally_transform(conditionally_mask):
-    """Run a chain where a condition holds; elsewhere pass the update on as it came.
+    """Run a chain if a condition holds. Otherwise pass on the update unchanged.
 
-    Conditions and counts are those of `conditionally_mask`.
+    Conditions and step counts are as for `conditionally_mask`.
 
     >>> import chainax as cx
     >>> tx, g = cx.conditionally_transform(cx.clip(1.0), lambda k: k < 1), jax.numpy.array(3.0)
@@ -102,13 +102,13 @@ class conditionally_transform(conditionally_mask):
         for name, link in self.tx.links.items():
             if link.final_rounding is None and (inside := ending(name, link)):
                 raise ValueError(
-                    f"`conditionally_transform.tx`: {inside!r} in {name!r} cannot round what passes the chain by: put "
-                    f"the condition inside: {type(link).__name__}(conditionally_transform(...))"
+                    f"`conditionally_transform.tx`: {inside!r} in {name!r} cannot round updates that bypass the chain: "
+                    f"put the condition inside: {type(link).__name__}(conditionally_transform(...))"
                 )
 
     def idle_step(self, params, updates, inner, at):
-        # The chain's last link still says how parameters are rounded. The chain's count stands still, so what
-        # it draws is drawn for a step of its own: below 0, where no other is.
+        # The chain's last link still determines how parameters are rounded. The chain's count does not advance, so
+        # its random numbers are drawn for the negative of this link's count, which no other step has.
         last = {name: link for name, link in self.tx.links.items() if link.final_rounding is not None}
         residuals = {name: inner.links[name] for name in last if name in inner.links}
         alone = State(-at.count, residuals, {})
@@ -121,15 +121,15 @@ class conditionally_transform(conditionally_mask):
 
 @transform
 class restart(Wrapper):
-    """Begin a chain's state anew after every k-th step: its slots, and the steps that its schedules count.
+    """Initialize a chain's state again after every k-th step: its slots and its step count.
 
-    It does so when the next step comes, so what links keep of the parameters is what they are then.
+    This happens at the start of the next step, so links that keep a copy of the parameters copy their values then.
     """
 
     tx: Any = child("the chain")
-    every: Hyper = hyper("k", "steps from one beginning to the next", low=1.0)
+    every: Hyper = hyper("k", "steps from one start to the next", low=1.0)
 
-    equation = "tx begins anew where (t−1) mod k = 0,  u ← tx(u)"
+    equation = "tx starts over if (t−1) mod k = 0,  u ← tx(u)"
     reads_params = True
 
     def init_tree(self, params):
@@ -137,34 +137,35 @@ class restart(Wrapper):
 
     def step_tree(self, params, state, updates, at):
         inner = self.renewed(state["tx"], params, at)
-        params, inner = engine.step(self.tx.links, params, inner, updates, forwarded_arguments(self.tx, at))
+        params, inner = engine.step(self.tx.links, params, inner, updates, forwarded_arguments(self.tx, at.extra))
         return params, {"tx": inner}
 
     def update_tree(self, updates, state, params, at):
         inner = self.renewed(state["tx"], params, at)
-        updates, inner = self.tx.update(updates, inner, params, **forwarded_arguments(self.tx, at))
+        updates, inner = self.tx.update(updates, inner, params, **forwarded_arguments(self.tx, at.extra))
         return updates, {"tx": inner}
 
     def renewed(self, state: State, params: Params, at: StepInfo) -> State:
         """The chain's state before the step."""
         due = (at.count > 1) & (at.phase(self.every, 1.0) < 1)
 
-        def anew() -> State:
-            first = _born_anew(engine.init(self.tx.links, params), state)
-            return first if _form(first) == _form(state) else state  # which the engine refuses, and says why
+        def first() -> State:
+            new = _with_born_of(engine.init(self.tx.links, params), state)
+            return new if _avals(new) == _avals(state) else state  # then the engine raises an error that says why
 
-        return cond(due, anew, lambda: state)
-
-
-def _born_anew(first: Any, old: Any) -> Any:
-    """A chain's first state with the ``born`` of an old one, at 0: what joined the run later begins with the rest."""
-    if isinstance(first, State) and isinstance(old, State):
-        return State(first.step, _born_anew(first.links, old.links), jax.tree.map(jnp.zeros_like, old.born))
-    if type(first) is dict and type(old) is dict:  # parameters may be in dicts of other types
-        return {name: _born_anew(first.get(name), x) for name, x in old.items()}
-    return first
+        return cond(due, first, lambda: state)
 
 
-def _form(state: State) -> Any:
+def _with_born_of(new: PyTree, old: PyTree) -> PyTree:
+    """A first state with the ``born`` of an old one at 0, so that parameters that joined late start with the others."""
+    if isinstance(new, State) and isinstance(old, State):
+        return State(new.step, _with_born_of(new.links, old.links), jax.tree.map(jnp.zeros_like, old.born))
+    if type(new) is dict and type(old) is dict:  # not the containers of parameters, which may be other dict types
+        return {name: _with_born_of(new.get(name), x) for name, x in old.items()}
+    return new
+
+
+def _avals(state: State) -> tuple[TreeDef, list]:
+    """The structure, shapes and dtypes of a state."""
     leaves, treedef = jax.tree.flatten(state)
     return treedef, [(jnp.shape(x), x.dtype) for x in leaves]

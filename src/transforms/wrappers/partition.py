@@ -1,4 +1,4 @@
-"""Chains for groups of parameters, and parameters that stay as they are."""
+"""Separate chains for groups of parameters, and frozen parameters."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from ...core.values.value import child
 from ..shared.wrappers import Entry, Wrapper, check_chain, fill_holes, forwarded_arguments, init_inner
 
 DEFAULT = "default"
-"""The name of the default's state, among those of the patterns."""
+"""The key of the default's state; the other keys are the patterns."""
 
 
 @transform
 class freeze(Leafwise):
-    """Leave the parameter as it is, whatever its gradient. In a `partition` it also keeps no state."""
+    """Do not change the parameters, whatever the gradients. In a `partition`, they also get no state."""
 
     equation = "u ← 0"
 
@@ -33,7 +33,7 @@ class freeze(Leafwise):
 
 
 class Group(NamedTuple):
-    """The parameters that one chain is for."""
+    """The parameters of one chain."""
 
     name: str
     tx: Transformation
@@ -48,14 +48,14 @@ class Group(NamedTuple):
 
 @transform
 class partition(Wrapper):
-    """Give parameters to chains of their own, by path: the first pattern found in the path decides.
+    """Assign parameters to chains by path: the first pattern found in the path decides.
 
-    A chain sees the parameters of its group, and nothing else: global norms are those of the group, and
-    guards refuse the step for the group alone. Paths and tables by path are those of the whole tree.
-    To leave a group's updates as they come give it ``chain()``.
+    A chain sees only the parameters of its group: global norms are those of the group, and
+    guards reject the step for the group alone. Paths, also in tables by path, are those of the whole tree.
+    To pass on the updates of a group unchanged, use ``chain()``.
 
     Errors: ``KeyError`` for a parameter that no pattern matches, if there is no default. Warns
-    (`ChainWarning`) of a pattern that decides for no parameter.
+    (`ChainWarning`) about a pattern that decides for no parameter.
 
     >>> import jax, chainax as cx
     >>> tx = cx.partition(cx.by_path({"embed": cx.adam(1e-4), "bias": cx.freeze()}, default=cx.adamw(1e-3)))
@@ -80,7 +80,7 @@ class partition(Wrapper):
             raise ValueError("`partition.table`: 'default' names the default's state: write the pattern as '(default)'")
 
     def groups(self, flat: Flat, moves: list[bool]) -> Iterator[Group]:
-        """Which of the leaves that move belong to which chain."""
+        """The leaves that move, grouped by chain."""
         table = self.table
         members: dict[int, list[int]] = {}
         for i, path in enumerate(flat.paths):
@@ -101,7 +101,7 @@ class partition(Wrapper):
         for group in self.groups(flat, [is_trainable(p) for p in flat.leaves]):
             if group.frozen:
                 continue
-            mine, extra = group.of(flat, flat.leaves), forwarded_arguments(group.tx, at, params)
+            mine, extra = group.of(flat, flat.leaves), forwarded_arguments(group.tx, at.extra, params)
             us_of_group, links = group.of(flat, us), group.tx.links
             new, entries[group.name] = engine.step(links, mine, state[group.name], us_of_group, extra)
             self._put(out, group, flat, new)
@@ -117,7 +117,7 @@ class partition(Wrapper):
                     out[i] = None if us[i] is None else -jnp.zeros_like(us[i], slot_dtype(dtype_of(flat.leaves[i])))
                 continue
             mine = None if params is None else group.of(flat, flat.leaves)
-            extra = forwarded_arguments(group.tx, at, params)
+            extra = forwarded_arguments(group.tx, at.extra, params)
             new, entries[group.name] = group.tx.update(group.of(flat, us), state[group.name], mine, **extra)
             self._put(out, group, flat, new)
         return flat.build(out), entries

@@ -1,4 +1,4 @@
-"""Chains that see the parameters in another form."""
+"""Wrappers whose chains see the parameters in another form."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ class Reshaped(Wrapper):
     """A wrapper whose chain sees the parameters in another form."""
 
     joins = "joined_"
-    knows_shards = False  # a vector of parts and whole leaves has no type of its own
+    knows_shards = False  # a vector of sharded and unsharded leaves has no type
     moves_params = False  # the chain's own parameters are copies
     widens = True
 
     def groups(self, flat: Flat) -> list[list[int]]:
-        """The leaves that the chain sees as one, by number."""
+        """The indices of the leaves that the chain sees as one."""
         return []
 
     def to_view(self, leaves: list[Leaf], flat: Flat, groups: list[list[int]]) -> PyTree:
-        """Leaves that belong to ``flat``, as the chain sees them."""
+        """The leaves of a tree like ``flat``, as the chain sees them."""
         raise NotImplementedError
 
     def from_view(self, view: PyTree, flat: Flat, groups: list[list[int]]) -> PyTree:
-        """The inverse of `to_view`, with ``None`` for leaves that the view has not."""
+        """The inverse of `to_view`, with ``None`` for leaves that are not in the view."""
         raise NotImplementedError
 
     def init_tree(self, params):
@@ -47,7 +47,7 @@ class Reshaped(Wrapper):
         return {"tx": init_inner(self.tx, self.to_view(flat.leaves, flat, groups)), **self.members(flat, groups)}
 
     def members(self, flat: Flat, groups: list[list[int]]) -> dict[str, jax.Array]:
-        """What stands in the state under a key that differs from that of any other groups of leaves: see `joins`."""
+        """An entry of the state whose key identifies these groups of leaves: see `joins`."""
         members = [[(flat.paths[i], jnp.shape(flat.leaves[i])) for i in group] for group in groups]
         checksum = f"{zlib.crc32(repr(members).encode()):08x}"
         return {self.joins + checksum: jnp.int32(sum(map(len, groups)))} if groups else {}
@@ -58,7 +58,8 @@ class Reshaped(Wrapper):
         us = flat.line_up("The updates", updates)
         mine = None if params is None else self.to_view(flat.leaves, flat, groups)
         extra = {
-            name: self.carried(name, x, flat, groups) for name, x in forwarded_arguments(self.tx, at, None).items()
+            name: self.carried(name, x, flat, groups)
+            for name, x in forwarded_arguments(self.tx, at.extra, None).items()
         }
         new, inner = self.tx.update(self.to_view(us, flat, groups), state["tx"], mine, **extra)
         return fill_holes(self.from_view(new, flat, groups), updates), {**state, "tx": inner}
@@ -84,11 +85,11 @@ class Reshaped(Wrapper):
 
 @transform
 class flatten(Reshaped):
-    """Show a chain all parameters of a dtype as one vector: fewer and larger operations, and norms of leaves over all.
+    """Pass all parameters of a dtype to a chain as one vector: fewer and larger operations, and norms over all leaves.
 
-    The chain sees ``{"float32": vector}``, so by its path it knows the dtype alone. The copies that this
-    takes do not pay for large leaves, and they gather sharded ones. The state cannot follow parameters that
-    come or go.
+    The chain sees ``{"float32": vector}``, so tables by path can only match dtypes. The necessary
+    copies do not pay off for large leaves, and they gather sharded ones. The state cannot be adapted when parameters
+    are added or removed.
     """
 
     tx: Any = child("the chain")
@@ -114,16 +115,16 @@ class flatten(Reshaped):
 
 @transform
 class pack(Reshaped):
-    """Show a chain small leaves in packs: many leaves of one shape as one vector, in the place of the first of them.
+    """Pass small leaves to a chain in packs: many leaves of one shape as one vector, in the place of the first.
 
-    A thousand biases and scales then take fifty sets of slots and their kernels; `flatten` would copy large
-    leaves too, and takes long to compile. Leaves that a `by_path` in the chain tells apart never share a pack.
-    Nor do scalars, nor leaves whose slots `store` keeps in blocks, such as `int8`: a block holds numbers of one
-    leaf, and those of small leaves stay in float32. Links that treat the tree as a whole see packs for leaves,
-    too: `scale_by_galore` belongs outside. The state cannot follow parameters that come or go.
+    A thousand biases and scales then need only fifty sets of slots and kernels. `flatten` would copy large
+    leaves too, and takes long to compile. Leaves that a `by_path` in the chain distinguishes never share a pack.
+    Scalars are not packed, nor are leaves whose slots `store` keeps in blocks, such as `int8`: a block holds numbers
+    of one leaf, and those of small leaves stay in float32. Whole-tree links also see packs instead of leaves, so put
+    `scale_by_galore` outside. The state cannot be adapted when parameters are added or removed.
 
     Errors: ``TypeError`` from ``init`` if a link computes with several numbers of a leaf, as for its norm, and
-    from ``update`` if a packed leaf has no update; ``KeyError`` where a state of other packs is loaded.
+    from ``update`` if a packed leaf has no update; ``KeyError`` if a state of other packs is loaded.
 
     >>> import chainax as cx
     >>> tx = cx.pack(cx.adamw(1e-3))
@@ -133,17 +134,17 @@ class pack(Reshaped):
     """
 
     tx: Any = child("the chain")
-    max_leaves: int = static("leaves in a pack, at most", default=20)
-    max_size: int = static("numbers in a leaf that is packed, at most", default=16384)
+    max_leaves: int = static("the largest number of leaves in a pack", default=20)
+    max_size: int = static("the size of the largest leaf that is packed", default=16384)
 
     equation = "u ← tx(u), small leaves of u in packs"
 
     def check(self) -> None:
         super().check()
         for field, least in ("max_leaves", 2), ("max_size", 1):
-            most = getattr(self, field)
-            if not isinstance(most, int) or most < least:
-                raise ValueError(f"`pack.{field}` must be a whole number, at least {least}, got {most!r}")
+            largest = getattr(self, field)
+            if not isinstance(largest, int) or largest < least:
+                raise ValueError(f"`pack.{field}` must be a whole number, at least {least}, got {largest!r}")
 
     def init_tree(self, params):
         flat = tree.flatten(params)
@@ -174,7 +175,7 @@ class pack(Reshaped):
         return flat.build(leaves)
 
     def _alike(self, flat: Flat) -> list[list[int]]:
-        """The small leaves of each shape and dtype that every table of the chain treats alike."""
+        """The small leaves, grouped by shape, dtype and their entries in the chain's tables."""
         found: dict[Any, list[int]] = {}
         for i, (path, x) in enumerate(flat.items()):
             if not is_trainable(x) or not jnp.ndim(x) or not 0 < jnp.size(x) <= self.max_size:
@@ -194,16 +195,16 @@ class pack(Reshaped):
             if isinstance(link, Leafwise) and not engine.leaf_is_elementwise(name, link, *lone):
                 raise TypeError(
                     f"Link 'pack': {name!r} computes with several numbers of {flat.paths[first]!r}, as for a norm, or "
-                    "with its shape, and a pack is no leaf: put the link outside, or leave the parameter out by a "
-                    "smaller max_size"
+                    "with its shape, but would see a pack of leaves: put the link outside, or exclude the parameter "
+                    "by a smaller max_size"
                 )
 
 
 @transform
 class split_complex(Reshaped):
-    """Show a chain every complex parameter as two real ones, ``real`` and ``imag``.
+    """Pass each complex parameter to a chain as two real ones, ``real`` and ``imag``.
 
-    Links that treat leaf by leaf need not be told: to them complex numbers are pairs of reals anyway.
+    `Leafwise` links do not need this: they always see complex numbers as pairs of reals.
     """
 
     tx: Any = child("the chain")
@@ -226,7 +227,7 @@ class split_complex(Reshaped):
 
 
 def _dtype(flat: Flat, i: int) -> DType:
-    """In which the chain sees the leaf."""
+    """The dtype in which the chain sees the leaf."""
     return slot_dtype(dtype_of(flat.leaves[i]))
 
 
@@ -238,22 +239,22 @@ def _joined(link: flatten | pack, leaves: list[Leaf], flat: Flat, group: list[in
         if x is None:
             what = "pack" if isinstance(link, pack) else "vector"
             raise TypeError(
-                f"Link {name!r} has no update at {flat.paths[i]!r}, {show(like)}, and a {what} has no holes: "
-                f"leave the parameter out by partition(by_path({{pattern: freeze()}}, default={name}(...)))"
+                f"Link {name!r} has no update at {flat.paths[i]!r}, {show(like)}, and a {what} cannot have holes: "
+                f"exclude the parameter by partition(by_path({{pattern: freeze()}}, default={name}(...)))"
             )
         parts.append(jnp.ravel(jnp.asarray(x, _dtype(flat, i))))
     return jnp.concatenate(parts)
 
 
 def _separate(vector: jax.Array | None, leaves: list[Leaf], flat: Flat, group: list[int]) -> None:
-    """Put the parts of a vector where its leaves stood."""
+    """Replace the leaves of a group by the parts of a vector."""
     if vector is None:
         return
-    done = 0
+    start = 0
     for i in group:
         shape, size = jnp.shape(flat.leaves[i]), jnp.size(flat.leaves[i])
-        leaves[i] = vector[done : done + size].reshape(shape)
-        done += size
+        leaves[i] = vector[start : start + size].reshape(shape)
+        start += size
 
 
 def _is_complex(x: Leaf) -> bool:

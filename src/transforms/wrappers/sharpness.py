@@ -1,7 +1,7 @@
 """Sharpness-aware minimization: step by the gradient at the worst point nearby.
 
-``update`` and ``step`` must be given ``grad_fn``: it takes the parameters (widened to float32 or
-better) and returns what is passed as gradients, on the same batch. The link comes first in a chain.
+Pass ``grad_fn`` to ``update`` and ``step``: a function that takes the parameters (widened to float32 or
+better) and returns the gradients on the same batch. The link comes first in a chain.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from ..shared.vector import Space, Vector, add
 class sharpness_aware(Treewise):
     """Take the gradient a distance ρ uphill. Foret et al. 2021, arXiv:2010.01412, Algorithm 1.
 
-    First in a chain. ``update`` and ``step`` must be given ``grad_fn``, the gradient of the loss on the
-    same batch, as a function of the parameters.
+    Put this link first in a chain, and pass ``grad_fn``, the gradient of the loss on the same batch as a function of
+    the parameters, to ``update`` and ``step``.
 
-    `dynamic_loss_scale` comes second. Both gradients are then of the scaled loss, which does not change
-    the direction uphill, and an overflow in either refuses the step:
+    Put `dynamic_loss_scale` second. Both gradients are then those of the scaled loss, which does not change
+    the direction uphill, and an overflow in either causes the step to be rejected:
 
     >>> import chainax as cx
     >>> def loss(params):
@@ -61,9 +61,9 @@ class sharpness_aware(Treewise):
 
 @transform
 class adaptive_sharpness_aware(sharpness_aware):
-    """The same, but farther where parameters are large. Kwon et al. 2021, arXiv:2102.11600, Algorithm 1.
+    """Like `sharpness_aware`, but farther for large parameters. Kwon et al. 2021, arXiv:2102.11600, Algorithm 1.
 
-    T = |θ| + η makes the step the same however a layer's scale is split with the next. The published
+    T = |θ| + η makes the step invariant to shifting a factor from one layer to the next. The published
     code has T = 1 for biases; the paper does not.
     """
 
