@@ -110,15 +110,14 @@ class chain(Transformation):
         return item in (self.names if isinstance(item, str) else self.values)
 
     @overload
-    def __getitem__(self, key: str | int) -> Link: ...
+    def __getitem__(self, key: str | int) -> Any: ...
     @overload
     def __getitem__(self, key: slice) -> chain: ...
-    def __getitem__(self, key: str | int | slice) -> Link | chain:
+    def __getitem__(self, key: str | int | slice) -> Any:
         """One link, by name or index, or a chain of those in a slice.
 
-        A type checker cannot know the class of the link with some name, and takes it for a `Link`, without the fields
-        of its class: write ``assert isinstance(link, scale_by_lr)`` before ``link.learning_rate``. To
-        change a field, ``tx.replace("scale_by_lr", learning_rate=0.1)`` does not need the class.
+        A type checker cannot know the class of the link with some name, so ``tx["scale_by_lr"].learning_rate``
+        type-checks as ``Any``: write ``assert isinstance(link, scale_by_lr)`` for more.
         """
         if isinstance(key, slice):
             return self._edited(list(self.links.items())[key])
