@@ -365,7 +365,7 @@ def test_stochastic_rounding_may_follow(tx: Any, dtype: Any) -> None:
     params, gradients = tree(0, dtype), grads(1, dtype)
     last = [*tx.links.values()][-1:]
     if any(link.treewise and link.moves_params for link in last):
-        with pytest.raises(TypeError, match="put 'apply_update' into the chain it wraps"):
+        with pytest.raises(TypeError, match="put 'apply_update' into the chain that it wraps"):
             check_avals(ended, params, gradients)
     else:
         check_avals(ended, params, gradients)
