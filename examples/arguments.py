@@ -1,4 +1,4 @@
-"""Types of the examples' options. A bad option ends the program with status 2 and a line that says why."""
+"""Argument types of the examples. An invalid option ends the program with status 2 and a line that says why."""
 
 import argparse
 import os
@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 
 def at_least(low: int) -> Callable[[str], int]:
-    """An argparse type: an integer that is not below ``low``."""
+    """An argparse type: an integer of at least ``low``."""
 
     def parse(text: str) -> int:
         try:
@@ -22,7 +22,7 @@ def at_least(low: int) -> Callable[[str], int]:
 
 
 def picture(text: str) -> pathlib.Path:
-    """An argparse type: a picture that can be written."""
+    """An argparse type: the path of a picture that can be written."""
     path = pathlib.Path(text)
     if path.suffix not in (".png", ".pdf", ".svg"):
         raise argparse.ArgumentTypeError(f"must end in .png, .pdf or .svg, got {text!r}")

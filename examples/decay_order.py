@@ -1,20 +1,20 @@
-"""Swap the order of the weight decay in a chain and see, on real digits, what it changes.
+"""Move the weight decay in a chain, and measure the effect on real digits.
 
-One chain in two orders: AdamW as published, and the same links with the decay moved before Adam,
-which is Adam with L2 regularization. Each order trains a grid of learning rates × weight decays,
-several seeds each, as one compiled call: an optimizer is a value, so the grid is a chain of stacked
-numbers, and `jax.vmap` maps over it as over any array.
+The chain has two orders: AdamW as published, and the same links with the decay before Adam,
+which is Adam with L2 regularization. For each order, a grid of learning rates × weight decays with
+several seeds is trained in one compiled call: an optimizer is a pytree, so the grid is a chain of stacked
+numbers, and `jax.vmap` maps over it like over any array.
 
-You will see a progress bar, both chains in equations, the best weight decay at every learning rate,
-in words what the measured grids show, and the two heat maps in ``decay_order.png``. They have the
-shape of figure 2 of Loshchilov & Hutter (2019, arXiv:1711.05101): in one order the best decay depends
+Shows a progress bar, the equations of both chains, the best weight decay at each learning rate, a
+summary of the measured grids, and two heat maps in ``decay_order.png``. These look like
+figure 2 of Loshchilov & Hutter (2019, arXiv:1711.05101): in one order the best decay depends
 on the learning rate, in the other it does not.
 
-The setting is chosen so that the decay matters: few digits are trained on, the hidden layer is
-normalized, as the paper's networks are, and the weights start too large, so that a run has to forget
-where it started. Other settings give other pictures. Where a network without the normalization had
-time to memorize wrong labels, it was PyTorch's form, with the decay before `scale`, whose best decay
-stood still. Change the chain or the network, and measure.
+The setting makes the decay matter: there are few training digits, the hidden layer is
+normalized, as in the paper's networks, and the initial weights are too large, so that a run has to forget
+them. Other settings give other results. When a network without the normalization had
+time to memorize wrong labels, the best decay was constant for PyTorch's form, with the decay before `scale`.
+Change the chain or the network, and measure.
 """
 
 import argparse
@@ -41,14 +41,14 @@ TRAINED_ON, BATCH, HIDDEN, START = 256, 64, 64, 5.0
 RATES = (2.0**-7, 2.0**-1)  # from, to
 DECAYS = {"coupled": (2.0**-15, 2.0**-4), "decoupled": (2.0**-13, 2.0**-2)}
 TITLES = {"coupled": "Adam with L2", "decoupled": "AdamW"}
-SEPARABLE = 0.25  # the largest slope of log(best decay) against log(rate) to be called none
+SEPARABLE = 0.25  # the largest slope of log(best decay) against log(rate) that counts as none
 
 
 # The optimizer, in two orders
 
 
 def chain_of(order: str, rate: float, decay: float, steps: int) -> cx.chain:
-    """AdamW as published, or the same with the decay before Adam. The cosine multiplies both terms."""
+    """AdamW as published, or with the decay before Adam. The cosine schedule multiplies both terms."""
     adamw = cx.adamw_paper(cx.cosine_decay_schedule(1.0, steps), learning_rate=rate, weight_decay=decay)
     return adamw.move("add_decayed_weights", before="scale_by_adam") if order == "coupled" else adamw
 
@@ -57,7 +57,7 @@ def chain_of(order: str, rate: float, decay: float, steps: int) -> cx.chain:
 
 
 class Data(NamedTuple):
-    """Images as rows of 64 pixels, and which digit each is."""
+    """Images as rows of 64 pixels, and their labels."""
 
     train_x: jax.Array
     train_y: jax.Array
@@ -75,7 +75,7 @@ def digits() -> Data:
 
 
 def initial_params(key: jax.Array) -> dict[str, dict[str, jax.Array]]:
-    """Two layers, with weights that start ``START`` times larger than they should."""
+    """Two layers, with initial weights that are ``START`` times too large."""
     sizes = {"hidden": (64, HIDDEN), "out": (HIDDEN, 10)}
     return {
         name: {"kernel": START * jax.random.normal(k, size) * (2 / size[0]) ** 0.5, "bias": jnp.zeros(size[1])}
@@ -97,15 +97,15 @@ def loss(params: Any, x: jax.Array, y: jax.Array) -> jax.Array:
 
 
 def error(params: Any, x: jax.Array, y: jax.Array) -> jax.Array:
-    """The fraction of the images that the network gets wrong."""
+    """The fraction of misclassified images."""
     return jnp.mean(jnp.argmax(logits(params, x), axis=-1) != y)
 
 
-# Training: one run is three small functions, and vmap makes them a grid of runs
+# Training: three small functions for one run, which vmap turns into a grid of runs
 
 
 def train_grid(grid: cx.chain, seeds: int, epochs: int, data: Data, tick: Callable[[], None]) -> np.ndarray:
-    """The held-out error of every chain of the stack (rows) with every seed (columns), in one compiled call."""
+    """The held-out error of each chain of the stack (rows) with each seed (columns), in one compiled call."""
 
     def start(tx, key):
         params = initial_params(key)
@@ -136,12 +136,12 @@ def train_grid(grid: cx.chain, seeds: int, epochs: int, data: Data, tick: Callab
         return error_all(params, data.test_x, data.test_y)
 
     errors = np.asarray(train(jax.random.split(jax.random.key(0), seeds)))
-    jax.effects_barrier()  # the last ticks
+    jax.effects_barrier()  # wait for the last ticks
     return errors
 
 
 class Result(NamedTuple):
-    """One order's grid: ``errors[rate, decay, seed]``."""
+    """The grid of one order: ``errors[rate, decay, seed]``."""
 
     order: str
     links: tuple[str, ...]
@@ -151,7 +151,7 @@ class Result(NamedTuple):
 
     @property
     def mean(self) -> np.ndarray:
-        """Over the seeds: ``mean[rate, decay]``."""
+        """The mean over the seeds: ``mean[rate, decay]``."""
         return self.errors.mean(axis=-1)
 
     @property
@@ -162,7 +162,7 @@ class Result(NamedTuple):
 
     @property
     def best(self) -> np.ndarray:
-        """For every rate, the index of its best decay."""
+        """The index of the best decay for each rate."""
         return self.mean.argmin(axis=1)
 
 
@@ -179,7 +179,7 @@ def sweep(order: str, n: int, seeds: int, epochs: int, data: Data, tick: Callabl
 
 
 def slope(errors: np.ndarray, rates: np.ndarray, decays: np.ndarray) -> float:
-    """Of log(best decay) against log(rate): 0 where the two are separable, ±1 on a diagonal.
+    """The slope of log(best decay) against log(rate): 0 if the two are separable, ±1 on a diagonal.
 
     The best decay is the mean of the logarithms, each decay weighed by e^−(points of error above the best).
     """
@@ -189,14 +189,14 @@ def slope(errors: np.ndarray, rates: np.ndarray, decays: np.ndarray) -> float:
 
 
 def cost_of_keeping(result: Result) -> float:
-    """How much the error grows, on average, with a decay that was the best at another learning rate."""
+    """The average increase of the error with the best decay for another learning rate."""
     kept = result.mean[:, result.best]  # kept[i, j]: at rate i with the best decay of rate j
     n = len(kept)
     return float((kept - kept.diagonal()[:, None]).sum() / (n * (n - 1)))
 
 
 def in_words(result: Result) -> str:
-    """What the measured grid shows."""
+    """A summary of the measured grid."""
     slopes = [slope(result.errors[..., i], result.rates, result.decays) for i in range(result.errors.shape[-1])]
     steepness = slope(result.mean, result.rates, result.decays)
     if abs(steepness) <= SEPARABLE:
@@ -213,7 +213,7 @@ def in_words(result: Result) -> str:
 
 
 def comparison(coupled: Result, decoupled: Result) -> str:
-    """Which order reaches the lower error, if the seeds can tell."""
+    """Which order reaches the lower error, if the difference is significant."""
     runs = {result.order: result.errors[result.winner] for result in (coupled, decoupled)}
     worse, better = sorted(runs, key=lambda order: -runs[order].mean())
     doubt = np.hypot(*(errors.std() for errors in runs.values())) / len(runs[better]) ** 0.5
@@ -226,12 +226,12 @@ def comparison(coupled: Result, decoupled: Result) -> str:
 
 
 def mean_and_std(errors: np.ndarray) -> str:
-    """Over the seeds."""
+    """Mean and standard deviation over the seeds."""
     return f"{errors.mean():.1%} ± {errors.std():.1%}"
 
 
 def table(results: Sequence[Result]) -> Table:
-    """The best setting of each order at each learning rate; the best of all is starred."""
+    """The best setting of each order at each learning rate, with a star for the best overall."""
     shown = Table(title="best weight decay λ at each learning rate α, and its held-out error", show_edge=False)
     shown.add_column("α", justify="right")
     for result in results:
@@ -248,7 +248,7 @@ def table(results: Sequence[Result]) -> Table:
 
 
 def draw(results: Sequence[Result], path: pathlib.Path) -> None:
-    """The heat maps, side by side, in one colour scale."""
+    """The heat maps, side by side, with a common colour scale."""
     low = 100 * max(min(result.mean.min() for result in results), 1e-3)
     norm = LogNorm(low, 2.5 * low)
     fig = Figure(figsize=(11, 5.6), layout="constrained")
@@ -285,7 +285,7 @@ def draw(results: Sequence[Result], path: pathlib.Path) -> None:
 
 
 def options(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """The options; a bad one ends the program with status 2."""
+    """Parse the options. An invalid one ends the program with status 2."""
     parser = argparse.ArgumentParser(
         description=(__doc__ or "").split("\n\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
@@ -297,7 +297,7 @@ def options(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Show both orders, train their grids, then say and draw what came out."""
+    """Show both orders, train their grids, then summarize and plot the results."""
     chosen, console, began = options(arguments), Console(), time.perf_counter()
     decoupled, coupled = (chain_of(order, 0.05, 0.01, steps=1000) for order in ("decoupled", "coupled"))
     for order, tx in ("decoupled", decoupled), ("coupled", coupled):

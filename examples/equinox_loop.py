@@ -1,6 +1,6 @@
-"""Train an Equinox module on digits: its arrays are the parameters, the rest of it stays where it is.
+"""Train an Equinox module on digits. Its floating-point arrays are the parameters.
 
-You will see the chain, and the error on the half of the digits that is held out.
+Prints the chain, and the error on the held-out half of the digits.
 """
 
 import argparse

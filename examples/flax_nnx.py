@@ -1,6 +1,6 @@
-"""Train a Flax NNX module on digits: a chain goes where ``nnx.Optimizer`` takes an optimizer.
+"""Train a Flax NNX module on digits. ``nnx.Optimizer`` accepts a chain as the optimizer.
 
-You will see the chain, and the error on the half of the digits that is held out.
+Prints the chain, and the error on the held-out half of the digits.
 """
 
 import argparse
@@ -33,7 +33,7 @@ def loss(model: Network, x: jax.Array, y: jax.Array) -> jax.Array:
 
 @nnx.jit
 def train_step(model: Network, optimizer: nnx.Optimizer, x: jax.Array, y: jax.Array) -> None:
-    """One step in place, as NNX has it."""
+    """One step, which updates model and optimizer in place, as usual in NNX."""
     optimizer.update(model, nnx.grad(loss)(model, x, y))
 
 

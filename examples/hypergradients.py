@@ -1,12 +1,12 @@
 """Tune a learning rate and a weight decay by gradient descent through whole training runs on digits.
 
-An optimizer is a value, so ``jax.grad`` of a training run with respect to it is an optimizer-shaped value
-of slopes: one run forward and one backward give the hypergradient of every number in the chain
+An optimizer is a pytree, so ``jax.grad`` of a training run with respect to it returns a derivative for each
+number in the chain, the hypergradients, from one forward and one backward pass
 (Maclaurin, Duvenaud & Adams 2015, arXiv:1502.03492; Franceschi et al. 2017, arXiv:1703.01785). Another
-chain then descends them, in the logarithms of the numbers.
+chain then uses them for gradient descent on the logarithms of the numbers.
 
-You will see the first hypergradients next to central finite differences, and then the numbers before and
-after, with the loss that was tuned, and with what they do to digits that neither the training nor the
+Prints the first hypergradients next to central finite differences, and then the numbers before and
+after tuning, with the validation loss that was tuned, and the loss and error on digits that neither training nor
 tuning has seen.
 """
 
@@ -27,18 +27,18 @@ from rich.table import Table
 from sklearn.datasets import load_digits
 
 HIDDEN, TRAINED_ON, VALIDATED_ON = 32, 100, 600
-START = {"learning rate": 3e-3, "weight decay": 1.0}  # one too small, the other too large
+START = {"learning rate": 3e-3, "weight decay": 1.0}  # the first is too small, the second too large
 
 
 class Data(NamedTuple):
-    """Images as rows of 64 pixels, and which digit each is."""
+    """Images as rows of 64 pixels, and their labels."""
 
     x: jax.Array
     y: jax.Array
 
 
 def digits() -> tuple[Data, Data, Data]:
-    """scikit-learn's 1797 digits, shuffled: for training, for tuning, and the rest for the last look."""
+    """scikit-learn's 1797 digits, shuffled and divided into training, validation and test data."""
     x, y = load_digits(return_X_y=True)
     order = np.random.default_rng(0).permutation(len(x))
     parts = np.split(order, (TRAINED_ON, TRAINED_ON + VALIDATED_ON))
@@ -53,7 +53,7 @@ def initial_params() -> dict[str, jax.Array]:
 
 
 def logits(params: Any, x: jax.Array) -> jax.Array:
-    """(n, 64) -> (n, 10). Smooth, as finite differences need it: at the kinks of relu they would not converge."""
+    """(n, 64) -> (n, 10). Smooth, since finite differences would not converge at the kinks of relu."""
     return jnp.tanh(x @ params["hidden"]) @ params["out"]
 
 
@@ -63,7 +63,7 @@ def loss(params: Any, data: Data) -> jax.Array:
 
 
 def error(params: Any, data: Data) -> jax.Array:
-    """The fraction of the images that the network gets wrong."""
+    """The fraction of misclassified images."""
     return jnp.mean(jnp.argmax(logits(params, data.x), axis=-1) != data.y)
 
 
@@ -79,22 +79,22 @@ def trained(tx: cx.chain, data: Data, steps: int) -> Any:
 
 
 def chain_of(logs: dict[str, jax.Array]) -> cx.chain:
-    """AdamW, from the logarithms of its learning rate and weight decay."""
+    """AdamW, with the logarithms of its learning rate and weight decay as parameters."""
     return cx.adamw(jnp.exp(logs["learning rate"]), weight_decay=jnp.exp(logs["weight decay"]))
 
 
 def validation_loss(logs: dict[str, jax.Array], train: Data, validate: Data, steps: int) -> jax.Array:
-    """What is tuned: the loss, on digits that were not trained on, after a whole run."""
+    """The objective of the tuning: the loss on the validation digits after a training run."""
     return loss(trained(chain_of(logs), train, steps), validate)
 
 
 def central_differences(f: Callable[[Any], jax.Array], at: dict[str, jax.Array], h: float = 1e-4) -> dict[str, Any]:
-    """The slopes of ``f``, from two evaluations for each number."""
+    """The derivatives of ``f``, from two evaluations for each number."""
     return {name: (f({**at, name: x + h}) - f({**at, name: x - h})) / (2 * h) for name, x in at.items()}
 
 
 def tune(objective: Callable[[Any], Any], logs: dict[str, jax.Array], outer_steps: int) -> dict[str, jax.Array]:
-    """Descend the hypergradients by Adam. ``objective`` returns a value and its gradient."""
+    """Minimize by Adam with hypergradients. ``objective`` returns a value and its gradient."""
     tx = cx.adam(cx.cosine_decay_schedule(0.5, outer_steps))
     state, console = tx.init(logs), Console(stderr=True)
     for _ in track(range(outer_steps), "tuning", console=console, disable=not console.is_terminal):
@@ -122,7 +122,7 @@ def main() -> None:
     )
     parser.add_argument("--outer-steps", type=at_least(1), default=30, help="runs to tune with (default: %(default)s)")
     options, console, began = parser.parse_args(), Console(), time.perf_counter()
-    jax.config.update("jax_enable_x64", True)  # finite differences need the digits
+    jax.config.update("jax_enable_x64", True)  # finite differences need the precision
 
     train, validate, test = digits()
     value = jax.jit(functools.partial(validation_loss, train=train, validate=validate, steps=options.steps))

@@ -1,20 +1,20 @@
-"""Train a character-level transformer with AdamW in fewer and fewer bytes, and see what each saving costs.
+"""Train a character-level transformer with AdamW in ever fewer bytes, and measure the cost of each saving.
 
-AdamW in float32 takes 12 bytes a parameter: 4 for the parameter and 4 for each moment. The parameters can be
+AdamW in float32 takes 12 bytes per parameter: 4 for the parameter and 4 for each moment. The parameters can be
 kept in bfloat16, rounded in one of four ways (`cx.apply_update`), and the moments in 8 or 4 bits
-(`cx.store`). Every way trains the same network from the same starts on the same batches, so the losses
-can be compared seed by seed. What is stored is all that differs: the network computes in float32, and the
-gradients come in the parameters' dtype.
+(`cx.store`). Each variant trains the same network from the same initial parameters on the same batches, so the
+losses can be compared seed by seed. The variants differ only in what is stored: the network computes in float32,
+and gradients have the parameters' dtype.
 
-You will see a progress bar, a table of held-out losses and bytes a parameter, in words what the measured
-losses show, and the curves in ``low_precision.png``.
+Shows a progress bar, a table of held-out losses and bytes per parameter, a summary of the measured
+losses, and the curves in ``low_precision.png``.
 
-The text is the language reference that ships with Python (`pydoc_data.topics`), each paragraph once; the
-last tenth is held out. The network has 4 layers of width 128, 0.8 million parameters, and sees 8 windows
-of 64 characters a step: small enough that 24 runs of 500 steps take about twenty minutes on two cores, large enough
-that `int8` and its like store all its matrices in blocks. The learning rate was chosen by float32 alone, of five:
-twice as much ended 0.04 lower on average, but with seeds 0.13 apart, in which what storing costs would
-drown. A run this short says nothing of long ones.
+The text is the language reference that ships with Python (`pydoc_data.topics`), with each paragraph once; the
+last tenth is held out. The network has 4 layers of width 128 and 0.8 million parameters, and sees 8 windows
+of 64 characters per step: small enough that 24 runs of 500 steps take about twenty minutes on two cores, large enough
+that formats such as `int8` store all its matrices in blocks. The learning rate was chosen for float32 only, from five:
+twice the rate ended 0.04 lower on average, but with seeds 0.13 apart, which would hide the cost of the
+storage formats. Such short runs do not predict long ones.
 """
 
 import argparse
@@ -40,11 +40,11 @@ RATE, DECAY = 2e-3, 0.1
 POINTS = 10  # of a curve
 
 
-# The optimizer, in eight ways to store
+# The optimizer, stored in eight ways
 
 
 def ways(steps: int, rate: float = RATE) -> dict[str, tuple[str, cx.chain]]:
-    """The parameters' dtype and the chain, by name; the first is what the others are compared with."""
+    """The parameters' dtype and the chain, by name. The first is the baseline."""
     schedule = cx.warmup_cosine_decay_schedule(0.0, rate, steps // 10, steps)
     adamw = cx.adamw(schedule, weight_decay=DECAY)
 
@@ -67,7 +67,7 @@ def ways(steps: int, rate: float = RATE) -> dict[str, tuple[str, cx.chain]]:
 
 
 class Text(NamedTuple):
-    """Characters as whole numbers below ``size``."""
+    """Characters as integers below ``size``."""
 
     train: np.ndarray
     held_out: np.ndarray  # (HELD_OUT, CONTEXT + 1)
@@ -75,7 +75,7 @@ class Text(NamedTuple):
 
 
 def language_reference() -> Text:
-    """Paragraphs that stand in several topics are kept once, or the network would have read what is held out."""
+    """Read the topics. Repeated paragraphs are kept once, so that held-out text does not occur in the training text."""
     paragraphs = (" ".join(p.split()) for name in sorted(topics) for p in topics[name].split("\n\n"))
     characters, text = np.unique(list("\n".join(dict.fromkeys(paragraphs))), return_inverse=True)
     cut = len(text) * 9 // 10
@@ -84,7 +84,7 @@ def language_reference() -> Text:
 
 
 def windows(text: np.ndarray, starts: np.ndarray) -> np.ndarray:
-    """The CONTEXT characters from each start, and the one after them: ``(..., CONTEXT + 1)``."""
+    """CONTEXT characters from each start, and the next one: ``(..., CONTEXT + 1)``."""
     return text[starts[..., None] + np.arange(CONTEXT + 1)].astype(np.int32)
 
 
@@ -92,13 +92,13 @@ def windows(text: np.ndarray, starts: np.ndarray) -> np.ndarray:
 
 
 def initial_params(key: jax.Array, size: int, layers: int, width: int) -> dict[str, Any]:
-    """The layers are stacked, so that a scan runs through them and they are compiled once."""
+    """Initial parameters. The layers are stacked for a scan, so that they are compiled once."""
     keys = iter(jax.random.split(key, 7))
 
     def normal(scale: float, *shape: int) -> jax.Array:
         return scale * jax.random.normal(next(keys), shape)
 
-    inner, outer = width**-0.5, (2 * layers * width) ** -0.5  # what is added to the stream starts smaller
+    inner, outer = width**-0.5, (2 * layers * width) ** -0.5  # smaller for matrices that add to the residual stream
     return {
         "character": normal(0.1, size, width),
         "position": normal(0.1, CONTEXT, width),
@@ -116,7 +116,7 @@ def initial_params(key: jax.Array, size: int, layers: int, width: int) -> dict[s
 
 
 def normalized(x: jax.Array, scale: jax.Array) -> jax.Array:
-    """By the root mean square over the width."""
+    """Divide by the root mean square over the width."""
     return x / jnp.sqrt(jnp.mean(x**2, axis=-1, keepdims=True) + 1e-5) * scale[None, None]
 
 
@@ -140,7 +140,7 @@ def logits(params: Any, characters: jax.Array) -> jax.Array:
 
 @jax.jit
 def loss(params: Any, batch: jax.Array) -> jax.Array:
-    """The mean cross-entropy of a character, in nats, computed in float32 whatever dtype the parameters are in."""
+    """The mean cross-entropy per character in nats, computed in float32 for parameters of any dtype."""
     wide = jax.tree.map(lambda p: p.astype(jnp.float32), params)
     log_chances = jax.nn.log_softmax(logits(wide, batch[:, :-1]))
     return -jnp.mean(jnp.take_along_axis(log_chances, batch[:, 1:, None], axis=-1))
@@ -153,23 +153,23 @@ gradient = jax.jit(jax.grad(loss))
 
 
 class Result(NamedTuple):
-    """One way to store: ``losses[seed, point]`` on the held-out text, after ``steps[point]`` steps."""
+    """One variant: ``losses[seed, point]`` on the held-out text, after ``steps[point]`` steps."""
 
     name: str
     steps: np.ndarray
     losses: np.ndarray
-    bytes: float  # a parameter, those of the parameters and of the optimizer's state
+    bytes: float  # per parameter, for parameters and optimizer state
 
     @property
     def final(self) -> np.ndarray:
-        """The last loss of each seed."""
+        """The final loss of each seed."""
         return self.losses[:, -1]
 
 
 def train(
     name: str, dtype: str, tx: cx.chain, text: Text, steps: int, seeds: int, size: tuple[int, int], tick: Callable
 ) -> Result:
-    """Train once for each seed. The seed sets the start and the batches, whatever the way to store."""
+    """Train once for each seed, which determines the initial parameters and the batches."""
     step, points = cx.make_step(tx), np.unique(np.linspace(0, steps, POINTS + 1).astype(int))
     losses, held = np.zeros((seeds, len(points))), 0.0
     for seed in range(seeds):
@@ -197,7 +197,7 @@ def over_seeds(x: np.ndarray, sign: str = "") -> str:
 
 
 def in_words(result: Result, base: Result) -> str:
-    """How the losses compare with the base's, seed by seed, and with how much the base's differ between seeds."""
+    """Compare the losses with the baseline's, seed by seed, and with the spread of those between seeds."""
     change, spread = result.final - base.final, base.final.std(ddof=1)
     if np.all(change > 0) or np.all(change < 0):
         direction = f"{'worse' if change[0] > 0 else 'better'} with every seed"
@@ -211,7 +211,7 @@ def in_words(result: Result, base: Result) -> str:
 
 
 def table(results: Sequence[Result]) -> Table:
-    """Losses and bytes."""
+    """The table of losses and bytes."""
     base = results[0]
     shown = Table(title="held-out loss, nats a character, mean ± std over the seeds", show_edge=False)
     shown.add_column("what is not float32", no_wrap=True)
@@ -227,7 +227,7 @@ def table(results: Sequence[Result]) -> Table:
 
 
 def draw(results: Sequence[Result], path: pathlib.Path) -> None:
-    """The curves, and beside them their distance from the first."""
+    """The curves, and next to them their differences from the first."""
     base = results[0]
     fig = Figure(figsize=(11, 5), layout="constrained")
     curves, changes = fig.subplots(1, 2)
@@ -257,7 +257,7 @@ def draw(results: Sequence[Result], path: pathlib.Path) -> None:
 
 
 def options(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """The options; a bad one ends the program with status 2."""
+    """Parse the options. An invalid one ends the program with status 2."""
     parser = argparse.ArgumentParser(
         description=(__doc__ or "").split("\n\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
@@ -273,7 +273,7 @@ def options(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Train in every way, then say and draw what came out."""
+    """Train all variants, then summarize and plot the results."""
     chosen, console, began = options(arguments), Console(), time.perf_counter()
     text, all_ways, results = language_reference(), ways(chosen.steps), []
     columns = TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:3.0f}%"), TimeElapsedColumn()

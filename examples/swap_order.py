@@ -24,7 +24,7 @@ def loss(params, x, y):  # noqa: D103
 
 
 def held_out_error(tx):
-    """After training with the chain ``tx`` on the first half of the digits."""
+    """The held-out error after training with the chain ``tx`` on the first half of the digits."""
     shapes = {"hidden": (64, 64), "out": (64, 10)}
     params = {name: jax.random.normal(jax.random.key(len(name)), shape) / 8 for name, shape in shapes.items()}
     state, step, gradient = tx.init(params), cx.make_step(tx), jax.jit(jax.grad(loss))

@@ -1,8 +1,8 @@
-"""Sweep learning rate × weight decay × their order on digits, and see the best of each.
+"""Sweep learning rate × weight decay × order of the links on digits, and print the best settings.
 
-The order makes two optimizers of the same links, so there are two structures: each is compiled once and
-runs its grid in one `vmap`. You will see a table of held-out errors for each order, the best settings of
-all, and how often the training function was traced.
+The two orders of the links are two structures. Each is compiled once and runs its grid in one `vmap`.
+Prints a table of held-out errors and the best settings for each order, and how often the training function
+was traced.
 """
 
 import argparse
@@ -34,7 +34,7 @@ def loss(params: Any, x: jax.Array, y: jax.Array) -> jax.Array:
 
 
 def train(tx: cx.chain, data: tuple[jax.Array, ...], steps: int) -> dict[str, jax.Array]:
-    """The last training loss and the held-out error: what the table will hold for each chain."""
+    """The final training loss and the held-out error: the columns of the table for each chain."""
     global traces
     traces += 1
     train_x, test_x, train_y, test_y = data
@@ -51,7 +51,7 @@ def train(tx: cx.chain, data: tuple[jax.Array, ...], steps: int) -> dict[str, ja
 
 
 def shown(title: str, table: dict[str, np.ndarray]) -> Table:
-    """Held-out errors, a row for each learning rate α and a column for each weight decay λ; the lowest in bold."""
+    """Held-out errors: one row per learning rate α, one column per weight decay λ, the lowest in bold."""
     rates, decays = np.unique(table[RATE]), np.unique(table[DECAY])
     printed = Table("α \\ λ", *(f"{decay:.2g}" for decay in decays), title=title, title_justify="left")
     for rate in rates:

@@ -230,7 +230,7 @@ __all__ = [  # noqa: RUF022 - a table of contents
     # chains, their steps, their states and their files
     "chain", "stack", "store", "make_step", "apply_updates", "State", "Report", "to_config", "from_config",
     "ChainWarning",
-    # hyperparameters by path, where a number may stand
+    # hyperparameters by path
     "by_leaf", "by_path",
     # schedules, and how they are put together
     "Schedule", "bias_corrected_schedule", "constant_schedule", "cosine_annealing_schedule", "cosine_decay_schedule",
@@ -274,11 +274,11 @@ __all__ = [  # noqa: RUF022 - a table of contents
     "scale_by_momo_adam", "scale_by_polyak", "scale_by_prodigy", "scale_by_zoom_linesearch",
     # links: averages of the parameters, and how they are read
     "ema_params", "read_average", "schedule_free", "schedule_free_eval_params", "slow_weights", "swa",
-    # links: guards that refuse a step, and the scale of the loss
+    # links: guards that reject a step, and the scale of the loss
     "dynamic_loss_scale", "loss_scale", "skip_large_updates", "skip_loss_spikes", "skip_nonfinite",
     # links: telemetry, and how it is read
     "counted_clip_by_global_norm", "record", "recorded",
-    # links that hold a chain, or stand for one
+    # links that hold a chain
     "accumulate", "accumulate_weighted", "adaptive_sharpness_aware", "apply_every", "conditionally_mask",
     "conditionally_transform", "flatten", "flush", "freeze", "from_optax", "mechanize", "pack", "partition", "restart",
     "scale_by_galore", "sharpness_aware", "split_complex",

@@ -1,4 +1,4 @@
-"""What a user would write, for a type checker. Lines that end in ``# error`` must be refused, all others accepted."""
+"""What a user would write, for a type checker. Lines that end in ``# error`` must be rejected, all others accepted."""
 
 from typing import Any, assert_type
 
@@ -20,6 +20,9 @@ state = tx.init(params)
 assert_type(state, cx.State)
 assert_type(tx.replace("scale_by_adam", b1=0.8), cx.chain)
 params, state = tx.step(params, state, params)
+step = cx.make_step(tx)
+assert_type(step(params, state, params)[1], cx.State)
+step(params, state)  # error
 cx.sgd(lambda step: 0.1 / (1 + step), momentum=0.9)
 cx.adamw(jnp.array(1e-3), weight_decay=0.0)
 cx.scale_by_adam(beta1=0.9)  # error
@@ -29,7 +32,7 @@ tx.moved("scale_by_adam")  # error
 cx.chain(0.1)  # error
 cx.scale_by_adam().b1 = 0.5  # error
 print(cx.masked)  # error
-print(cxe.transform)  # error
+print(cx.transform)  # error
 
 
 @cxe.transform

@@ -21,7 +21,7 @@ from ..values.warning import warn
 from .protocol import ChainLike, LinkLike, Links, is_leafwise, is_treewise
 from .state import State
 
-REMEDY = "Carry it over with adopt(params, state), or begin anew with init(params)"
+REMEDY = "Carry it over with adopt(params, state), or start over with init(params)"
 """What to do with a state that belongs to another chain."""
 
 INIT, STEP, UPDATE = "init(params)", "step(params, state, grads)", "update(grads, state, params)"

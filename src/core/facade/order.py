@@ -56,9 +56,9 @@ class Rule:
 
 CHANGES = "clip decay penalty accumulate precondition undoing align scale noise descend search"
 """Tags of links that change the size or the direction of an update."""
-KEEPS_NORM = frozenset(("scale", "record", "guard", "nonfinite", "refusing"))
+KEEPS_NORM = frozenset(("scale", "record", "guard", "nonfinite", "rejecting"))
 """Tags of links that preserve the property that all updates have the same norm."""
-PROMISES = frozenset(("finite", "refusing"))
+PROMISES = frozenset(("finite", "rejecting"))
 """Tags that guarantee something about all updates. Wrappers lose them, since their chains may see only some."""
 NONLINEAR = "clip decay penalty accumulate precondition undoing noise clean decay_after project average"
 """Tags of links that are not linear: twice the gradient does not give twice the update."""
@@ -93,7 +93,7 @@ RULES = (
     ),
     Rule(
         "clean",
-        "refusing loss_scale",
+        "rejecting loss_scale",
         "{later} never gets a NaN, since {earlier} rejects such steps",
         "remove one of them",
     ),
@@ -226,7 +226,7 @@ def _tags(link: LinkLike, role: str) -> frozenset[str]:
         "fixing": link.fixes_norm,
         "norm": link.bounds_size and not link.hides_infinite,
         "nonfinite": role == "guard" and link.needs_all_updates,
-        "refusing": link.refuses_nonfinite,
+        "rejecting": link.refuses_nonfinite,
         "undoing": link.undoes_scale,
     }
     return frozenset({role} | {tag for tag, holds in flags.items() if holds})
