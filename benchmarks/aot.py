@@ -1,7 +1,7 @@
 """What the compilers for TPUs and GPUs make of a step, on a machine that has neither. Nothing is executed.
 
 Compiles the recipes of the benchmark, and rows of storage, rounding and wrappers, for one chip of each kind, chainax
-beside Optax, and writes ``benchmarks/results/aot.json`` and ``aot.md``. Needs the compilers in ``.venv/aot``, where
+beside Optax, and writes ``benchmarks/compiled/devices.json`` and ``devices.md``. Needs the compilers in ``.venv/aot``, where
 ``make aot`` puts them. No figure is a time.
 """
 
@@ -20,7 +20,7 @@ from typing import Any
 
 HERE = pathlib.Path(__file__).parent
 COMPILERS = HERE.parent / ".venv" / "aot"
-RESULTS = HERE / "results" / "aot.json"
+RESULTS = HERE / "compiled" / "devices.json"
 ENVIRONMENT = {
     "JAX_PLATFORMS": "cpu",
     "TPU_SKIP_MDS_QUERY": "1",

@@ -38,6 +38,12 @@ def test_traffic_is_what_xla_counts(tx: Any) -> None:
     assert module.traffic() > 3 * 4 * N
 
 
+def test_stored_tables_are_those_of_the_stored_figures() -> None:
+    """Neither is edited without the other."""
+    found = json.loads(aot.RESULTS.read_text(encoding="utf-8"))
+    assert aot.RESULTS.with_suffix(".md").read_text(encoding="utf-8") == aot.markdown(found)
+
+
 def test_kernels_of_loops_and_conditions() -> None:
     """A loop's as often as it turns, and a condition's longer branch."""
 
