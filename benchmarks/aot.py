@@ -1,8 +1,8 @@
 """What the compilers for TPUs and GPUs make of a step, on a machine that has neither. Nothing is executed.
 
 Compiles the recipes of the benchmark, and rows of storage, rounding and wrappers, for one chip of each kind, chainax
-beside Optax, and writes ``benchmarks/compiled/devices.json`` and ``devices.md``. Needs the compilers in ``.venv/aot``, where
-``make aot`` puts them. No figure is a time.
+beside Optax, and writes ``benchmarks/compiled/devices.json`` and ``devices.md``. Needs the compilers in ``.venv/aot``,
+where ``make aot`` puts them. No figure is a time.
 """
 
 from __future__ import annotations
