@@ -1,5 +1,6 @@
 """What an author of links can do wrong, each with the message that says what to write instead."""
 
+import dataclasses
 import re
 from typing import Any
 
@@ -137,15 +138,15 @@ DECLARED = {
         cxe.Leafwise,
         {},
         TypeError,
-        "`wrong` needs the method 'leaf' of a Leafwise link: def leaf(self, u, slot, p, scalars)",
+        "`wrong` needs the method 'leaf' of its base Leafwise: def leaf(self, u, slot, p, scalars)",
     ),
     "no factor": (
         cxe.Scaling,
         {},
         TypeError,
-        "`wrong` needs the method 'factor' of a Scaling link: def factor(self, at)",
+        "`wrong` needs the method 'factor' of its base Scaling: def factor(self, at)",
     ),
-    "no update_tree": (cxe.Treewise, {}, TypeError, "`wrong` needs the method 'update_tree' of a Treewise link"),
+    "no update_tree": (cxe.Treewise, {}, TypeError, "`wrong` needs the method 'update_tree' of its base Treewise: def"),
     "no update_vector": (cxe.VectorLink, {}, TypeError, "def update_vector(self, u, state, x, at)"),
     "scaling without Scaling": (
         cxe.Leafwise,
@@ -187,19 +188,19 @@ DECLARED = {
         cxe.Treewise,
         TREE | {"update": left},
         TypeError,
-        "`wrong.update` would hide an attribute that every link and chain has: write 'update_tree'",
+        "`wrong.update` would hide an attribute of its base: write 'update_tree'",
     ),
     "init as in Optax": (
         cxe.Leafwise,
         LEAF | {"init": lambda self, p: p},
         TypeError,
-        "`wrong.init` would hide an attribute that every link and chain has: write 'init_leaf'",
+        "`wrong.init` would hide an attribute of its base: write 'init_leaf'",
     ),
     "leaf in a Treewise link": (
         cxe.Treewise,
         TREE | LEAF,
         TypeError,
-        "`wrong.leaf` has no effect here: it is for links that derive from Scaling",
+        "`wrong.leaf` has no effect here: it is for classes that derive from Scaling",
     ),
     "moves_params in a Leafwise link": (cxe.Leafwise, LEAF | {"moves_params": True}, TypeError, "derive from Treewise"),
     "can_reject without accepts": (
@@ -259,6 +260,141 @@ def test_a_class_that_cannot_be_meant_is_refused(mistake: str) -> None:
     base, body, error, words = DECLARED[mistake]
     with pytest.raises(error, match=re.escape(words)):
         make(base, dict(body))
+
+
+def is_field(x: Any) -> bool:
+    """Whether ``x`` declares a field of a class."""
+    return isinstance(x, dataclasses.Field)
+
+
+def make_value(base: Any, body: dict[str, Any]) -> Any:
+    """The class ``wrong``, a value with this body, whose fields are annotated."""
+    fields = {name: Any for name, x in body.items() if is_field(x)}
+    return cxe.value(type("wrong", (base,), {"__doc__": "Wrong.", "__annotations__": fields, **body}))
+
+
+AT = {"at": lambda self, k: 0 * k}
+NARROW = {"keep": lambda self, x, signed: {"wrong": x.astype(jnp.int8)}}
+WIDE = {"widen": lambda self, kept, shape, signed: kept["wrong"].astype(jnp.float32)}
+ROUND = {"rounded": lambda self, theta, u, dtype, key: ((theta + u).astype(dtype), None)}
+
+VALUES = {
+    "a schedule without at": (
+        cx.Schedule,
+        {"__call__": lambda self, k: 0 * k},
+        "`wrong` needs the method 'at' of its base Schedule: def at(self, k)",
+    ),
+    "a format without keep": (
+        cxe.Format,
+        {"encode": NARROW["keep"], "decode": WIDE["widen"]},
+        "`wrong` needs the method 'keep' of its base Format: def keep(self, x, signed)",
+    ),
+    "a format without widen": (cxe.Format, NARROW, "def widen(self, kept, shape, signed)"),
+    "a rounding without rounded": (
+        cxe.Rounding,
+        {"round": ROUND["rounded"]},
+        "`wrong` needs the method 'rounded' of its base Rounding: def rounded(self, theta, u, dtype, key)",
+    ),
+    "a slot without init_residual": (
+        cxe.Rounding,
+        ROUND | {"slot": "e"},
+        "`wrong.slot` is 'e', but there is no method 'init_residual': write it, or remove slot",
+    ),
+    "init_residual without a slot": (
+        cxe.Rounding,
+        ROUND | {"init_residual": lambda self, p: p},
+        "`wrong.init_residual` would never be called: declare slot = ...",
+    ),
+    "slots for slot": (cxe.Rounding, ROUND | {"slots": ("e",)}, "`wrong.slots` is unknown: did you mean 'slot'?"),
+    "phrases for phrase": (cx.Schedule, AT | {"phrases": "half"}, "did you mean 'phrase'?"),
+    "a phrase that is no string": (cx.Schedule, AT | {"phrase": 1}, "`wrong.phrase` must be a string, got 1"),
+    "at without k": (
+        cx.Schedule,
+        {"at": lambda self: 0.5},
+        "`wrong.at` must take the arguments def at(self, k)",
+    ),
+    "keep without signed": (
+        cxe.Format,
+        WIDE | {"keep": lambda self, x: {}},
+        "`wrong.keep` must take the arguments def keep(self, x, signed)",
+    ),
+    "rounded without key": (
+        cxe.Rounding,
+        {"rounded": lambda self, theta, u, dtype: u},
+        "`wrong.rounded` must take the arguments def rounded(self, theta, u, dtype, key)",
+    ),
+    "a hyperparameter of a schedule": (
+        cx.Schedule,
+        AT | {"rate": cxe.hyper("r", "the rate", default=0.1)},
+        "`wrong.rate` has a symbol, as hyperparameters of links do: declare it by number(doc, ...)",
+    ),
+    "value on a link": (cxe.Leafwise, LEAF, "`wrong` is a Link: decorate it with transform"),
+    "value on a wrapper": (
+        cxe.Wrapper,
+        {"tx": cxe.child("the chain")},
+        "`wrong` is a Link: decorate it with transform",
+    ),
+}
+
+
+@pytest.mark.parametrize("mistake", VALUES)
+def test_a_value_that_cannot_be_meant_is_refused(mistake: str) -> None:
+    """Schedules, formats and roundings are checked when the class is made, as links are."""
+    base, body, words = VALUES[mistake]
+    with pytest.raises(TypeError, match=re.escape(words)):
+        make_value(base, dict(body))
+
+
+@pytest.mark.parametrize(
+    ("base", "body", "decorator"),
+    ((cx.Schedule, AT, "value"), (cxe.Leafwise, LEAF, "transform")),
+    ids=("value", "link"),
+)
+def test_a_class_is_decorated_once(base: Any, body: dict[str, Any], decorator: str) -> None:
+    """An instance of a class without its decorator is refused, and so is a second decorator."""
+    plain = type("wrong", (base,), {"__doc__": "Wrong.", **body})
+    for arguments in ((), (1.0,)):
+        with pytest.raises(TypeError, match=f"`wrong` is not decorated: write @{decorator} above its class"):
+            plain(*arguments)
+    made = getattr(cxe, decorator)(plain)
+    for again in (cxe.value, cxe.transform):
+        with pytest.raises(TypeError, match=r"`wrong` is decorated twice|must derive from Leafwise or Treewise"):
+            again(made)
+    derived = type("derived", (made,), {})
+    with pytest.raises(TypeError, match=f"`derived` is not decorated: write @{decorator} above its class"):
+        derived()
+
+
+@pytest.mark.parametrize("constant", (0.5, True, jnp.array(True), jnp.array(0.5)), ids=repr)
+def test_a_schedule_that_returns_a_constant_is_told(constant: Any) -> None:
+    """Its values have the shape of the steps, and are floating-point numbers."""
+    schedule = make_value(cx.Schedule, {"at": lambda self, k: constant})()
+    with pytest.raises(TypeError, match=re.escape("`wrong.at` must return a floating-point array of the shape of k")):
+        schedule(jnp.arange(3))
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    (
+        (
+            WIDE | {"keep": lambda self, x, signed: x},
+            "`wrong.keep` must return a dict with the codes under 'wrong', got",
+        ),
+        (WIDE | {"keep": lambda self, x, signed: {"codes": x}}, "under 'wrong', got a dict of codes"),
+        (
+            NARROW | {"widen": lambda self, kept, shape, signed: kept["wrong"].astype(jnp.bfloat16)},
+            "`wrong.widen` must return float32[2], got bfloat16[2]",
+        ),
+    ),
+    ids=("bare", "key", "dtype"),
+)
+def test_a_format_that_does_not_keep_its_contract_is_told(body: dict[str, Any], words: str) -> None:
+    """The key of the codes, and what they are widened to; a note names the link."""
+    tx = cx.store(cx.trace(0.9), make_value(cxe.Format, dict(body))())
+    params = {"a": jnp.ones(2)}
+    with pytest.raises(TypeError, match=re.escape(words)) as raised:
+        tx.update(params, tx.init(params), params)
+    assert "raised in link 'trace' of the chain" in raised.value.__notes__
 
 
 GLOBAL = {"init_global_state": lambda self: {"count": jnp.zeros(())}}

@@ -317,7 +317,7 @@ wrong = value(Wrong)
     ("how", "message"),
     (
         ("precise", "of link 'apply_update' made bfloat16[2] from a parameter, expected float32[2]"),
-        ("alone", "of link 'apply_update' must return the parameter and its residual, or None for it"),
+        ("alone", "of link 'apply_update' must return the parameter and its residual, which may be None"),
         ("parameter", "of link 'apply_update' returned float32[2] as the parameter, expected bfloat16[2]"),
         ("residual", "of link 'apply_update' returned float32[2] as the residual, expected bfloat16[2]"),
         ("none", "of link 'apply_update' returned None as the residual, expected bfloat16[2]"),

@@ -10,9 +10,9 @@ import jax
 import jax.numpy as jnp
 
 from ...core.engine.step_info import StepInfo
-from ...core.facade.declared import contract
 from ...core.facade.holes import check_result, check_state
 from ...core.facade.link import Treewise
+from ...core.values.declared import contract
 from ...core.values.tree import global_norm, show
 from ...core.values.types import DType, Params, PyTree, Updates
 from .vector import Space, Vector, dot, total
@@ -56,7 +56,7 @@ class VectorInfo(StepInfo):
         return [] if self._params is None else self._space.still(self._params)
 
 
-@contract
+@contract()
 class VectorLink(Treewise):
     """A link that treats all parameters together, as one real vector: a subclass defines `update_vector`.
 
