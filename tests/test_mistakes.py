@@ -521,6 +521,32 @@ RETURNED = {
         TypeError,
         "must return a boolean scalar, got None",
     ),
+    "all_finite that is not asked for": (
+        cxe.Leafwise,
+        LEAF | {"can_reject": True, "accepts": lambda self, at: at.all_finite()},
+        TypeError,
+        "Link 'wrong' asks whether all updates are finite: declare needs_all_updates = True in its class",
+    ),
+    "a slot and a global state of one name": (
+        cxe.Leafwise,
+        SLOT | {"init_global_state": lambda self: {"mu": jnp.zeros(())}},
+        TypeError,
+        "Link 'wrong' has 'mu' among its slots and in its global state: rename one of them",
+    ),
+    "a global state that is an array": (
+        cxe.Leafwise,
+        LEAF | {"init_global_state": lambda self: jnp.zeros(())},
+        TypeError,
+        "must return a dict of scalars, got float32[]",
+    ),
+    "a global count of halves": (
+        cxe.Leafwise,
+        LEAF
+        | {"init_global_state": lambda self: {"n": jnp.zeros((), jnp.int32)}}
+        | {"update_global_state": lambda self, at: {"n": at.global_state["n"].astype(jnp.float32) + 0.5}},
+        TypeError,
+        "turned 'n' of its global state, int32[], into float32[], which would be truncated",
+    ),
     "another global state": (
         cxe.Leafwise,
         LEAF | GLOBAL | {"update_global_state": lambda self, at: {"n": jnp.ones(())}},
@@ -578,6 +604,30 @@ RETURNED = {
         TypeError,
         "declares the slots ('mu',), which are keys of its state, but its init_tree makes mu_ (did you mean 'mu_'?)",
     ),
+    "a count of halves": (
+        cxe.Treewise,
+        {
+            "init_tree": lambda self, p: {"n": jnp.zeros((), jnp.int32)},
+            "update_tree": lambda self, u, s, p, at: (u, {"n": s["n"].astype(jnp.float32) + 0.5}),
+        },
+        TypeError,
+        "Link 'wrong' turned 'n' of its state, int32[], into float32[], which would be truncated",
+    ),
+    "a vector link's count of halves": (
+        cxe.VectorLink,
+        {
+            "init_vector": lambda self, x: {"n": 0},
+            "update_vector": lambda self, u, s, x, at: (u, {"n": s["n"].astype(jnp.float32) + 0.5}),
+        },
+        TypeError,
+        "Link 'wrong' turned 'n' of its state, int32[], into float32[], which would be truncated",
+    ),
+    "an array alone": (
+        cxe.Treewise,
+        {"update_tree": lambda self, u, s, p, at: u["a"]},
+        TypeError,
+        "must return the updates and the next state, got float32[2]",
+    ),
     "a tuple for a first vector": (
         cxe.VectorLink,
         {"slots": ("mu",), "init_vector": lambda self, x: {"mu": tuple(x)}, "update_vector": left},
@@ -622,7 +672,8 @@ RETURNED = {
     ),
 }
 
-NOTED = {name for name in RETURNED if not name.startswith(("updates of another", "a nonnegative"))}
+SAID = ("updates of another", "a nonnegative", "a count", "a vector link's count")
+NOTED = {name for name in RETURNED if not name.startswith(SAID)}
 """What the engine finds while it calls the link; the rest it finds when the link has returned, and says its name."""
 
 
@@ -637,6 +688,78 @@ def test_a_hook_that_does_not_keep_its_contract_is_told(mistake: str) -> None:
         assert "raised in link 'wrong' of the chain" in raised.value.__notes__
     else:
         assert "wrong" in str(raised.value)
+
+
+REMEDIES = {
+    "a choice in Python": (
+        cxe.Leafwise,
+        {"leaf": lambda self, u, slot, p, s: u if u.sum() > 0 else -u},
+        "its hooks are traced: choose what depends on an array by jnp.where",
+    ),
+    "a misspelt global state": (
+        cxe.Leafwise,
+        LEAF | GLOBAL | {"scalars": lambda self, at: at.global_state["counts"]},
+        "its global state has count (did you mean 'count'?)",
+    ),
+    "parameters that are not asked for": (
+        cxe.Leafwise,
+        {"leaf": lambda self, u, slot, p, s: u + 0.1 * p},
+        "update was called without parameters: a link that uses them declares reads_params = True",
+    ),
+    "a tree of parameters that is not asked for": (
+        cxe.Treewise,
+        {"update_tree": lambda self, u, s, p, at: (p["a"], s)},
+        "update was called without parameters: a link that uses them declares reads_params = True",
+    ),
+}
+
+
+@pytest.mark.parametrize("mistake", REMEDIES)
+def test_a_note_has_the_remedy_for_an_error_of_a_hook(mistake: str) -> None:
+    """Where the error is Python's or JAX's own."""
+    base, body, words = REMEDIES[mistake]
+    tx = make(base, dict(body))()
+    with pytest.raises((TypeError, KeyError, jax.errors.ConcretizationTypeError)) as raised:
+        tx.update(PARAMS, tx.init(PARAMS))
+    assert {"raised in link 'wrong' of the chain", words} <= {*raised.value.__notes__}
+
+
+def test_a_rounding_that_asks_for_no_key_is_told() -> None:
+    """Without ``random`` there is none."""
+    body = {"rounded": lambda self, theta, u, dtype, key: (jax.random.bits(key, theta.shape).astype(dtype), None)}
+    tx, params = cx.apply_update(make_value(cxe.Rounding, body)()), {"a": jnp.ones(2, jnp.bfloat16)}
+    with pytest.raises(TypeError) as raised:
+        tx.step(params, tx.init(params), params)
+    assert "the key is None: a rounding that uses it declares random = True" in raised.value.__notes__
+
+
+CHAIN = {"tx": cxe.child("the chain"), "FIELDS": {"tx": Any}}
+UPDATES = TREE | {"moves_params": False}
+
+
+def test_a_wrapper_that_updates_only_says_so() -> None:
+    """The remedy for an inherited declaration is to declare the other value."""
+    with pytest.raises(TypeError, match=r"no method 'step_tree': write it, or declare moves_params = False"):
+        make(cxe.Wrapper, CHAIN | TREE)
+
+
+def test_the_chain_of_a_wrapper_is_named_tx() -> None:
+    """Another name is refused: one that is taken when the class is made, one that is free when it is built."""
+    with pytest.raises(TypeError, match=r"`wrong.inner` would hide an attribute of its base: rename the field"):
+        make(cxe.Wrapper, UPDATES | {"inner": cxe.child("the chain"), "FIELDS": {"inner": Any}})
+    other = make(cxe.Wrapper, UPDATES | {"other": cxe.child("the chain"), "FIELDS": {"other": Any}})
+    with pytest.raises(TypeError, match=re.escape('`wrong` needs the chain in a field named tx: Any = child("the ch')):
+        other(cx.sgd(0.1))
+
+
+def test_the_state_of_a_wrapper() -> None:
+    """By default it is that of the chain, under "tx", and another is refused."""
+    tx = make(cxe.Wrapper, CHAIN | UPDATES)(cx.trace(0.9))
+    assert list(tx.init(PARAMS).links["wrong"]) == ["tx"]
+    for state, got in (((), "a tuple"), ({"inner": ()}, "a dict of inner")):
+        tx = make(cxe.Wrapper, CHAIN | UPDATES)(cx.trace(0.9))
+        with pytest.raises(TypeError, match=f"must return a dict with the chain's state under 'tx', got {got}"):
+            tx.visit(lambda *args: {}, PARAMS, state)
 
 
 def naive(**body: Any) -> Any:

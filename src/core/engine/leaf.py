@@ -14,7 +14,7 @@ from jax.core import Trace
 from ..values.tree import compute_dtype, dtype_of, from_real, shard_axes, to_real
 from ..values.types import Leaf, Scalars
 from .elementwise import is_elementwise, without_shape
-from .hooks import LeafSlots, blamed, check_precise, check_result, check_rounded
+from .hooks import NO_KEY, NO_PARAMS, LeafSlots, blamed, check_precise, check_result, check_rounded
 from .plan import NO_LINKS, LeafInputs, LeafOutputs, Plan, Slots
 from .protocol import LeafwiseLike
 from .rounding import dithered_positive, saturated
@@ -86,7 +86,7 @@ def _through(plan: Plan, links: list[LeafwiseLike], scalars: list[Scalars], inpu
     slots = {}
     for name, link, shared in zip(plan.names, links, scalars):
         old = inputs.slots.get(name, {})
-        with blamed(name):
+        with blamed(name, NO_PARAMS if theta is None else ""):
             wide = {s: widened(x, w.shape, plan.dtype, *formats.get((name, s), ())) for s, x in old.items()}
             own = LeafSlots(**wide, **grad, **({"key": inputs.keys[name]} if link.random else {}))
             w, new = check_result(name, link, w, wide, link.leaf(w, own, theta, shared))
@@ -94,7 +94,7 @@ def _through(plan: Plan, links: list[LeafwiseLike], scalars: list[Scalars], inpu
     slots = {name: new for name, new in slots.items() if new}
     if theta is None or not plan.apply:
         return LeafOutputs(from_real(w, plan.out), slots, None)
-    with blamed(plan.ending):
+    with blamed(plan.ending, NO_KEY if inputs.rounding_key is None else ""):
         result = plan.rounding.rounded(theta, w, plan.out, inputs.rounding_key)
     p, residual = check_rounded(plan.ending, result, inputs.p, inputs.residual, plan.out)
     return LeafOutputs(p, slots, residual)
