@@ -49,7 +49,7 @@ class Link(Transformation):
     equation: str = ""
     """The effect of the leaf function on the update ``u`` of a parameter ``θ``, as a line of mathematics."""
     role: str = "other"
-    """The purpose of the link: one of `order.ROLES`. Descriptions and warnings about the order depend on it."""
+    """The purpose of the link: one of the names in ``ROLES`` of ``core/facade/order.py``. Descriptions and warnings about the order depend on it."""
     bounds_size: bool = False
     """Whether the link compares the size of the updates with a fixed bound."""
     hides_infinite: bool = False
@@ -250,8 +250,8 @@ class Treewise(Link):
     If it keeps a state, it defines `init_tree` too. Hyperparameters are numbers, as for `Leafwise`, but cannot
     be ``by_path``. Use `VectorLink` for links that treat all parameters as one vector.
 
-    Unless it declares ``sees_holes``, all trees passed to its hooks have ``None`` in the same places, which
-    ``jax.tree.map`` skips: for leaves that are not floating-point or complex, and for those without a gradient at this
+    Unless it declares ``sees_holes``, all trees passed to its hooks have holes in the same places: ``None``, which
+    ``jax.tree.map`` skips, for leaves that are not floating-point or complex, and for those without a gradient at this
     step. The engine fills in the missing leaves of the results: such a parameter does not change, nor do its slots, the
     trees of the state that ``slots`` names. If no parameter has a gradient, the link is not called.
     """
