@@ -132,7 +132,7 @@ class skip_loss_spikes(Guard):
         far = counts & ~(jnp.abs(d) < 0.5 * jnp.sqrt(jnp.finfo(at.dtype).max))  # also where d itself overflows
         d = jnp.where(far, 0.0, d)
         new = {
-            "seen": jnp.where(far, 1.0, t),
+            "seen": jnp.where(far, 1.0, t).astype(jnp.int32),
             "mean": jnp.where(far, _loss(at), memory.mean + a * d),
             "variance": jnp.where(far, 0.0, (1 - a) * (memory.variance + a * jnp.square(d))),
         }
@@ -200,7 +200,7 @@ class dynamic_loss_scale(Guard):
         worse = jnp.maximum(memory.loss_scale * self.backoff_factor, least)
         scale = jnp.where(at.accepted, better, worse)
         row = jnp.where(at.accepted & ~full, row, 0.0)
-        return {**super().update_global_state(at), "loss_scale": scale, "growth_tracker": row}
+        return {**super().update_global_state(at), "loss_scale": scale, "growth_tracker": row.astype(jnp.int32)}
 
 
 def loss_scale(state: PyTree) -> jax.Array:

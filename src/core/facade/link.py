@@ -49,7 +49,8 @@ class Link(Transformation):
     equation: str = ""
     """The effect of the leaf function on the update ``u`` of a parameter ``θ``, as a line of mathematics."""
     role: str = "other"
-    """The purpose of the link: one of the names in ``ROLES`` of ``core/facade/order.py``. Descriptions and warnings about the order depend on it."""
+    """The purpose of the link: one of ``ROLES`` in ``core/facade/order.py``. Descriptions and warnings about the order
+    depend on it."""
     bounds_size: bool = False
     """Whether the link compares the size of the updates with a fixed bound."""
     hides_infinite: bool = False
