@@ -132,12 +132,12 @@ class skip_loss_spikes(Guard):
         far = counts & ~(jnp.abs(d) < 0.5 * jnp.sqrt(jnp.finfo(at.dtype).max))  # also where d itself overflows
         d = jnp.where(far, 0.0, d)
         new = {
-            "seen": jnp.where(far, 1.0, t).astype(jnp.int32),
+            "seen": jnp.where(far, 1.0, t),
             "mean": jnp.where(far, _loss(at), memory.mean + a * d),
             "variance": jnp.where(far, 0.0, (1 - a) * (memory.variance + a * jnp.square(d))),
         }
         kept = {name: jnp.where(counts, x, getattr(memory, name)) for name, x in new.items()}
-        return {**super().update_global_state(at), **kept}
+        return {**super().update_global_state(at), **kept, "seen": kept["seen"].astype(jnp.int32)}
 
     def bound(self, at: StepInfo) -> jax.Array:
         """The highest loss that is accepted."""

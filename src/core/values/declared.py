@@ -61,8 +61,9 @@ def _check_fields(cls: Any) -> None:
     declared = _declarations(cls)
     for name, kind in inspect.get_annotations(cls).items():
         default = vars(cls).get(name)
-        hidden = [vars(base).get(name) for base in _bases(cls)]
-        if any(inspect.isfunction(x) for x in hidden) or isinstance(getattr(_root(cls), name, None), property):
+        if any(inspect.isfunction(vars(base).get(name)) for base in _bases(cls)):
+            raise TypeError(f"`{cls.__name__}.{name}` would hide the method {name!r} of its base: rename the field")
+        if isinstance(getattr(_root(cls), name, None), property):
             raise TypeError(f"`{cls.__name__}.{name}` would hide an attribute of its base: rename the field")
         if cls.decorator == "value" and getattr(getattr(default, "metadata", {}).get("range"), "symbol", ""):
             raise TypeError(
