@@ -7,7 +7,7 @@ from .core.engine.rounding import Rounding, ecc, kahan, master, nearest, stochas
 from .core.engine.step_info import StepInfo
 from .core.engine.storage import Format, storage
 from .core.facade.link import Leafwise, Link, Scaling, Treewise, slot_like, transform
-from .core.values.hyper import Hyper, HyperLike, OptionalHyper, hyper, prng_seed
+from .core.values.hyper import Hyper, HyperLike, OptionalHyper, hyper, prng_seed, whole
 from .core.values.numerics import sqrt
 from .core.values.value import child, number, static, value
 from .transforms.shared.vector_link import VectorInfo, VectorLink
@@ -22,7 +22,7 @@ __all__ = [  # noqa: RUF022 - a table of contents
     # links that hold a chain
     "Wrapper",
     # hyperparameters of links, and the types of fields and arguments that hold one
-    "hyper", "Hyper", "OptionalHyper", "HyperLike", "prng_seed",
+    "hyper", "Hyper", "OptionalHyper", "HyperLike", "whole", "prng_seed",
     # values, such as schedules, and their fields: numbers, constants, and chains in a link
     "value", "number", "static", "child",
     # formats of the slots

@@ -15,8 +15,8 @@ FLOORS = (
     ("transforms.shared", "what families of links share: the tree as a vector, links that hold chains"),
     ("transforms", "the links, by what they are for"),
     ("chains", "the prebuilt optimizers"),
-    ("sweeping plotting", "what is done with chains and schedules"),
-    ("__init__ extend", "the doors: for training scripts, and for authors of links"),
+    ("sweeping plotting", "tools that use chains and schedules"),
+    ("__init__ extend", "the public namespaces: for training scripts, and for authors of links"),
 )
 """Each imports from itself and from those above it in this table, which lie below it in the house."""
 

@@ -201,7 +201,7 @@ def test_what_a_link_returns_is_checked() -> None:
     for link, words in cases:
         with pytest.raises(TypeError, match=words):
             link.update(jnp.ones(2), link.init(jnp.ones(2)), jnp.ones(2))
-    with pytest.raises(TypeError, match=r"`bare` is not a link yet: decorate its class with @transform"):
+    with pytest.raises(TypeError, match=r"`bare` is not decorated: write @transform above its class"):
         cx.chain(bare())
     with pytest.raises(TypeError, match=r"`loose.c` by hyper, number, child or static"):
         cxe.transform(type("loose", (cxe.Leafwise,), {"__annotations__": {"c": float}, "c": 0.5}))

@@ -1,5 +1,6 @@
 """What an author of links can do wrong, each with the message that says what to write instead."""
 
+import dataclasses
 import re
 from typing import Any
 
@@ -137,15 +138,15 @@ DECLARED = {
         cxe.Leafwise,
         {},
         TypeError,
-        "`wrong` needs the method 'leaf' of a Leafwise link: def leaf(self, u, slot, p, scalars)",
+        "`wrong` needs the method 'leaf' of its base Leafwise: def leaf(self, u, slot, p, scalars)",
     ),
     "no factor": (
         cxe.Scaling,
         {},
         TypeError,
-        "`wrong` needs the method 'factor' of a Scaling link: def factor(self, at)",
+        "`wrong` needs the method 'factor' of its base Scaling: def factor(self, at)",
     ),
-    "no update_tree": (cxe.Treewise, {}, TypeError, "`wrong` needs the method 'update_tree' of a Treewise link"),
+    "no update_tree": (cxe.Treewise, {}, TypeError, "`wrong` needs the method 'update_tree' of its base Treewise: def"),
     "no update_vector": (cxe.VectorLink, {}, TypeError, "def update_vector(self, u, state, x, at)"),
     "scaling without Scaling": (
         cxe.Leafwise,
@@ -187,19 +188,19 @@ DECLARED = {
         cxe.Treewise,
         TREE | {"update": left},
         TypeError,
-        "`wrong.update` would hide an attribute that every link and chain has: write 'update_tree'",
+        "`wrong.update` would hide an attribute of its base: write 'update_tree'",
     ),
     "init as in Optax": (
         cxe.Leafwise,
         LEAF | {"init": lambda self, p: p},
         TypeError,
-        "`wrong.init` would hide an attribute that every link and chain has: write 'init_leaf'",
+        "`wrong.init` would hide an attribute of its base: write 'init_leaf'",
     ),
     "leaf in a Treewise link": (
         cxe.Treewise,
         TREE | LEAF,
         TypeError,
-        "`wrong.leaf` has no effect here: it is for links that derive from Scaling",
+        "`wrong.leaf` has no effect here: it is for classes that derive from Scaling",
     ),
     "moves_params in a Leafwise link": (cxe.Leafwise, LEAF | {"moves_params": True}, TypeError, "derive from Treewise"),
     "can_reject without accepts": (
@@ -259,6 +260,141 @@ def test_a_class_that_cannot_be_meant_is_refused(mistake: str) -> None:
     base, body, error, words = DECLARED[mistake]
     with pytest.raises(error, match=re.escape(words)):
         make(base, dict(body))
+
+
+def is_field(x: Any) -> bool:
+    """Whether ``x`` declares a field of a class."""
+    return isinstance(x, dataclasses.Field)
+
+
+def make_value(base: Any, body: dict[str, Any]) -> Any:
+    """The class ``wrong``, a value with this body, whose fields are annotated."""
+    fields = {name: Any for name, x in body.items() if is_field(x)}
+    return cxe.value(type("wrong", (base,), {"__doc__": "Wrong.", "__annotations__": fields, **body}))
+
+
+AT = {"at": lambda self, k: 0 * k}
+NARROW = {"keep": lambda self, x, signed: {"wrong": x.astype(jnp.int8)}}
+WIDE = {"widen": lambda self, kept, shape, signed: kept["wrong"].astype(jnp.float32)}
+ROUND = {"rounded": lambda self, theta, u, dtype, key: ((theta + u).astype(dtype), None)}
+
+VALUES = {
+    "a schedule without at": (
+        cx.Schedule,
+        {"__call__": lambda self, k: 0 * k},
+        "`wrong` needs the method 'at' of its base Schedule: def at(self, k)",
+    ),
+    "a format without keep": (
+        cxe.Format,
+        {"encode": NARROW["keep"], "decode": WIDE["widen"]},
+        "`wrong` needs the method 'keep' of its base Format: def keep(self, x, signed)",
+    ),
+    "a format without widen": (cxe.Format, NARROW, "def widen(self, kept, shape, signed)"),
+    "a rounding without rounded": (
+        cxe.Rounding,
+        {"round": ROUND["rounded"]},
+        "`wrong` needs the method 'rounded' of its base Rounding: def rounded(self, theta, u, dtype, key)",
+    ),
+    "a slot without init_residual": (
+        cxe.Rounding,
+        ROUND | {"slot": "e"},
+        "`wrong.slot` is 'e', but there is no method 'init_residual': write it, or remove slot",
+    ),
+    "init_residual without a slot": (
+        cxe.Rounding,
+        ROUND | {"init_residual": lambda self, p: p},
+        "`wrong.init_residual` would never be called: declare slot = ...",
+    ),
+    "slots for slot": (cxe.Rounding, ROUND | {"slots": ("e",)}, "`wrong.slots` is unknown: did you mean 'slot'?"),
+    "phrases for phrase": (cx.Schedule, AT | {"phrases": "half"}, "did you mean 'phrase'?"),
+    "a phrase that is no string": (cx.Schedule, AT | {"phrase": 1}, "`wrong.phrase` must be a string, got 1"),
+    "at without k": (
+        cx.Schedule,
+        {"at": lambda self: 0.5},
+        "`wrong.at` must take the arguments def at(self, k)",
+    ),
+    "keep without signed": (
+        cxe.Format,
+        WIDE | {"keep": lambda self, x: {}},
+        "`wrong.keep` must take the arguments def keep(self, x, signed)",
+    ),
+    "rounded without key": (
+        cxe.Rounding,
+        {"rounded": lambda self, theta, u, dtype: u},
+        "`wrong.rounded` must take the arguments def rounded(self, theta, u, dtype, key)",
+    ),
+    "a hyperparameter of a schedule": (
+        cx.Schedule,
+        AT | {"rate": cxe.hyper("r", "the rate", default=0.1)},
+        "`wrong.rate` has a symbol, as hyperparameters of links do: declare it by number(doc, ...)",
+    ),
+    "value on a link": (cxe.Leafwise, LEAF, "`wrong` is a Link: decorate it with transform"),
+    "value on a wrapper": (
+        cxe.Wrapper,
+        {"tx": cxe.child("the chain")},
+        "`wrong` is a Link: decorate it with transform",
+    ),
+}
+
+
+@pytest.mark.parametrize("mistake", VALUES)
+def test_a_value_that_cannot_be_meant_is_refused(mistake: str) -> None:
+    """Schedules, formats and roundings are checked when the class is made, as links are."""
+    base, body, words = VALUES[mistake]
+    with pytest.raises(TypeError, match=re.escape(words)):
+        make_value(base, dict(body))
+
+
+@pytest.mark.parametrize(
+    ("base", "body", "decorator"),
+    ((cx.Schedule, AT, "value"), (cxe.Leafwise, LEAF, "transform")),
+    ids=("value", "link"),
+)
+def test_a_class_is_decorated_once(base: Any, body: dict[str, Any], decorator: str) -> None:
+    """An instance of a class without its decorator is refused, and so is a second decorator."""
+    plain = type("wrong", (base,), {"__doc__": "Wrong.", **body})
+    for arguments in ((), (1.0,)):
+        with pytest.raises(TypeError, match=f"`wrong` is not decorated: write @{decorator} above its class"):
+            plain(*arguments)
+    made = getattr(cxe, decorator)(plain)
+    for again in (cxe.value, cxe.transform):
+        with pytest.raises(TypeError, match=r"`wrong` is decorated twice|must derive from Leafwise or Treewise"):
+            again(made)
+    derived = type("derived", (made,), {})
+    with pytest.raises(TypeError, match=f"`derived` is not decorated: write @{decorator} above its class"):
+        derived()
+
+
+@pytest.mark.parametrize("constant", (0.5, True, jnp.array(True), jnp.array(0.5)), ids=repr)
+def test_a_schedule_that_returns_a_constant_is_told(constant: Any) -> None:
+    """Its values have the shape of the steps, and are floating-point numbers."""
+    schedule = make_value(cx.Schedule, {"at": lambda self, k: constant})()
+    with pytest.raises(TypeError, match=re.escape("`wrong.at` must return a floating-point array of the shape of k")):
+        schedule(jnp.arange(3))
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    (
+        (
+            WIDE | {"keep": lambda self, x, signed: x},
+            "`wrong.keep` must return a dict with the codes under 'wrong', got",
+        ),
+        (WIDE | {"keep": lambda self, x, signed: {"codes": x}}, "under 'wrong', got a dict of codes"),
+        (
+            NARROW | {"widen": lambda self, kept, shape, signed: kept["wrong"].astype(jnp.bfloat16)},
+            "`wrong.widen` must return float32[2], got bfloat16[2]",
+        ),
+    ),
+    ids=("bare", "key", "dtype"),
+)
+def test_a_format_that_does_not_keep_its_contract_is_told(body: dict[str, Any], words: str) -> None:
+    """The key of the codes, and what they are widened to; a note names the link."""
+    tx = cx.store(cx.trace(0.9), make_value(cxe.Format, dict(body))())
+    params = {"a": jnp.ones(2)}
+    with pytest.raises(TypeError, match=re.escape(words)) as raised:
+        tx.update(params, tx.init(params), params)
+    assert "raised in link 'trace' of the chain" in raised.value.__notes__
 
 
 GLOBAL = {"init_global_state": lambda self: {"count": jnp.zeros(())}}
@@ -385,6 +521,32 @@ RETURNED = {
         TypeError,
         "must return a boolean scalar, got None",
     ),
+    "all_finite that is not asked for": (
+        cxe.Leafwise,
+        LEAF | {"can_reject": True, "accepts": lambda self, at: at.all_finite()},
+        TypeError,
+        "Link 'wrong' asks whether all updates are finite: declare needs_all_updates = True in its class",
+    ),
+    "a slot and a global state of one name": (
+        cxe.Leafwise,
+        SLOT | {"init_global_state": lambda self: {"mu": jnp.zeros(())}},
+        TypeError,
+        "Link 'wrong' has 'mu' among its slots and in its global state: rename one of them",
+    ),
+    "a global state that is an array": (
+        cxe.Leafwise,
+        LEAF | {"init_global_state": lambda self: jnp.zeros(())},
+        TypeError,
+        "must return a dict of scalars, got float32[]",
+    ),
+    "a global count of halves": (
+        cxe.Leafwise,
+        LEAF
+        | {"init_global_state": lambda self: {"n": jnp.zeros((), jnp.int32)}}
+        | {"update_global_state": lambda self, at: {"n": at.global_state["n"].astype(jnp.float32) + 0.5}},
+        TypeError,
+        "turned 'n' of its global state, int32[], into float32[], which would be truncated",
+    ),
     "another global state": (
         cxe.Leafwise,
         LEAF | GLOBAL | {"update_global_state": lambda self, at: {"n": jnp.ones(())}},
@@ -442,6 +604,30 @@ RETURNED = {
         TypeError,
         "declares the slots ('mu',), which are keys of its state, but its init_tree makes mu_ (did you mean 'mu_'?)",
     ),
+    "a count of halves": (
+        cxe.Treewise,
+        {
+            "init_tree": lambda self, p: {"n": jnp.zeros((), jnp.int32)},
+            "update_tree": lambda self, u, s, p, at: (u, {"n": s["n"].astype(jnp.float32) + 0.5}),
+        },
+        TypeError,
+        "Link 'wrong' turned 'n' of its state, int32[], into float32[], which would be truncated",
+    ),
+    "a vector link's count of halves": (
+        cxe.VectorLink,
+        {
+            "init_vector": lambda self, x: {"n": 0},
+            "update_vector": lambda self, u, s, x, at: (u, {"n": s["n"].astype(jnp.float32) + 0.5}),
+        },
+        TypeError,
+        "Link 'wrong' turned 'n' of its state, int32[], into float32[], which would be truncated",
+    ),
+    "an array alone": (
+        cxe.Treewise,
+        {"update_tree": lambda self, u, s, p, at: u["a"]},
+        TypeError,
+        "must return the updates and the next state, got float32[2]",
+    ),
     "a tuple for a first vector": (
         cxe.VectorLink,
         {"slots": ("mu",), "init_vector": lambda self, x: {"mu": tuple(x)}, "update_vector": left},
@@ -486,7 +672,8 @@ RETURNED = {
     ),
 }
 
-NOTED = {name for name in RETURNED if not name.startswith(("updates of another", "a nonnegative"))}
+SAID = ("updates of another", "a nonnegative", "a count", "a vector link's count")
+NOTED = {name for name in RETURNED if not name.startswith(SAID)}
 """What the engine finds while it calls the link; the rest it finds when the link has returned, and says its name."""
 
 
@@ -501,6 +688,78 @@ def test_a_hook_that_does_not_keep_its_contract_is_told(mistake: str) -> None:
         assert "raised in link 'wrong' of the chain" in raised.value.__notes__
     else:
         assert "wrong" in str(raised.value)
+
+
+REMEDIES = {
+    "a choice in Python": (
+        cxe.Leafwise,
+        {"leaf": lambda self, u, slot, p, s: u if u.sum() > 0 else -u},
+        "its hooks are traced: choose what depends on an array by jnp.where",
+    ),
+    "a misspelt global state": (
+        cxe.Leafwise,
+        LEAF | GLOBAL | {"scalars": lambda self, at: at.global_state["counts"]},
+        "its global state has count (did you mean 'count'?)",
+    ),
+    "parameters that are not asked for": (
+        cxe.Leafwise,
+        {"leaf": lambda self, u, slot, p, s: u + 0.1 * p},
+        "update was called without parameters: a link that uses them declares reads_params = True",
+    ),
+    "a tree of parameters that is not asked for": (
+        cxe.Treewise,
+        {"update_tree": lambda self, u, s, p, at: (p["a"], s)},
+        "update was called without parameters: a link that uses them declares reads_params = True",
+    ),
+}
+
+
+@pytest.mark.parametrize("mistake", REMEDIES)
+def test_a_note_has_the_remedy_for_an_error_of_a_hook(mistake: str) -> None:
+    """Where the error is Python's or JAX's own."""
+    base, body, words = REMEDIES[mistake]
+    tx = make(base, dict(body))()
+    with pytest.raises((TypeError, KeyError, jax.errors.ConcretizationTypeError)) as raised:
+        tx.update(PARAMS, tx.init(PARAMS))
+    assert {"raised in link 'wrong' of the chain", words} <= {*raised.value.__notes__}
+
+
+def test_a_rounding_that_asks_for_no_key_is_told() -> None:
+    """Without ``random`` there is none."""
+    body = {"rounded": lambda self, theta, u, dtype, key: (jax.random.bits(key, theta.shape).astype(dtype), None)}
+    tx, params = cx.apply_update(make_value(cxe.Rounding, body)()), {"a": jnp.ones(2, jnp.bfloat16)}
+    with pytest.raises(TypeError) as raised:
+        tx.step(params, tx.init(params), params)
+    assert "the key is None: a rounding that uses it declares random = True" in raised.value.__notes__
+
+
+CHAIN = {"tx": cxe.child("the chain"), "FIELDS": {"tx": Any}}
+UPDATES = TREE | {"moves_params": False}
+
+
+def test_a_wrapper_that_updates_only_says_so() -> None:
+    """The remedy for an inherited declaration is to declare the other value."""
+    with pytest.raises(TypeError, match=r"no method 'step_tree': write it, or declare moves_params = False"):
+        make(cxe.Wrapper, CHAIN | TREE)
+
+
+def test_the_chain_of_a_wrapper_is_named_tx() -> None:
+    """Another name is refused: one that is taken when the class is made, one that is free when it is built."""
+    with pytest.raises(TypeError, match=r"`wrong.inner` would hide an attribute of its base: rename the field"):
+        make(cxe.Wrapper, UPDATES | {"inner": cxe.child("the chain"), "FIELDS": {"inner": Any}})
+    other = make(cxe.Wrapper, UPDATES | {"other": cxe.child("the chain"), "FIELDS": {"other": Any}})
+    with pytest.raises(TypeError, match=re.escape('`wrong` needs the chain in a field named tx: Any = child("the ch')):
+        other(cx.sgd(0.1))
+
+
+def test_the_state_of_a_wrapper() -> None:
+    """By default it is that of the chain, under "tx", and another is refused."""
+    tx = make(cxe.Wrapper, CHAIN | UPDATES)(cx.trace(0.9))
+    assert list(tx.init(PARAMS).links["wrong"]) == ["tx"]
+    for state, got in (((), "a tuple"), ({"inner": ()}, "a dict of inner")):
+        tx = make(cxe.Wrapper, CHAIN | UPDATES)(cx.trace(0.9))
+        with pytest.raises(TypeError, match=f"must return a dict with the chain's state under 'tx', got {got}"):
+            tx.visit(lambda *args: {}, PARAMS, state)
 
 
 def naive(**body: Any) -> Any:

@@ -407,10 +407,16 @@ def test_flags_are_what_links_do(tx: Any) -> None:
     norms = [np.linalg.norm(u) for u in (*small[1:], *large[1:])]
     bounded = link.bounds_size and not link.fixes_norm  # what is beyond the bound comes out as the bound
     if not bounded and link.role != "clip":
-        assert link.fixes_norm == bool(np.ptp(norms) < 1e-4 * max(norms))
+        fixed = bool(np.ptp(norms) < 1e-4 * max(norms))
+        assert link.fixes_norm == fixed, f"{link!r}: declare fixes_norm = {fixed}"
         undone = np.linalg.norm(large[-1]) < 16 * np.linalg.norm(small[-1])
-        assert (link.undoes_scale or link.role == "precondition") == bool(undone)
-    assert link.hides_infinite == any(np.isfinite(updates).all() for updates in spoilt)
+        if undone:
+            assert link.undoes_scale or link.role == "precondition", f"{link!r}: declare undoes_scale = True"
+        else:
+            assert not link.undoes_scale, f"{link!r}: remove undoes_scale"
+            assert link.role != "precondition", f"{link!r}: a preconditioner divides by the scale, choose another role"
+    hidden = any(np.isfinite(updates).all() for updates in spoilt)
+    assert link.hides_infinite == hidden, f"{link!r}: declare hides_infinite = {hidden}"
 
 
 # What is said of the weight decay

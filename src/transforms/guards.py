@@ -137,7 +137,7 @@ class skip_loss_spikes(Guard):
             "variance": jnp.where(far, 0.0, (1 - a) * (memory.variance + a * jnp.square(d))),
         }
         kept = {name: jnp.where(counts, x, getattr(memory, name)) for name, x in new.items()}
-        return {**super().update_global_state(at), **kept}
+        return {**super().update_global_state(at), **kept, "seen": kept["seen"].astype(jnp.int32)}
 
     def bound(self, at: StepInfo) -> jax.Array:
         """The highest loss that is accepted."""
@@ -200,7 +200,7 @@ class dynamic_loss_scale(Guard):
         worse = jnp.maximum(memory.loss_scale * self.backoff_factor, least)
         scale = jnp.where(at.accepted, better, worse)
         row = jnp.where(at.accepted & ~full, row, 0.0)
-        return {**super().update_global_state(at), "loss_scale": scale, "growth_tracker": row}
+        return {**super().update_global_state(at), "loss_scale": scale, "growth_tracker": row.astype(jnp.int32)}
 
 
 def loss_scale(state: PyTree) -> jax.Array:

@@ -22,7 +22,7 @@ from ..values.value import make
 from .checks import STEP, check_arguments, check_buffers, check_pair
 from .elementwise import is_elementwise, leaf_functions, without_shape
 from .frozen import Frozen, freeze
-from .hooks import blamed
+from .hooks import blamed, check_first_global_state
 from .leaf import added
 from .moving import Tree
 from .offload import fetched, returned
@@ -50,7 +50,7 @@ def init(links: Links, params: Params) -> State:
         leaves = [init_leaf(link, name, path, p, count) for path, p in flat.items() if link.slots]
         entry = {s: flat.build([leaf and leaf[s] for leaf in leaves]) for s in link.slots}
         with blamed(name):
-            global_state = link.init_global_state()
+            global_state = check_first_global_state(name, link, link.init_global_state())
         if entry := {**entry, **global_state}:
             entries[name] = entry
     return State(count, entries, {})

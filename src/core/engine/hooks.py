@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import numbers
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from types import SimpleNamespace
 from typing import NoReturn
 
@@ -14,14 +14,24 @@ import numpy as np
 
 from ..values.contents import is_array
 from ..values.errors import did_you_mean
+from ..values.traceable import NEEDS_VALUE
 from ..values.tree import flatten, show
 from ..values.types import DType, Leaf, PyTree, Scalars
 from .protocol import LinkLike
 
+NO_PARAMS = "update was called without parameters: a link that uses them declares reads_params = True"
+"""A note on errors of a link."""
+
+NO_KEY = "the key is None: a rounding that uses it declares random = True"
+"""A note on errors of a rounding."""
+
 
 @contextlib.contextmanager
-def blamed(name: str) -> Iterator[None]:
-    """Name a link in the profile of what runs here, and in a note on exceptions."""
+def blamed(name: str, none: str = "", keys: Iterable[str] = ()) -> Iterator[None]:
+    """Name a link in the profile of what runs here, and in a note on exceptions.
+
+    ``none`` is a note on errors that are due to a ``None``, and ``keys`` are those of the global state.
+    """
     try:
         with jax.named_scope(name):
             yield
@@ -29,6 +39,12 @@ def blamed(name: str) -> Iterator[None]:
         note = f"raised in link {name!r} of the chain"
         if note not in getattr(e, "__notes__", ()):
             e.add_note(note)
+            if isinstance(e, NEEDS_VALUE):
+                e.add_note("its hooks are traced: choose what depends on an array by jnp.where")
+            if none and "NoneType" in str(e):
+                e.add_note(none)
+            if keys and type(e) is KeyError:
+                e.add_note(f"its global state has {', '.join(keys)}{did_you_mean(str(e.args[0]), keys)}")
         raise
 
 
@@ -115,10 +131,18 @@ def check_scalars(name: str, scalars: Scalars) -> Scalars:
 def check_verdict(name: str, accepted: Leaf) -> jax.Array:
     """What `accepts` returned."""
     if not _is_number(accepted) or jnp.shape(accepted) or jnp.result_type(accepted) != jnp.bool_:
-        raise TypeError(
-            f"The accepts of link {name!r} must return a boolean scalar, got {show(accepted)}: reduce it by jnp.all"
-        )
+        remedy = ": reduce it by jnp.all" if _is_number(accepted) and jnp.shape(accepted) else ""
+        raise TypeError(f"The accepts of link {name!r} must return a boolean scalar, got {show(accepted)}{remedy}")
     return accepted
+
+
+def check_first_global_state(name: str, link: LinkLike, first: object) -> dict[str, jax.Array]:
+    """What `init_global_state` returned."""
+    if not isinstance(first, dict):
+        raise TypeError(f"The init_global_state of link {name!r} must return a dict of scalars, got {show(first)}")
+    if twice := [key for key in first if key in link.slots]:
+        raise TypeError(f"Link {name!r} has {twice[0]!r} among its slots and in its global state: rename one of them")
+    return first
 
 
 def check_global_state(name: str, new: object, old: dict[str, jax.Array]) -> dict[str, jax.Array]:
@@ -132,7 +156,29 @@ def check_global_state(name: str, new: object, old: dict[str, jax.Array]) -> dic
     for key, x in new.items():
         if not _is_number(x) or jnp.shape(x) != jnp.shape(old[key]):
             raise TypeError(f"Link {name!r} turned {key!r} of its global state, {show(old[key])}, into {show(x)}")
+        _check_inexact(f"{key!r} of its global state", name, x, old[key])
     return new
+
+
+def check_entry(name: str, new: PyTree, old: PyTree) -> None:
+    """Raise if the next entry of the state of a whole-tree link would be truncated."""
+    if any(map(truncates, jax.tree.leaves(new), jax.tree.leaves(old))):
+        for (path, x), y in zip(flatten(new).items(), flatten(old).leaves):
+            if y is not None:
+                _check_inexact(f"{path!r} of its state", name, x, y)
+
+
+def truncates(new: Leaf, old: Leaf) -> bool:
+    """Whether a number is stored as an integer that need not be one."""
+    return jnp.issubdtype(jnp.result_type(old), jnp.integer) and jnp.issubdtype(jnp.result_type(new), jnp.inexact)
+
+
+def _check_inexact(what: str, name: str, new: Leaf, old: Leaf) -> None:
+    if truncates(new, old):
+        raise TypeError(
+            f"Link {name!r} turned {what}, {show(old)}, into {show(new)}, which would be truncated: begin with a "
+            "floating-point number, or round the new one and convert it by astype"
+        )
 
 
 def _is_number(x: object) -> bool:

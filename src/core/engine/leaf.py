@@ -14,11 +14,11 @@ from jax.core import Trace
 from ..values.tree import compute_dtype, dtype_of, from_real, shard_axes, to_real
 from ..values.types import Leaf, Scalars
 from .elementwise import is_elementwise, without_shape
-from .hooks import LeafSlots, blamed, check_precise, check_result, check_rounded
+from .hooks import NO_KEY, NO_PARAMS, LeafSlots, blamed, check_precise, check_result, check_rounded
 from .plan import NO_LINKS, LeafInputs, LeafOutputs, Plan, Slots
 from .protocol import LeafwiseLike
 from .rounding import dithered_positive, saturated
-from .storage import Stored, widened
+from .storage import Stored, narrowed, widened
 from .tiles import Tiles
 
 PlannedFunction: TypeAlias = Callable[[Plan, list[jax.Array], LeafInputs], LeafOutputs]
@@ -86,15 +86,15 @@ def _through(plan: Plan, links: list[LeafwiseLike], scalars: list[Scalars], inpu
     slots = {}
     for name, link, shared in zip(plan.names, links, scalars):
         old = inputs.slots.get(name, {})
-        wide = {s: widened(x, w.shape, plan.dtype, *formats.get((name, s), ())) for s, x in old.items()}
-        own = LeafSlots(**wide, **grad, **({"key": inputs.keys[name]} if link.random else {}))
-        with blamed(name):
+        with blamed(name, NO_PARAMS if theta is None else ""):
+            wide = {s: widened(x, w.shape, plan.dtype, *formats.get((name, s), ())) for s, x in old.items()}
+            own = LeafSlots(**wide, **grad, **({"key": inputs.keys[name]} if link.random else {}))
             w, new = check_result(name, link, w, wide, link.leaf(w, own, theta, shared))
-        slots[name] = {s: _narrowed(x, formats.get((name, s), ()), old[s], inputs.dither) for s, x in new.items()}
+            slots[name] = {s: _narrowed(x, formats.get((name, s), ()), old[s], inputs.dither) for s, x in new.items()}
     slots = {name: new for name, new in slots.items() if new}
     if theta is None or not plan.apply:
         return LeafOutputs(from_real(w, plan.out), slots, None)
-    with blamed(plan.ending):
+    with blamed(plan.ending, NO_KEY if inputs.rounding_key is None else ""):
         result = plan.rounding.rounded(theta, w, plan.out, inputs.rounding_key)
     p, residual = check_rounded(plan.ending, result, inputs.p, inputs.residual, plan.out)
     return LeafOutputs(p, slots, residual)
@@ -120,7 +120,7 @@ def _after(done: LeafOutputs, lagged: tuple[tuple[str, str], ...], opaque_false:
 def _narrowed(x: jax.Array, form: Sequence, old: Stored, dither: jax.Array | None) -> Stored:
     """A new slot as it is stored. ``form`` is its format and whether it is signed, ``()`` without a format."""
     if isinstance(old, dict):
-        return form[0].keep(x.astype(jnp.float32), form[1])
+        return narrowed(x.astype(jnp.float32), *form)
     dtype = old.dtype
     if dither is None or not form or form[1] or jnp.finfo(dtype).bits >= jnp.finfo(x.dtype).bits:
         return from_real(saturated(x, dtype) if form else x, dtype)

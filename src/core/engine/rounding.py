@@ -7,6 +7,7 @@ conversions. `to_nearest` uses `jax.lax.reduce_precision`, which XLA does not re
 from __future__ import annotations
 
 import functools
+from abc import abstractmethod
 from typing import ClassVar
 
 import jax
@@ -14,11 +15,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from ..values.declared import contract
 from ..values.tree import from_real, to_real
 from ..values.types import DType, Leaf
 from ..values.value import Value, value
 
 
+@contract(slot="init_residual")
 class Rounding(Value):
     """A way to round the parameters that are stored in less than float32. Pass it to `apply_update`.
 
@@ -58,6 +61,7 @@ class Rounding(Value):
         """
         return lax.convert_element_type(p, dtype)
 
+    @abstractmethod
     def rounded(self, theta: jax.Array, u: jax.Array, dtype: DType, key: Leaf) -> tuple[jax.Array, jax.Array | None]:
         """θ + u rounded to the stored dtype, and the residual. Called at every step, after the links.
 

@@ -91,9 +91,13 @@ class UnseenUpdates:
         self.name = name
 
     def norm(self) -> jax.Array:
-        raise TypeError(f"Link {self.name!r} asks for the global norm: declare needs_all_updates = True in its class")
+        raise TypeError(self._unseen("for the global norm"))
 
-    finite = norm
+    def finite(self) -> jax.Array:
+        raise TypeError(self._unseen("whether all updates are finite"))
+
+    def _unseen(self, what: str) -> str:
+        return f"Link {self.name!r} asks {what}: declare needs_all_updates = True in its class"
 
     def scaled(self, factor: Scalar) -> UnseenUpdates:
         return self

@@ -12,7 +12,7 @@ from ..values.value import make
 from .hooks import blamed, check_first_slots
 from .plan import Slots
 from .protocol import L, LeafwiseLike, LeafwiseRun
-from .storage import Stored, formats_of
+from .storage import Stored, formats_of, narrowed
 
 
 def resolve(link: L, name: str, path: str | None, count: jax.Array, dtype: DType, own: jax.Array | None = None) -> L:
@@ -50,7 +50,8 @@ def init_leaf(link: LeafwiseLike, name: str, path: str, p: Leaf, count: jax.Arra
         if form is not None and x.shape == p.shape and x.size >= form.min_size:
             # Without the barrier, XLA would encode constant slots at compile time, which takes half a minute.
             wide = jax.lax.optimization_barrier(to_real(x, dtype).astype(jnp.float32))
-            stored[slot] = form.keep(wide, slot not in link.nonnegative)
+            with blamed(name):
+                stored[slot] = narrowed(wide, form, slot not in link.nonnegative)
     return stored
 
 

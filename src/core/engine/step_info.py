@@ -65,7 +65,8 @@ class StepInfo:
     def phase(self, period: Scalar, start: Scalar = 0.0) -> jax.Array:
         """(t − start) mod ``period`` for t >= start. Exact for integers after any number of steps.
 
-        It is below 1 at periodic steps: the first at or after start, start + period, start + 2·period, ...
+        It is below 1 at periodic steps: the first at or after start, start + period, start + 2·period, ... By default
+        the first is t = ``period``; with ``start`` 1 it is the first step.
         """
         return remainder(self.count, period, self.dtype, start)
 

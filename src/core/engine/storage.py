@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import math
+from abc import abstractmethod
 from collections.abc import Iterable
 from typing import Any, ClassVar
 
@@ -16,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..values.contents import code
+from ..values.declared import contract
 from ..values.errors import did_you_mean
 from ..values.hyper import DTYPES, by_path, pick
 from ..values.tree import show, to_real
@@ -27,12 +29,14 @@ Stored = jax.Array | dict[str, jax.Array]
 """What a format stores for a slot."""
 
 
+@contract()
 class Format(Value):
     """A format in which slots are stored. Subclasses define how arrays are narrowed and widened."""
 
     min_size: int = 0
     """Leaves with fewer numbers are stored unchanged."""
 
+    @abstractmethod
     def keep(self, x: jax.Array, signed: bool) -> Stored:
         """Narrow ``x``, float32 of any shape. Returns a dict of arrays, one of them under the format's name.
 
@@ -40,6 +44,7 @@ class Format(Value):
         """
         raise NotImplementedError
 
+    @abstractmethod
     def widen(self, kept: Any, shape: tuple[int, ...], signed: bool) -> jax.Array:
         """The inverse of `keep`: the float32 array of this shape, up to rounding. ``kept`` is what `keep` returned."""
         raise NotImplementedError
@@ -85,10 +90,12 @@ class Blocks(Format):
         if self.block % 2:
             raise ValueError(f"`{type(self).__name__}.block` must be an even whole number, got {self.block}")
 
+    @abstractmethod
     def encode(self, x: jax.Array, signed: bool) -> jax.Array:
         """The codes of numbers of magnitude at most `largest`, in blocks along the last axis."""
         raise NotImplementedError
 
+    @abstractmethod
     def decode(self, codes: jax.Array, signed: bool) -> jax.Array:
         """The numbers that the codes represent."""
         raise NotImplementedError
@@ -263,7 +270,19 @@ def widened(x: Any, shape: tuple[int, ...], dtype: DType, form: Format | None = 
     """
     if form is None or not isinstance(x, dict):
         return to_real(x, dtype)
-    return form.widen(x, shape, signed).astype(dtype)
+    wide, like = form.widen(x, shape, signed), jax.ShapeDtypeStruct(shape, jnp.float32)
+    if show(wide) != show(like):
+        raise TypeError(f"`{type(form).__name__}.widen` must return {show(like)}, got {show(wide)}")
+    return wide.astype(dtype)
+
+
+def narrowed(x: jax.Array, form: Format, signed: bool) -> Stored:
+    """A slot as its format stores it."""
+    kept, name = form.keep(x, signed), type(form).__name__
+    if not isinstance(form, cast) and not (isinstance(kept, dict) and name in kept):
+        got = f"a dict of {', '.join(map(str, kept))}" if isinstance(kept, dict) else show(kept)
+        raise TypeError(f"`{name}.keep` must return a dict with the codes under {name!r}, got {got}")
+    return kept
 
 
 def formats_of(links: Iterable[tuple[str, Any]], path: str) -> tuple:

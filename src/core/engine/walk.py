@@ -21,7 +21,7 @@ from ..values.tree import dtype_of, is_trainable, shard_axes, show, slot_dtype, 
 from ..values.types import DType, Extra, Leaf, Params, PyTree
 from .checks import unshardable
 from .frozen import freeze
-from .hooks import blamed, check_global_state, check_scalars, check_verdict
+from .hooks import NO_PARAMS, blamed, check_entry, check_global_state, check_scalars, check_verdict
 from .leaf import leaf_function, mixing_link
 from .moving import MovingLeaf, Tree
 from .plan import LeafInputs, Plan
@@ -139,7 +139,7 @@ class Walk:
                 continue
             link, old = resolve(link, name, None, self.count, self.widest), olds[name]
             at = StepInfo(self.number, self.widest, _seen(name, link, updates), self.extra, old)
-            with blamed(name):
+            with blamed(name, keys=old):
                 if link.can_reject:
                     at.accepted = check_verdict(name, link.accepts(at))
                     verdicts.append(at.accepted)
@@ -206,7 +206,7 @@ class Walk:
         for name, link in zip(run, links):
             old = _global_state(link, self.state.links.get(name))
             at = StepInfo(self._age(name, path), dtype, _seen(name, link, updates), self.extra, old)
-            with blamed(name):
+            with blamed(name, keys=old):
                 scalars.append(check_scalars(name, link.scalars(at)))
             if link.scaling:
                 updates = updates.scaled(scalars[-1])
@@ -233,7 +233,7 @@ class Walk:
         self._check_shards(name, link, leaves)
         link, at = self._for_tree(name, link, wide)
         tree, params = self.tree.replaced(self.tree.updates, zip(leaves, wide)), self._precise_params()
-        with blamed(name):
+        with blamed(name, NO_PARAMS if params is None else ""):
             updates, entry = link.update_tree(tree, entries.get(name, ()), params, at)
         new, moved = self.tree.flat.line_up(f"The updates that link {name!r} returned", updates), []
         for leaf, w in zip(leaves, wide):
@@ -381,7 +381,11 @@ def _merged(entries: Entries, new: Entries) -> Entries:
 
 def _with_entry(entries: Entries, name: str, entry: PyTree) -> Entries:
     """The entries of the state, with that of a whole-tree link replaced if it has one."""
-    return {**entries, name: jax.tree.map(_like, entry, entries[name])} if name in entries else entries
+    if name not in entries:
+        return entries
+    made = jax.tree.map(_like, entry, entries[name])
+    check_entry(name, entry, entries[name])
+    return {**entries, name: made}
 
 
 def _like(new: Leaf, old: Leaf) -> Leaf:

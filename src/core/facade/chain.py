@@ -330,8 +330,6 @@ def _parts(link: object) -> list[tuple[str, Link]]:
     """The links of an argument of `chain`, with their names."""
     if link is None:
         return []
-    if isinstance(link, Link) and "__dataclass_fields__" not in vars(type(link)):
-        raise TypeError(f"`{type(link).__name__}` is not a link yet: decorate its class with @transform")
     if isinstance(link, Transformation):
         return [(name, cast(Link, one)) for name, one in link.links.items()]
     if isinstance(link, type) and issubclass(link, Link):

@@ -11,7 +11,7 @@ from jax.tree_util import tree_map, tree_structure
 
 from ..engine.protocol import LinkLike, TreewiseLike
 from ..engine.step_info import StepInfo
-from ..values.contents import brief
+from ..values.contents import brief, is_array
 from ..values.errors import did_you_mean
 from ..values.tree import Flat, flatten, is_trainable, show
 from ..values.types import Params, PyTree, Updates
@@ -38,7 +38,7 @@ def shield(cls: type) -> None:
 def check_result(link: LinkLike, hook: str, result: object, what: str) -> tuple[PyTree, PyTree]:
     """The pair that a hook returned."""
     if not isinstance(result, tuple) or len(result) != 2:
-        raise TypeError(f"`{type(link).__name__}.{hook}` must return {what} and the next state, got {_kind(result)}")
+        raise TypeError(f"`{type(link).__name__}.{hook}` must return {what} and the next state, got {kind(result)}")
     return result
 
 
@@ -62,7 +62,7 @@ def _init_tree(hook: InitTree) -> InitTree:
         state = hook(self, tree_map(lambda p: p if is_trainable(p) else None, params))
         missing = [slot for slot in self.slots if not isinstance(state, dict) or slot not in state]
         if missing:
-            found = _listed(state) if isinstance(state, dict) else _kind(state)
+            found = _listed(state) if isinstance(state, dict) else kind(state)
             hint = did_you_mean(missing[0], state) if isinstance(state, dict) else ""
             raise TypeError(
                 f"`{type(self).__name__}` declares the slots {self.slots}, which are keys of its state, but its "
@@ -151,5 +151,8 @@ def _listed(entries: Iterable[str]) -> str:
     return ", ".join(map(str, entries)) or "nothing"
 
 
-def _kind(x: object) -> str:
+def kind(x: object) -> str:
+    """What a hook returned, for an error message."""
+    if is_array(x):
+        return show(x)
     return f"a tuple of {len(x)}" if type(x) is tuple else f"a {type(x).__name__}"

@@ -17,18 +17,19 @@ from ..engine.rounding import Rounding
 from ..engine.step_info import StepInfo
 from ..engine.storage import storage
 from ..values import tree
+from ..values.declared import check_decorator, check_hooks, contract
 from ..values.hyper import by_path, hyper
 from ..values.numerics import is_zero, mul
 from ..values.types import Leaf, Params, PyTree, Scalar, Scalars, Updates
-from ..values.value import child, number, static, value
-from .declared import check_class, check_hooks, contract
+from ..values.value import child, frozen, number, static
+from .declared import check_class
 from .holes import shield
 from .transformation import Transformation
 
 L = TypeVar("L", bound="Link")
 
 
-@contract
+@contract()
 class Link(Transformation):
     """One transformation in a chain. Derive from `Leafwise` or, if that does not suffice, from `Treewise`.
 
@@ -36,6 +37,7 @@ class Link(Transformation):
     ``slots = ("mu",)``. A declaration that depends on fields is a property. `transform` checks all of them.
     """
 
+    decorator = "transform"
     slots: tuple[str, ...] = ()
     """Names of the arrays that the link keeps for each parameter. For a `Treewise` link they are keys of its state,
     which is then a dict, and each holds a tree like the parameters."""
@@ -47,7 +49,8 @@ class Link(Transformation):
     equation: str = ""
     """The effect of the leaf function on the update ``u`` of a parameter ``θ``, as a line of mathematics."""
     role: str = "other"
-    """The purpose of the link: one of `order.ROLES`. Descriptions and warnings about the order depend on it."""
+    """The purpose of the link: one of ``ROLES`` in ``core/facade/order.py``. Descriptions and warnings about the order
+    depend on it."""
     bounds_size: bool = False
     """Whether the link compares the size of the updates with a fixed bound."""
     hides_infinite: bool = False
@@ -112,7 +115,7 @@ class Link(Transformation):
         return {}
 
 
-@contract
+@contract(can_reject="accepts")
 class Leafwise(Link):
     """A link that transforms each leaf independently, once its scalars are known.
 
@@ -219,7 +222,7 @@ class Leafwise(Link):
         raise NotImplementedError
 
 
-@contract
+@contract()
 class Scaling(Leafwise):
     """A link that multiplies all updates by one number: a subclass defines `factor`.
 
@@ -241,15 +244,15 @@ class Scaling(Leafwise):
         return mul(scalars, u)
 
 
-@contract
+@contract(moves_params="step_tree")
 class Treewise(Link):
     """A link that needs entire matrices or the whole tree at once: a subclass defines `update_tree`.
 
     If it keeps a state, it defines `init_tree` too. Hyperparameters are numbers, as for `Leafwise`, but cannot
     be ``by_path``. Use `VectorLink` for links that treat all parameters as one vector.
 
-    Unless it declares ``sees_holes``, all trees passed to its hooks have ``None`` in the same places, which
-    ``jax.tree.map`` skips: for leaves that are not floating-point or complex, and for those without a gradient at this
+    Unless it declares ``sees_holes``, all trees passed to its hooks have holes in the same places: ``None``, which
+    ``jax.tree.map`` skips, for leaves that are not floating-point or complex, and for those without a gradient at this
     step. The engine fills in the missing leaves of the results: such a parameter does not change, nor do its slots, the
     trees of the state that ``slots`` names. If no parameter has a gradient, the link is not called.
     """
@@ -343,12 +346,14 @@ def transform(cls: type[L]) -> type[L]:
     """
     if not issubclass(cls, (Leafwise, Treewise)):
         raise TypeError(f"`{cls.__name__}` must derive from Leafwise or Treewise to be a link")
+    check_decorator(cls, "transform")
     check_class(cls)
     if issubclass(cls, Leafwise) and isinstance(cls.slots, tuple) and cls.slots and not hasattr(cls, "storage"):
         cls.__annotations__ = {**inspect.get_annotations(cls), "storage": storage | None}
         cls.storage = dataclasses.field(default=None, kw_only=True, repr=False, metadata=_STORED)  # pyright: ignore[reportAttributeAccessIssue]
     if issubclass(cls, Treewise) and not cls.sees_holes:
         shield(cls)
-    made = value(cls)
-    check_hooks(made)
+    made = frozen(cls)
+    if inspect.getattr_static(cls, "final_rounding") is None:  # otherwise it only rounds
+        check_hooks(made)
     return made

@@ -7,6 +7,7 @@ import functools
 import math
 import numbers
 import operator
+from abc import abstractmethod
 from collections.abc import Callable
 from string import Formatter
 from typing import Any, ClassVar, TypeVar
@@ -16,7 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from . import numerics
-from .contents import code, is_array, same, shortest
+from .contents import brief, code, is_array, same, shortest
+from .declared import contract
 from .numerics import Count, Steps, as_count, elapsed, is_zero, minus, since
 from .traceable import NEEDS_VALUE, traceable
 from .types import DType, HyperValue, Scalar
@@ -31,6 +33,7 @@ def counted(at: F) -> F:
     return at
 
 
+@contract()
 class Schedule(Value):
     """A number that depends on the step. Call it with the number of steps taken so far: 0 at the first update.
 
@@ -56,10 +59,18 @@ class Schedule(Value):
         dtype = jax.dtypes.canonicalize_dtype(np.float64)
         wide = jax.tree.map(lambda x: x.astype(dtype) if is_array(x) else x, self)
         k = as_count(step)
-        return wide.at(k if hasattr(type(self).at, "counted") else elapsed(k))
+        result = wide.at(k if hasattr(type(self).at, "counted") else elapsed(k))
+        return _checked(type(self).__name__, result, jnp.shape(k.high))
 
+    @abstractmethod
     def at(self, k: Any) -> Any:
-        """The value after ``k`` steps: a floating-point array, or a `Count` if ``at`` is `counted`."""
+        """The value after ``k`` steps.
+
+        Args:
+            k: the number of steps taken so far, 0 at the first update: a floating-point array of any shape.
+
+        Returns: a floating-point array of the shape of ``k``.
+        """
         raise NotImplementedError
 
     def describe(self) -> str:
@@ -131,6 +142,17 @@ class Schedule(Value):
         return power(other, self)
 
 
+def _checked(name: str, result: Any, shape: tuple[int, ...]) -> jax.Array:
+    """What `Schedule.at` returned for steps of this shape."""
+    if not is_array(result) or not jnp.issubdtype(result.dtype, jnp.floating) or (shape and not result.shape):
+        got = f"{result.dtype}{list(result.shape)}" if is_array(result) else brief(result)
+        raise TypeError(
+            f"`{name}.at` must return a floating-point array of the shape of k, got {got}: a constant is "
+            "jnp.full_like(k, 0.1), a choice jnp.where(k < 10, 0.1, 0.01)"
+        )
+    return jnp.asarray(result)
+
+
 @value
 class from_function(Schedule):
     """A Python function of the step as a schedule. PyTorch's ``LambdaLR`` is ``rate * from_function(f)``.
@@ -169,6 +191,9 @@ class from_function(Schedule):
         step = jnp.asarray(step)
         call = jnp.vectorize(self.function) if step.ndim else self.function
         return jnp.asarray(call(step.astype(dtype)))
+
+    def at(self, k):
+        return self(k)
 
     def __repr__(self) -> str:
         return getattr(self.function, "__qualname__", repr(self.function))

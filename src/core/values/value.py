@@ -16,6 +16,7 @@ from jax.core import Tracer
 from jax.tree_util import GetAttrKey, register_pytree_with_keys_class
 
 from .contents import brief, code, hashable, is_array, same
+from .declared import CONTRACTS, check_class, check_decorator, check_hooks
 from .errors import explained, unknown_field
 
 T = TypeVar("T", bound="Value")
@@ -129,12 +130,21 @@ class Value:
     if TYPE_CHECKING:
         __dataclass_fields__: ClassVar[dict[str, dataclasses.Field[Any]]]
 
+    decorator: ClassVar[str] = "value"
+    """The decorator of the subclasses."""
     _leaves: ClassVar[tuple[str, ...]] = ()
     _static: ClassVar[tuple[str, ...]] = ()
     _numbers: ClassVar[tuple[str, ...]] = ()
     """The leaves that are numbers, schedules or tables of these."""
 
+    if not TYPE_CHECKING:
+
+        def __init__(self, *args: object, **kwargs: object) -> None:
+            raise TypeError(_undecorated(type(self)))
+
     def __post_init__(self) -> None:
+        if "_leaves" not in vars(type(self)):
+            raise TypeError(_undecorated(type(self)))
         for field in dataclasses.fields(self):
             where = f"{type(self).__name__}.{field.name}"
             x, limits = getattr(self, field.name), field.metadata.get("range")
@@ -228,8 +238,20 @@ def value(cls: type[T], **options: bool) -> type[T]:
     """Make a subclass of `Value` a frozen dataclass and a pytree.
 
     Fields declared with `number`, `hyper` or `child` are children of the pytree; `static` fields are part of its
-    structure.
+    structure. Raises ``TypeError`` for invalid declarations or hooks.
     """
+    check_decorator(cls, "value")
+    has_contract = any(base in CONTRACTS for base in cls.__mro__)
+    if has_contract:
+        check_class(cls)
+    cls = frozen(cls, **options)
+    if has_contract:
+        check_hooks(cls)
+    return cls
+
+
+def frozen(cls: type[T], **options: bool) -> type[T]:
+    """`value` without its checks."""
     cls = dataclasses.dataclass(frozen=True, eq=False, repr=False, **options)(cls)
     del cls.__setattr__, cls.__delattr__  # Value's have clearer errors
     fields = dataclasses.fields(cls)
@@ -298,6 +320,11 @@ def check_number(where: str, x: Any, limits: Range) -> Any:
             raise ValueError(f"`{where}` must be a number, got an array of {x.dtype}")
         return x
     raise ValueError(f"`{where}` must be a number in {limits}, got {brief(x)}")
+
+
+def _undecorated(cls: type[Value]) -> str:
+    """The message for an instance of a class without its decorator."""
+    return f"`{cls.__name__}` is not decorated: write @{cls.decorator} above its class"
 
 
 def _documented(cls: type) -> str:

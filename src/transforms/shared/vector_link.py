@@ -10,9 +10,9 @@ import jax
 import jax.numpy as jnp
 
 from ...core.engine.step_info import StepInfo
-from ...core.facade.declared import contract
-from ...core.facade.holes import check_result, check_state
+from ...core.facade.holes import check_result, check_state, kind
 from ...core.facade.link import Treewise
+from ...core.values.declared import contract
 from ...core.values.tree import global_norm, show
 from ...core.values.types import DType, Params, PyTree, Updates
 from .vector import Space, Vector, dot, total
@@ -56,7 +56,7 @@ class VectorInfo(StepInfo):
         return [] if self._params is None else self._space.still(self._params)
 
 
-@contract
+@contract()
 class VectorLink(Treewise):
     """A link that treats all parameters together, as one real vector: a subclass defines `update_vector`.
 
@@ -109,7 +109,7 @@ class VectorLink(Treewise):
         x = space.read(params)
         state = self.init_vector(x)
         if not isinstance(state, dict):
-            raise TypeError(f"`{type(self).__name__}.init_vector` must return a dict, got a {type(state).__name__}")
+            raise TypeError(f"`{type(self).__name__}.init_vector` must return a dict, got {kind(state)}")
         made: dict[str, PyTree] = {}
         for name, entry in {**{slot: [jnp.zeros_like(a) for a in x] for slot in self.slots}, **state}.items():
             if name in self.slots:
@@ -150,7 +150,7 @@ class VectorLink(Treewise):
         """Raise unless ``x`` is a vector ``like`` this, or of so many arrays."""
         where, count = f"`{type(self).__name__}.{hook}`", like if isinstance(like, int) else len(like)
         if not isinstance(x, list) or len(x) != count:
-            got = f"{len(x)} of them" if isinstance(x, list) else f"a {type(x).__name__}"
+            got = f"{len(x)} of them" if isinstance(x, list) else kind(x)
             raise TypeError(f"{where} must return {what} as a list of {count} arrays, one per parameter, got {got}")
         for path, a, b in zip(paths, x, () if isinstance(like, int) else like):
             if jnp.shape(a) != b.shape or jnp.iscomplexobj(a):

@@ -33,7 +33,12 @@ Entry = dict[str, Any]
 
 
 class Wrapper(Treewise):
-    """A link that holds a chain ``tx``."""
+    """A link that holds a chain, in the field ``tx: Any = child("the chain")``.
+
+    A subclass defines `update_tree`, and `step_tree` unless it declares ``moves_params = False``. Its state is a dict,
+    in which the chain's `State` is ``"tx"``. A wrapper that holds several chains, or shows its chain other parameters,
+    overrides `init_tree` and `visit`.
+    """
 
     tx: Any
 
@@ -45,6 +50,8 @@ class Wrapper(Treewise):
 
     def check(self) -> None:
         own = type(self).__name__
+        if "tx" not in self._leaves:
+            raise TypeError(f'`{own}` needs the chain in a field named tx: Any = child("the chain")')
         check_chain(f"{own}.tx", self.tx)
         for name, link in () if self.moves_params else all_links(self.tx):
             if link.final_rounding is not None:
@@ -72,8 +79,17 @@ class Wrapper(Treewise):
         by_weight = ("descend", "precondition", "align", "accumulate", "decay", "penalty", "scale", "clip")
         return next((role for role in by_weight if role in inside), "other")
 
+    def init_tree(self, params):
+        return {"tx": init_inner(self.tx, params)}
+
     def visit(self, visit: Visit, params: Params, entry: Entry) -> dict[str, PyTree]:
         """The result of ``visit`` for the inner chain, in the form of the outer parameters."""
+        if not isinstance(entry, dict) or "tx" not in entry:
+            got = f"a dict of {', '.join(entry)}" if isinstance(entry, dict) else f"a {type(entry).__name__}"
+            raise TypeError(
+                f"`{type(self).__name__}.init_tree` must return a dict with the chain's state under 'tx', got {got}; "
+                "a wrapper with another state overrides visit"
+            )
         return visit(self.tx, params, entry["tx"])
 
 
@@ -95,9 +111,6 @@ class ConditionalWrapper(Wrapper):
     def idle_update(self, updates: Updates, params: Params) -> Updates:
         """The updates if the chain does not run."""
         return jax.tree.map(jnp.zeros_like, as_chains_return(updates, params))
-
-    def init_tree(self, params):
-        return {"tx": init_inner(self.tx, params)}
 
     def step_tree(self, params, state, updates, at):
         extra = forwarded_arguments(self.tx, at.extra, params)

@@ -17,7 +17,7 @@ from ...core.values.schedule import Schedule, from_function
 from ...core.values.tree import cond
 from ...core.values.types import Params, PyTree, TreeDef
 from ...core.values.value import Range, Value, child, derived, number, static, value
-from ..shared.wrappers import ConditionalWrapper, Wrapper, as_chains_return, forwarded_arguments, init_inner
+from ..shared.wrappers import ConditionalWrapper, Wrapper, as_chains_return, forwarded_arguments
 
 
 @value
@@ -131,9 +131,6 @@ class restart(Wrapper):
 
     equation = "tx starts over if (t−1) mod k = 0,  u ← tx(u)"
     reads_params = True
-
-    def init_tree(self, params):
-        return {"tx": init_inner(self.tx, params)}
 
     def step_tree(self, params, state, updates, at):
         inner = self.renewed(state["tx"], params, at)
