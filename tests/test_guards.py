@@ -3,6 +3,7 @@
 from typing import Any
 
 import chainax as cx
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -516,3 +517,33 @@ def test_loss_scale_is_found_wherever_the_link_is() -> None:
     assert cx.loss_scale(tx.init(params)) == 8.0
     with pytest.raises(KeyError, match="no loss scales: put one dynamic_loss_scale"):
         cx.loss_scale(cx.adam(0.1).init(params))
+
+
+@pytest.mark.parametrize("rounding", (None, "kahan"))
+def test_the_choice_on_accelerators_equals_the_condition(rounding: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There a rejected step is undone leaf by leaf, with no NaN in it, and none in its derivatives."""
+    dtype = jnp.float32 if rounding is None else jnp.bfloat16
+    ending = None if rounding is None else cx.apply_update(rounding)
+    tx = cx.chain(cx.skip_nonfinite(), cx.clip_by_global_norm(1.0), cx.adamw(1e-1), ending)
+    start = {"a": jnp.array([1.0, -2.0], dtype), "b": jnp.array([0.5], dtype)}
+    factors = jnp.array([1.0, jnp.nan, 3.0, jnp.inf, 0.5])
+
+    def run(tx: Any, start: Any) -> Any:
+        def one(carry: Any, factor: Any) -> Any:
+            params, state = carry
+            return tx.step(params, state, jax.tree.map(lambda p: p * factor.astype(p.dtype), start)), None
+
+        return jax.lax.scan(one, (start, tx.init(start)), factors)[0]
+
+    def norm(rate: Any) -> Any:
+        return cx.global_norm(run(tx.replace("scale_by_lr", learning_rate=rate), start)[0])
+
+    expected, slope = jax.jit(lambda: run(tx, start))(), jax.grad(norm)(0.1)
+    monkeypatch.setattr(jax.lax, "platform_dependent", lambda *args, default, **_: default(*args))
+    jax.clear_caches()
+    chosen = jax.jit(lambda: run(tx, start))()
+    assert chosen[1].step == 3
+    unit = 0.0 if rounding is None else 2.0**-16  # of the compensation, in bfloat16
+    chex.assert_trees_all_close(chosen, expected, rtol=1e-6, atol=unit)
+    np.testing.assert_allclose(jax.grad(norm)(0.1), slope, rtol=1e-5)
+    assert np.isfinite(slope)
