@@ -41,9 +41,9 @@ newest:  ## The laws and the references that need no torch, on the newest Python
 	@touch $@
 
 # A folder of their own: in the environment itself the plugins would make every import of jax look for devices.
-.venv/aot: .venv/test.done
+.venv/aot: | .venv/test.done
 	@echo "Installing the compilers for TPU and GPU into .venv/aot ..."
-	@rm -rf $@ && version=$$($(BIN)/python -c 'import jax; print(jax.__version__)') && \
+	@rm -rf $@.partial && version=$$($(BIN)/python -c 'import jax; print(jax.__version__)') && \
 	$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --target $@.partial \
 		libtpu jax-cuda12-plugin==$$version jax-cuda12-pjrt==$$version nvidia-cuda-nvcc-cu12 && mv $@.partial $@
 

@@ -102,7 +102,13 @@ def missing() -> str:
     """Why nothing can be compiled here; empty if it can."""
     if sys.platform != "linux":
         return "the compilers for TPU and GPU run on Linux only"
-    return "" if COMPILERS.exists() else f"{COMPILERS} is not there: call `make aot`, which installs the compilers"
+    from importlib.metadata import version
+
+    if not COMPILERS.exists():
+        return f"{COMPILERS} is not there: call `make aot`, which installs the compilers"
+    if not (COMPILERS / f"jax_cuda12_plugin-{version('jax')}.dist-info").exists():
+        return f"{COMPILERS} is for another jax: delete it and call `make aot`"
+    return ""
 
 
 def ready() -> bool:
