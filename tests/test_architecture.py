@@ -72,7 +72,7 @@ def test_every_module_stands_on_a_floor():
 
 
 def test_imports_run_down():
-    """From the doors to the values, and never up."""
+    """From the public namespaces to the values, and never up."""
     seen = {(a, b) for a, found in IMPORTS.items() for b in found}
     assert len(seen) > 200
     assert [f"{a} imports {b}" for a, b in seen if (floor(b) or 0) > (floor(a) or 0)] == []

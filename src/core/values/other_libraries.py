@@ -1,4 +1,4 @@
-"""What the functions and classes of Optax and PyTorch are here: for the errors of the door, and for the documentation.
+"""What the functions and classes of Optax and PyTorch are called here, for error messages and the documentation.
 
 `names.OTHER_NAMES` is the same for the arguments of functions.
 """
@@ -175,7 +175,7 @@ What stands in backticks is code that runs."""
 
 
 def missing(name: str, known: Iterable[str], authors: Iterable[str]) -> str:
-    """What to say of a name that the main door does not have, given those of both doors."""
+    """What to say of a name that `chainax` does not have, given the names in it and in `chainax.extend`."""
     start = f"module 'chainax' has no attribute {name!r}"
     if name in authors:
         return f"{start}: it is for authors, and in chainax.extend: write `from chainax.extend import {name}`"
