@@ -22,6 +22,16 @@ ELEMENTWISE = frozenset(
 )
 """The primitives that are elementwise on arrays of one shape."""
 
+_NOT_IN_KERNELS = frozenset(
+    re.findall(
+        r"\w+",
+        """acos acosh asin asinh atan atanh bessel_i0e bessel_i1e cbrt cond copy cosh digamma erfc expm1 igamma igammac
+        imag lgamma optimization_barrier pcast polygamma pvary real reduce_precision regularized_incomplete_beta scan
+        sharding_constraint sinh while zeta""",
+    )
+)
+"""Those that Pallas does not compile for TPUs, and what contains branches and loops."""
+
 
 def is_elementwise(jaxpr: Jaxpr, shape: tuple[int, ...]) -> bool:
     """Whether every array of more than one number has the leaf's shape, and no operation mixes its numbers."""
@@ -40,6 +50,17 @@ def is_elementwise(jaxpr: Jaxpr, shape: tuple[int, ...]) -> bool:
         if not inner and not draws and any(math.prod(size) > 1 for size in sizes - {shape}):
             return False
     return True
+
+
+def fits_kernel(jaxpr: Jaxpr) -> bool:
+    """Whether Pallas compiles an elementwise function for TPUs."""
+    inner = [x for e in jaxpr.eqns for x in _jaxprs_in(e)]
+    own = {e.primitive.name for e in jaxpr.eqns}
+    return (
+        own.isdisjoint(_NOT_IN_KERNELS)
+        and not any(x.startswith("random") for x in own)
+        and all(map(fits_kernel, inner))
+    )
 
 
 def leaf_functions(jaxpr: Jaxpr) -> Iterator[Jaxpr]:

@@ -13,13 +13,13 @@ from jax.core import Trace
 
 from ..values.tree import compute_dtype, dtype_of, from_real, shard_axes, to_real
 from ..values.types import Leaf, Scalars
+from .coded import CodedLeaf
 from .elementwise import is_elementwise, without_shape
 from .hooks import NO_KEY, NO_PARAMS, LeafSlots, blamed, check_precise, check_result, check_rounded
 from .plan import NO_LINKS, LeafInputs, LeafOutputs, Plan, Slots
 from .protocol import LeafwiseLike
 from .rounding import dithered_positive, saturated
 from .storage import Stored, narrowed, widened
-from .tiles import Tiles
 
 PlannedFunction: TypeAlias = Callable[[Plan, list[jax.Array], LeafInputs], LeafOutputs]
 
@@ -56,17 +56,14 @@ def _function_of(plan: Plan) -> PlannedFunction:
 def through_links(plan: Plan, arrays: list[jax.Array], inputs: LeafInputs) -> LeafOutputs:
     """Take one leaf through a run of links. ``arrays`` are the arrays of the plan's links and scalars."""
 
-    def function(inputs: LeafInputs) -> LeafOutputs:
-        links, scalars = plan.frozen.thaw(arrays)
-        return _through(plan, links, scalars, inputs)
-
-    tiles = Tiles.of(function, plan.formats, inputs)
-    if tiles is None:
-        done = function(inputs)
-        if inputs.opaque_false is None:
-            return done
-        return done._replace(slots=_after(done, plan.lagged, inputs.opaque_false))
-    return jax.lax.platform_dependent(inputs, cpu=functools.partial(tiles.map, function), default=function)
+    function = functools.partial(_through, plan)
+    coded = CodedLeaf.of(function, plan, arrays, inputs)
+    if coded is not None:
+        return coded(arrays, inputs)
+    done = function(arrays, inputs)
+    if inputs.opaque_false is None:
+        return done
+    return done._replace(slots=_after(done, plan.lagged, inputs.opaque_false))
 
 
 def added(u: Leaf, p: Leaf) -> jax.Array:
@@ -75,7 +72,8 @@ def added(u: Leaf, p: Leaf) -> jax.Array:
     return _function_of(plan)(plan, [], LeafInputs(u, p)).leaf
 
 
-def _through(plan: Plan, links: list[LeafwiseLike], scalars: list[Scalars], inputs: LeafInputs) -> LeafOutputs:
+def _through(plan: Plan, arrays: list[jax.Array], inputs: LeafInputs) -> LeafOutputs:
+    links, scalars = plan.frozen.thaw(arrays)
     w, theta = to_real(inputs.u, plan.dtype), None
     if inputs.p is not None:
         with blamed(plan.ending):

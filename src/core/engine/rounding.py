@@ -175,6 +175,12 @@ def _with_error(theta: jax.Array, u: jax.Array, dtype: DType) -> tuple[jax.Array
 def to_nearest(x: jax.Array, dtype: DType) -> jax.Array:
     """``x`` rounded to the nearest number of ``dtype``, in its own dtype."""
     info = jnp.finfo(dtype)
+    if x.dtype == jnp.float32 and info.nexp == jnp.finfo(jnp.float32).nexp:  # by integers, as in a kernel for a TPU
+        bits, dropped = lax.bitcast_convert_type(x, jnp.uint32), jnp.finfo(jnp.float32).nmant - info.nmant
+        odd = lax.shift_right_logical(bits, np.uint32(dropped)) & np.uint32(1)
+        moved = (bits + (odd + np.uint32((1 << (dropped - 1)) - 1))) & ~np.uint32((1 << dropped) - 1)
+        is_nan = (bits & np.uint32(0x7FFFFFFF)) > _bits(np.inf)
+        return lax.bitcast_convert_type(jnp.where(is_nan, bits, moved), jnp.float32)
     y = lax.reduce_precision(x, info.nexp, info.nmant)
     if info.nexp == jnp.finfo(x.dtype).nexp:
         return y

@@ -14,7 +14,6 @@ from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from ..values.contents import code
 from ..values.declared import contract
@@ -23,6 +22,16 @@ from ..values.hyper import DTYPES, by_path, pick
 from ..values.tree import show, to_real
 from ..values.types import DType, HyperValue, Leaf
 from ..values.value import Value, fill, register, static, value
+from .codes import (
+    dynamic_code,
+    dynamic_map,
+    dynamic_number,
+    float8_code,
+    float8_number,
+    nearest,
+    sixteenth_code,
+    sixteenth_number,
+)
 from .rounding import saturated
 
 Stored = jax.Array | dict[str, jax.Array]
@@ -83,8 +92,10 @@ class Blocks(Format):
     block: int = static("numbers that share a scale", default=256, least=2, most=2**20)
     min_size: int = static("leaves of fewer numbers stay in float32", default=4096, least=0)
 
-    per_code: ClassVar[int] = 1  # numbers per element of the array of codes
-    largest: ClassVar[float] = 1.0  # the code value of the scale
+    per_byte: ClassVar[int] = 1
+    """The codes in a byte: 2 for codes below 16, of which the first is in the upper half."""
+    largest: ClassVar[float] = 1.0
+    """The magnitude that the scale's code represents."""
 
     def check(self) -> None:
         if self.block % 2:
@@ -92,31 +103,69 @@ class Blocks(Format):
 
     @abstractmethod
     def encode(self, x: jax.Array, signed: bool) -> jax.Array:
-        """The codes of numbers of magnitude at most `largest`, in blocks along the last axis."""
+        """The code of each number, of magnitude at most `largest`, in an 8-bit integer dtype.
+
+        Must be elementwise, and should compute with numbers only: a kernel for a TPU can neither hold an array of
+        constants nor look up numbers in one.
+        """
         raise NotImplementedError
 
     @abstractmethod
     def decode(self, codes: jax.Array, signed: bool) -> jax.Array:
-        """The numbers that the codes represent."""
+        """The number that each code represents, in float32. Elementwise like `encode`. A kernel passes int32."""
         raise NotImplementedError
 
+    def encode_on_cpu(self, x: jax.Array, signed: bool) -> jax.Array:
+        """`encode` in a form that suits a CPU better, such as a table lookup."""
+        return self.encode(x, signed)
+
+    def decode_on_cpu(self, codes: jax.Array, signed: bool) -> jax.Array:
+        """`decode` in a form that suits a CPU better."""
+        return self.decode(codes, signed)
+
+    def scale(self, blocks: jax.Array) -> jax.Array:
+        """The scales of blocks along the last axis, which is kept with length 1."""
+        scale = jnp.maximum(jnp.max(jnp.abs(_bounded(blocks)), -1, keepdims=True), 1e-12)
+        # Not divided by a constant, since XLA would multiply by its rounded reciprocal.
+        return scale if self.largest == 1 else scale / jnp.where(jnp.isnan(scale), scale, self.largest)
+
+    def scaled(self, blocks: jax.Array, scale: jax.Array) -> jax.Array:
+        """The numbers to encode, for blocks with these scales."""
+        return _bounded(blocks) / scale
+
     def keep(self, x, signed):
-        rows = self._rows(jnp.clip(x, -(2.0**126), 2.0**126))
-        scale = jnp.maximum(jnp.max(jnp.abs(rows), -1), 1e-12)
-        if self.largest != 1:  # not a constant, since XLA would multiply by its rounded reciprocal
-            scale = scale / jnp.where(jnp.isnan(scale), scale, self.largest)
-        codes = self.encode(rows / scale[..., None], signed)
-        return {type(self).__name__: self._flat(codes, x.shape), "scale": scale}
+        return self.keep_scaled(x, self.scale_of(x), signed)
+
+    def keep_scaled(self, x: jax.Array, scale: jax.Array, signed: bool) -> Stored:
+        """What `keep` returns, given the `scale` of ``x`` in blocks."""
+        codes = self._by_device("encode", self.scaled(self._rows(x), scale), signed)
+        if self.per_byte == 2:
+            codes = jax.lax.platform_dependent(codes, cuda=_in_pairs_on_gpu, default=_in_pairs)
+        return {type(self).__name__: self._flat(codes, x.shape), "scale": scale[..., 0]}
+
+    def scale_of(self, x: jax.Array) -> jax.Array:
+        """The `scale` of ``x`` in blocks."""
+        return self.scale(self._rows(x))
 
     def widen(self, kept, shape, signed):
         rows = jax.eval_shape(self._rows, jax.ShapeDtypeStruct(shape, jnp.float32)).shape
         codes = kept[type(self).__name__]
-        short = math.prod(rows) // self.per_code - codes.size
+        short = math.prod(rows) // self.per_byte - codes.size
         if short:
             codes = jnp.pad(codes.reshape(-1), (0, short))
-        codes = codes.reshape(*rows[:-1], rows[-1] // self.per_code)
-        x = self.decode(codes, signed) * kept["scale"][..., None]
+        codes = codes.reshape(*rows[:-1], rows[-1] // self.per_byte)
+        if self.per_byte == 2:
+            halves = jax.lax.broadcasted_iota(jnp.uint8, (*codes.shape, 2), codes.ndim)
+            codes = (codes[..., None] >> (4 - 4 * halves) & 15).reshape(rows)  # fuses, unlike `stack`
+        x = self._by_device("decode", codes, signed) * kept["scale"][..., None]
         return x.reshape(-1)[: math.prod(shape)].reshape(shape) if x.size != math.prod(shape) else x.reshape(shape)
+
+    def _by_device(self, name: str, x: jax.Array, signed: bool) -> jax.Array:
+        """`encode` or `decode` in the form for the device."""
+        if getattr(type(self), f"{name}_on_cpu") is getattr(Blocks, f"{name}_on_cpu"):
+            return getattr(self, name)(x, signed)
+        forms = (functools.partial(getattr(self, f), signed=signed) for f in (f"{name}_on_cpu", name))
+        return jax.lax.platform_dependent(x, **dict(zip(("cpu", "default"), forms)))
 
     def _rows(self, x: jax.Array) -> jax.Array:
         """``x`` in blocks along a new last axis. If they divide its rows, other axes and their sharding stay."""
@@ -126,13 +175,28 @@ class Blocks(Format):
         return jnp.pad(flat, (0, -x.size % self.block)).reshape(-1, self.block)
 
     def _flat(self, codes: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-        """The codes without padding, in the shape of the leaf, or flat if `per_code` does not divide its last axis."""
-        if shape and shape[-1] % self.per_code == 0:
-            shape = (*shape[:-1], shape[-1] // self.per_code)
+        """The codes without padding, in the shape of the leaf, or flat if `per_byte` does not divide its last axis."""
+        if shape and shape[-1] % self.per_byte == 0:
+            shape = (*shape[:-1], shape[-1] // self.per_byte)
         else:
-            shape = (-(-math.prod(shape) // self.per_code),)
+            shape = (-(-math.prod(shape) // self.per_byte),)
         flat = codes.reshape(-1)
         return (flat[: math.prod(shape)] if flat.size != math.prod(shape) else codes).reshape(shape)
+
+
+def _in_pairs(codes: jax.Array) -> jax.Array:
+    """Codes below 16, two to a byte."""
+    return codes[..., 0::2] << 4 | codes[..., 1::2]
+
+
+def _in_pairs_on_gpu(codes: jax.Array) -> jax.Array:
+    """The same without strides, which XLA would not fuse with what else the kernel computes."""
+    pairs = codes.reshape(*codes.shape[:-1], codes.shape[-1] // 2, 2)[..., ::-1]  # the first number of a byte is in its lower half
+    return jax.lax.bitcast_convert_type(pairs.astype(jnp.uint4), jnp.uint8)
+
+
+def _bounded(x: jax.Array) -> jax.Array:
+    return jnp.clip(x, -(2.0**126), 2.0**126)
 
 
 @value
@@ -147,10 +211,16 @@ class int8(Blocks):
     min_size: int = static("leaves of fewer numbers stay in float32", default=4096, least=0)
 
     def encode(self, x, signed):
-        return nearest(x, dynamic_map(signed, 7, 8))
+        return dynamic_code(x, signed, bits=8)
 
     def decode(self, codes, signed):
-        return jnp.asarray(dynamic_map(signed, 7, 8))[codes]
+        return dynamic_number(codes, signed, bits=8)
+
+    def encode_on_cpu(self, x, signed):
+        return nearest(x, dynamic_map(signed, bits=8))
+
+    def decode_on_cpu(self, codes, signed):
+        return jnp.asarray(dynamic_map(signed, bits=8))[codes]
 
 
 @value
@@ -164,18 +234,19 @@ class int4(Blocks):
     block: int = static("numbers that share a scale", default=128, least=2, most=2**20)
     min_size: int = static("leaves of fewer numbers stay in float32", default=4096, least=0)
 
-    per_code = 2
+    per_byte = 2
 
     def encode(self, x, signed):
-        codes = nearest(x, self._map(signed))
-        return codes[..., 0::2] << 4 | codes[..., 1::2]
+        return dynamic_code(x, True, bits=4) if signed else sixteenth_code(x)
 
     def decode(self, codes, signed):
-        pairs = jnp.stack([codes >> 4, codes & 15], -1).reshape(*codes.shape[:-1], 2 * codes.shape[-1])
-        return jnp.asarray(self._map(signed))[pairs]
+        return dynamic_number(codes, True, bits=4) if signed else sixteenth_number(codes)
 
-    def _map(self, signed: bool) -> np.ndarray:
-        return dynamic_map(True, 3, 4) if signed else (np.arange(1, 17) / 16).astype(np.float32)
+    def encode_on_cpu(self, x, signed):
+        return nearest(x, dynamic_map(True, bits=4)) if signed else sixteenth_code(x)
+
+    def decode_on_cpu(self, codes, signed):
+        return jnp.asarray(dynamic_map(True, bits=4))[codes] if signed else sixteenth_number(codes)
 
 
 @value
@@ -187,18 +258,11 @@ class float8(Blocks):
 
     largest = float(jnp.finfo(jnp.float8_e4m3fn).max)
 
-    def keep(self, x, signed):
-        if not supports_float8():
-            raise ValueError(
-                f"`float8` needs a backend with 8-bit floats, which {jax.default_backend()!r} lacks: use int8"
-            )
-        return super().keep(x, signed)
-
     def encode(self, x, signed):
-        return jax.lax.bitcast_convert_type(x.astype(jnp.float8_e4m3fn), jnp.uint8)
+        return float8_code(x)
 
     def decode(self, codes, signed):
-        return jax.lax.bitcast_convert_type(codes, jnp.float8_e4m3fn).astype(jnp.float32)
+        return float8_number(codes)
 
 
 @value
@@ -214,8 +278,8 @@ class companded8(Blocks):
 
     def encode(self, x, signed):
         if not signed:
-            return (jnp.clip(jnp.round(256 * jnp.sqrt(x)), 1, 256) - 1).astype(jnp.uint8)
-        return jnp.round(127 * (2 * x / (1 + jnp.abs(x)))).astype(jnp.int8)
+            return (jnp.clip(jnp.round(256 * jnp.sqrt(x)), 1, 256) - 1).astype(jnp.int32).astype(jnp.uint8)
+        return jnp.round(127 * (2 * x / (1 + jnp.abs(x)))).astype(jnp.int32).astype(jnp.int8)
 
     def decode(self, codes, signed):
         y = codes.astype(jnp.float32)
@@ -306,80 +370,3 @@ def _format(where: str, x: HyperValue) -> Format | by_path:
         f"`{where}` must be one of {', '.join(map(repr, DTYPES))}, a format such as int8(), "
         f"or by_path of these, got {code(x)}{hint}"
     )
-
-
-# Maps from codes to numbers
-
-
-@functools.cache
-def dynamic_map(signed: bool, decades: int, bits: int) -> np.ndarray:
-    """The sorted values of the dynamic map: decades of evenly spaced midpoints, 0, and 1.
-
-    Computed in float32 as in the published code, so that codes represent the same numbers.
-    """
-    values: list[float] = [0.0, 1.0]
-    for i in range(decades):
-        edges = _linspace(0.1, 1.0, 2 ** (i + (bits - 1 - decades) + (not signed)) + 1)
-        means = (edges[:-1] + edges[1:]) / np.float32(2)
-        decade = np.float32(10.0 ** (i - decades + 1)) * means
-        values += [*decade, *(-decade if signed else ())]
-    return np.sort(np.array(values, np.float32))
-
-
-def _linspace(start: float, stop: float, count: int) -> np.ndarray:
-    """Evenly spaced float32 numbers, computed from the nearer end with a fused multiply-add."""
-    a, b, n = np.float32(start), np.float32(stop), count - 1
-    step, i = np.float64((b - a) / np.float32(n)), np.arange(count)  # the products are exact in float64
-    return np.where(i < count // 2, a + step * i, b - step * (n - i)).astype(np.float32)
-
-
-def nearest(x: jax.Array, values: np.ndarray) -> jax.Array:
-    """The index of the nearest of the sorted ``values``, for |x| <= 1. Ties go to the upper one.
-
-    The sign, the exponent and 7 bits of the mantissa define a cell, which contains at most one threshold:
-    one table lookup and one comparison find the exact index.
-    """
-    thresholds, below = _cells(values.tobytes())
-    cell = (jax.lax.bitcast_convert_type(x, jnp.uint32) >> 16).astype(jnp.int32)
-    magnitude = jnp.clip((cell & 0x7FFF) - _LOWEST, 0, _CELLS - 1)
-    base = jnp.asarray(below)[magnitude + (cell >> 15) * _CELLS]
-    return base + (x >= jnp.asarray(thresholds)[base]).astype(jnp.uint8)
-
-
-_LOWEST = (127 - 26) << 7  # the cell of 2⁻²⁶, below every threshold but those at 0
-_CELLS = (127 << 7) - _LOWEST + 1  # up to the cell of 1
-
-
-@functools.cache
-def _cells(packed: bytes) -> tuple[np.ndarray, np.ndarray]:
-    """The smallest float32 that rounds up from each value, and for each cell, the thresholds at or below its start."""
-    values = np.frombuffer(packed, np.float32)
-    down, up = values[:-1], values[1:]
-    thresholds = (down + (up - down) * np.float32(0.5)).astype(np.float32)
-
-    def rises(x: np.ndarray) -> np.ndarray:  # in float32, where the difference is rounded
-        return (x - down) >= (up - down) * np.float32(0.5)
-
-    for _ in range(8):
-        thresholds = np.where(rises(thresholds), thresholds, np.nextafter(thresholds, np.float32(np.inf)))
-        lower = np.nextafter(thresholds, np.float32(-np.inf))
-        thresholds = np.where(rises(lower), lower, thresholds)
-    magnitudes = np.arange(_LOWEST, _LOWEST + _CELLS, dtype=np.uint32) << 16
-    magnitudes[0] = 0
-    starts = magnitudes.view(np.float32)
-    ends = ((np.arange(_LOWEST, _LOWEST + _CELLS, dtype=np.uint32) << 16) | 0xFFFF).view(np.float32)
-    low, high = np.concatenate([starts, -ends]), np.concatenate([ends, -starts])
-    below = np.searchsorted(thresholds, low, side="right")
-    if np.any(np.searchsorted(thresholds, high, side="right") - below > 1):
-        raise AssertionError("two thresholds in one cell")
-    return np.append(thresholds, np.float32(np.inf)), below.astype(np.uint8)
-
-
-@functools.cache
-def supports_float8() -> bool:
-    """Whether the default backend compiles conversions to float8."""
-    try:
-        jax.jit(lambda x: x.astype(jnp.float8_e4m3fn).astype(jnp.float32)).lower(jnp.zeros(8)).compile()
-    except Exception:
-        return False
-    return True

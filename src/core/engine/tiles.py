@@ -8,12 +8,9 @@ from typing import NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
-from jax.extend.core import ClosedJaxpr
 
 from ..values.types import DType, PyTree
-from .elementwise import is_elementwise, without_shape
 from .plan import LeafInputs, LeafOutputs
-from .storage import Blocks, Stored
 
 LeafFunction: TypeAlias = Callable[[LeafInputs], LeafOutputs]
 Index: TypeAlias = jax.Array | int
@@ -36,28 +33,11 @@ class Tiles(NamedTuple):
     """Units in a tile."""
 
     @classmethod
-    def of(cls, function: LeafFunction, formats: tuple, inputs: LeafInputs) -> Tiles | None:
-        """The tiles, if the leaf has several and its function is elementwise."""
-        shape, forms = jnp.shape(inputs.u), {(name, slot): form for name, slot, form, _ in formats}
-        slots = {(name, s): x for name, of in inputs.slots.items() for s, x in of.items()}
-        coded = [forms[key] for key, x in slots.items() if isinstance(x, dict)]
-        if not coded or not all(isinstance(form, Blocks) for form in coded):
-            return None
-        plain = [x for x in (*slots.values(), inputs.residual) if not (x is None or isinstance(x, dict))]
-        if jnp.iscomplexobj(inputs.u) or any(x.shape not in ((), shape) for x in plain):
-            return None
-        unit = math.lcm(*(form.block for form in coded))
-        rows = _rows_of_tile(math.prod(shape) // unit, max(1, TILE // unit))
-        if math.prod(shape) % unit or math.prod(shape) <= rows * unit:
-            return None
-        tile = (*(1 for _ in shape[1:]), rows * unit)
-        try:
-            of_leaf, of_tile = _traced(function, inputs, shape), _traced(function, inputs, tile)
-        except Exception:  # any exception means that the function depends on the leaf's shape, so it is not tiled
-            return None
-        # The texts differ if the function computes with the leaf's shape, such as with a fan-in.
-        alike = without_shape(of_leaf, shape) == without_shape(of_tile, tile)
-        return cls(shape, unit, rows) if alike and is_elementwise(of_leaf.jaxpr, shape) else None
+    def of(cls, shape: tuple[int, ...], unit: int) -> Tiles | None:
+        """The tiles, if the leaf has several."""
+        size = math.prod(shape)
+        rows = _rows_of_tile(size // unit, max(1, TILE // unit))
+        return None if size % unit or size <= rows * unit else cls(shape, unit, rows)
 
     def map(self, function: LeafFunction, inputs: LeafInputs) -> LeafOutputs:
         """Apply ``function`` to each tile, in a loop that updates the parameter, residual and slots in place."""
@@ -132,18 +112,6 @@ class Tiles(NamedTuple):
             return jax.lax.dynamic_update_slice_in_dim(x, _bits_as(y, x.dtype).reshape(rows, -1), i, 0)
 
         return jax.tree.map(put, tree, tiles)
-
-
-def _traced(function: LeafFunction, inputs: LeafInputs, shape: tuple[int, ...]) -> ClosedJaxpr:
-    """The jaxpr of a leaf function for another shape, with all slots in plain arrays."""
-
-    def resized(x: Stored) -> Stored | jax.ShapeDtypeStruct:
-        if isinstance(x, dict):  # the arrays of a format
-            return jax.ShapeDtypeStruct(shape, jnp.float32)
-        return jax.ShapeDtypeStruct(shape, x.dtype) if jnp.ndim(x) else x
-
-    slots = {name: {s: resized(x) for s, x in of.items()} for name, of in inputs.slots.items()}
-    return jax.make_jaxpr(function)(jax.tree.map(resized, inputs._replace(slots={}))._replace(slots=slots))
 
 
 def _bits_as(x: jax.Array, dtype: DType) -> jax.Array:

@@ -1,0 +1,129 @@
+"""A leaf with encoded slots: its leaf function in the form that suits each device.
+
+If the function is written plainly, XLA stores the widened slots, since several of its kernels read them. On CPUs a loop
+over tiles keeps them in the cache, and one kernel keeps them on a TPU's chip. On GPUs it is less traffic to compute
+everything twice, the first time for the scales alone.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple, TypeAlias
+
+import jax
+import jax.numpy as jnp
+from jax.extend.core import ClosedJaxpr
+
+from .elementwise import fits_kernel, is_elementwise, without_shape
+from .one_device import on_one_device
+from .plan import LeafInputs, LeafOutputs, Plan, Slots
+from .storage import Blocks, Stored
+from .tiles import Tiles
+
+PlannedFunction: TypeAlias = Callable[[list[jax.Array], LeafInputs], LeafOutputs]
+"""A leaf function of the arrays of its plan, and of the leaf's inputs."""
+
+
+class CodedLeaf(NamedTuple):
+    """A leaf with encoded slots, whose function is elementwise."""
+
+    function: PlannedFunction
+    """Takes slots as they are stored, or in float32, and returns them alike. Closes over no traced values."""
+    formats: dict[tuple[str, str], tuple[Blocks, bool]]
+    """The formats of the encoded slots, by link and slot, and whether they are signed."""
+    shape: tuple[int, ...]
+    in_place: bool
+    """Whether the result replaces the parameter."""
+    fits_kernel: bool
+    """Whether a kernel for TPUs can compute it."""
+
+    @classmethod
+    def of(cls, function: PlannedFunction, plan: Plan, arrays: list[jax.Array], inputs: LeafInputs) -> CodedLeaf | None:
+        """The leaf, if it has encoded slots and the function is elementwise."""
+        shape = jnp.shape(inputs.u)
+        slots = {(name, s): x for name, of in inputs.slots.items() for s, x in of.items()}
+        coded = {
+            (name, s): (form, signed)
+            for name, s, form, signed in plan.formats
+            if isinstance(slots.get((name, s)), dict)
+        }
+        if not coded or not all(isinstance(form, Blocks) for form, _ in coded.values()):
+            return None
+        plain = [x for x in (*slots.values(), inputs.residual) if not (x is None or isinstance(x, dict))]
+        if jnp.iscomplexobj(inputs.u) or any(x.shape not in ((), shape) for x in plain):
+            return None
+        other = (*(1 for _ in shape[1:]), 1 + math.prod(shape))
+        try:
+            of_leaf, of_other = (_traced(function, arrays, inputs, size) for size in (shape, other))
+        except Exception:  # any exception means that the function depends on the leaf's shape
+            return None
+        # The texts differ if the function computes with the leaf's shape, such as with a fan-in.
+        if without_shape(of_leaf, shape) != without_shape(of_other, other) or not is_elementwise(of_leaf.jaxpr, shape):
+            return None
+        return cls(function, coded, shape, plan.apply, fits_kernel(of_leaf.jaxpr))
+
+    def __call__(self, arrays: list[jax.Array], inputs: LeafInputs) -> LeafOutputs:
+        """What the function returns, computed in the form that suits the device."""
+        unit = math.lcm(*(form.block for form, _ in self.formats.values()))
+        tiles = Tiles.of(self.shape, unit)
+
+        def plainly(arrays: list[jax.Array], inputs: LeafInputs) -> LeafOutputs:
+            return self.function(arrays, inputs)
+
+        def on_cpu(arrays: list[jax.Array], inputs: LeafInputs) -> LeafOutputs:
+            function = functools.partial(self.function, arrays)
+            return function(inputs) if tiles is None else tiles.map(function, inputs)
+
+        def on_tpu(arrays: list[jax.Array], inputs: LeafInputs) -> LeafOutputs:
+            from .kernel import Grid, run  # here, since only TPUs need Pallas
+
+            grid = Grid.of(self.shape, unit) if self.fits_kernel else None
+            if grid is None:
+                return plainly(arrays, inputs)
+
+            def in_kernel(arrays: list[jax.Array], inputs: LeafInputs) -> LeafOutputs:
+                return run(functools.partial(self.function, arrays), self.formats, inputs, grid, in_place=self.in_place)
+
+            return on_one_device(in_kernel, plainly, arrays, inputs)
+
+        return jax.lax.platform_dependent(arrays, inputs, cpu=on_cpu, tpu=on_tpu, default=self.twice)
+
+    def twice(self, arrays: list[jax.Array], inputs: LeafInputs) -> LeafOutputs:
+        """Compute the scales, and then everything again with them."""
+        first = self.function(arrays, self._widened(inputs)).slots
+        scales = {key: self.formats[key][0].scale_of(x) for key, x in self._coded(first)}
+        inputs, scales = jax.lax.optimization_barrier((inputs, scales))
+        done = self.function(arrays, self._widened(inputs))
+        slots = {name: {**of} for name, of in done.slots.items()}
+        for (name, s), x in self._coded(done.slots):
+            form, signed = self.formats[name, s]
+            slots[name][s] = form.keep_scaled(x, scales[name, s], signed)
+        return done._replace(slots=slots)
+
+    def _coded(self, slots: Slots) -> Iterator[tuple[tuple[str, str], Any]]:
+        """Those of the slots that have a format, and their keys."""
+        return (((name, s), x) for name, of in slots.items() for s, x in of.items() if (name, s) in self.formats)
+
+    def _widened(self, inputs: LeafInputs) -> LeafInputs:
+        """The inputs with the encoded slots in float32."""
+        slots = {name: {**of} for name, of in inputs.slots.items()}
+        for (name, s), x in self._coded(inputs.slots):
+            form, signed = self.formats[name, s]
+            slots[name][s] = form.widen(x, self.shape, signed)
+        return inputs._replace(slots=slots)
+
+
+def _traced(
+    function: PlannedFunction, arrays: list[jax.Array], inputs: LeafInputs, shape: tuple[int, ...]
+) -> ClosedJaxpr:
+    """The jaxpr of a leaf function for another shape, with all slots in plain arrays."""
+
+    def resized(x: Stored) -> Stored | jax.ShapeDtypeStruct:
+        if isinstance(x, dict):  # the arrays of a format
+            return jax.ShapeDtypeStruct(shape, jnp.float32)
+        return jax.ShapeDtypeStruct(shape, x.dtype) if jnp.ndim(x) else x
+
+    slots = {name: {s: resized(x) for s, x in of.items()} for name, of in inputs.slots.items()}
+    return jax.make_jaxpr(function)(arrays, jax.tree.map(resized, inputs._replace(slots={}))._replace(slots=slots))

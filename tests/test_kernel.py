@@ -1,0 +1,139 @@
+"""A leaf with encoded slots in the forms for other devices than this one, which compute what the form for CPUs does."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import chainax as cx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from chainax.core.engine import coded, kernel
+from chainax.core.engine.codes import dynamic_map
+from jax import lax
+
+FORMATS = (cx.int8(), cx.companded8(), cx.float8(), cx.int4())
+SHAPES = {
+    "ragged rows": (300, 512),
+    "many scales": (40, 4096),
+    "three axes": (2, 24, 768),
+    "a vector": (8192,),
+    "flattened": (64, 384),
+}
+
+
+def exact_code(x: jax.Array, signed: bool, bits: int) -> jax.Array:
+    """The table's code without a table, as no kernel may hold one: how many thresholds are below."""
+    values = dynamic_map(signed, bits)
+    down, up = values[:-1], values[1:]
+    risen = (x - float(a) >= float(np.float32(b - a) * np.float32(0.5)) for a, b in zip(down, up))
+    return functools.reduce(jnp.add, (x.astype(jnp.int32) for x in risen)).astype(jnp.uint8)
+
+
+def exact_number(c: jax.Array, signed: bool, bits: int) -> jax.Array:
+    """The table's number without a table."""
+    chosen = jnp.zeros(c.shape)
+    for i, x in enumerate(dynamic_map(signed, bits)):
+        chosen = jnp.where(c == i, float(x), chosen)
+    return chosen
+
+
+@pytest.fixture
+def on(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Compute in the form for another device: a TPU's kernel is interpreted, with the exact codes if asked."""
+
+    def choose(device: str, exact: bool = False) -> None:
+        jax.clear_caches()
+
+        def chosen(*args: Any, default: Any = None, **forms: Any) -> Any:
+            return forms.get(device, default)(*args)
+
+        monkeypatch.setattr(lax, "platform_dependent", chosen)
+        monkeypatch.setattr(coded, "on_one_device", lambda alone, otherwise, *args: alone(*args))
+        monkeypatch.setattr(kernel, "run", functools.partial(kernel.run, interpret=True))
+        for form in (cx.int8, cx.int4) if exact else ():
+            bits = 8 // form.per_byte
+            encode, decode = form.encode, form.decode
+            monkeypatch.setattr(
+                form,
+                "encode",
+                lambda f, x, signed, old=encode, bits=bits: (
+                    exact_code(x, signed, bits) if signed or bits == 8 else old(f, x, signed)
+                ),
+            )
+            monkeypatch.setattr(
+                form,
+                "decode",
+                lambda f, c, signed, old=decode, bits=bits: (
+                    exact_number(c, signed, bits) if signed or bits == 8 else old(f, c, signed)
+                ),
+            )
+
+    return choose
+
+
+def steps(tx: Any, shape: tuple[int, ...], dtype: Any = jnp.float32, n: int = 3) -> Any:
+    """Parameters and state after a few steps on ill-scaled gradients."""
+    rng = np.random.default_rng(0)
+    params = {"w": jnp.asarray(rng.normal(size=shape), dtype), "b": jnp.ones(7, dtype)}
+    state, step = tx.init(params), jax.jit(tx.step)
+    for _ in range(n):
+        size = rng.normal(size=shape) * 10.0 ** rng.integers(-6, 3, size=(*shape[:-1], 1))
+        params, state = step(params, state, {"w": jnp.asarray(size, dtype), "b": jnp.ones(7, dtype)})
+    return params, state
+
+
+def check_same(found: Any, expected: Any) -> None:
+    """The same codes, and the same numbers but for how XLA contracts sums of products."""
+    for (path, x), y in zip(jax.tree_util.tree_flatten_with_path(found)[0], jax.tree.leaves(expected), strict=True):
+        ulp = float(jnp.finfo(x.dtype).eps) if jnp.issubdtype(x.dtype, jnp.floating) else 0.0
+        near = {"rtol": 2 * ulp, "atol": ulp / 16}  # parameters are about 1
+        np.testing.assert_allclose(np.float64(x), np.float64(y), **near, err_msg=jax.tree_util.keystr(path))
+
+
+# Hyperparameters whose products are exact, so that it does not matter how XLA contracts them
+HALVES = {"b1": 0.5, "b2": 0.5}
+ADAMW = cx.adamw(2.0**-7, **HALVES, weight_decay=0.125)
+
+
+@pytest.mark.parametrize("form", FORMATS, ids=repr)
+@pytest.mark.parametrize("device", ("tpu", "cuda"))
+def test_other_forms_store_the_same_bits(on: Any, form: Any, device: str) -> None:
+    """With the exact codes, a TPU's kernel and a GPU's two passes store what the CPU's loop over tiles stores."""
+    tx = cx.store(ADAMW, form)
+    expected = steps(tx, SHAPES["ragged rows"])
+    on(device, exact=True)
+    check_same(steps(tx, SHAPES["ragged rows"]), expected)
+
+
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+@pytest.mark.parametrize("form", (cx.companded8(), cx.companded8(block=128), cx.companded8(block=512)), ids=repr)
+def test_kernel_of_any_shape(on: Any, form: Any, shape: tuple[int, ...]) -> None:
+    """Rows that do not fill a tile, several scales a tile and several tiles a block of scales, and merged axes."""
+    tx = cx.store(ADAMW, form)
+    expected = steps(tx, shape)
+    on("tpu")
+    check_same(steps(tx, shape), expected)
+
+
+CHAINS = {
+    "Lion": cx.lion(2.0**-7, **HALVES),
+    "momentum behind a clip": cx.chain(cx.clip_by_global_norm(1.0), cx.sgd(2.0**-7, momentum=0.5)),
+    "NAdam": cx.nadam(2.0**-7, **HALVES),
+    "AMSGrad": cx.amsgrad(2.0**-7, **HALVES),
+    "schedule": cx.adamw(cx.linear_schedule(0.5, 0.25, 2), **HALVES),
+    "no parameters": cx.chain(cx.scale_by_adam(**HALVES), cx.scale_by_lr(0.5)),
+    **{name: cx.chain(ADAMW, cx.apply_update(name)) for name in ("nearest", "kahan", "ecc", "master")},
+}
+
+
+@pytest.mark.parametrize("name", CHAINS)
+def test_kernel_of_any_chain(on: Any, name: str) -> None:
+    """What an elementwise chain does besides: clips, schedules, several slots, and residuals of bfloat16 parameters."""
+    tx, dtype = cx.store(CHAINS[name], cx.companded8()), jnp.bfloat16 if "apply" in repr(CHAINS[name]) else jnp.float32
+    expected = steps(tx, (300, 512), dtype)
+    on("tpu")
+    check_same(steps(tx, (300, 512), dtype), expected)
