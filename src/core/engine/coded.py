@@ -15,10 +15,12 @@ from typing import Any, NamedTuple, TypeAlias
 import jax
 import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr
+from jax.sharding import PartitionSpec as P
 
 from .elementwise import fits_kernel, is_elementwise, without_shape
 from .one_device import on_one_device
 from .plan import LeafInputs, LeafOutputs, Plan, Slots
+from .shards import Shards
 from .storage import Blocks, Stored
 from .tiles import Tiles
 
@@ -66,6 +68,34 @@ class CodedLeaf(NamedTuple):
 
     def __call__(self, arrays: list[jax.Array], inputs: LeafInputs) -> LeafOutputs:
         """What the function returns, computed in the form that suits the device."""
+        shards = Shards.of(inputs.u if inputs.p is None else inputs.p)
+        if shards is None:
+            return self._on_device(arrays, inputs)
+        specs = self._specs(shards, inputs)
+        if specs is None or inputs.keys or inputs.rounding_key is not None:  # each device would draw the same numbers
+            return self.function(arrays, inputs)
+        like = jax.eval_shape(self.function, arrays, inputs)
+        slots = {name: {s: specs.slots[name][s] for s in of} for name, of in like.slots.items()}
+        out_specs = LeafOutputs(shards.spec, slots, None if like.residual is None else shards.spec)
+        local = self._replace(shape=shards.local(self.shape))
+        return shards.map(local._on_device, ([P()] * len(arrays), specs), out_specs)(arrays, inputs)
+
+    def _specs(self, shards: Shards, inputs: LeafInputs) -> LeafInputs | None:
+        """How the inputs are sharded; ``None`` if the border of a shard cuts a block."""
+
+        def spec(x: jax.Array) -> P:
+            return shards.spec if x.ndim else P()
+
+        slots: Any = {name: {s: spec(x) for s, x in of.items() if (name, s) not in self.formats}
+                      for name, of in inputs.slots.items()}  # fmt: skip
+        for (name, s), (form, _) in self.formats.items():
+            blocks = shards.of_blocks(self.shape, form.block, form.per_byte)
+            if blocks is None:
+                return None
+            slots[name][s] = dict(zip((type(form).__name__, "scale"), blocks))
+        return jax.tree.map(spec, inputs._replace(slots={}))._replace(slots=slots)
+
+    def _on_device(self, arrays: list[jax.Array], inputs: LeafInputs) -> LeafOutputs:
         unit = math.lcm(*(form.block for form, _ in self.formats.values()))
         tiles = Tiles.of(self.shape, unit)
 

@@ -76,7 +76,7 @@ def run(
     kept = {name: {s: slots[name][s] for s in of} for name, of in like.slots.items()}
 
     def out(x: jax.ShapeDtypeStruct, old: Operand | None) -> Operand:
-        if old is not None and x.ndim and old.in_tile == x:
+        if old is not None and x.ndim and old.in_tile.dtype == x.dtype:
             return old
         return _operand(jax.ShapeDtypeStruct(inputs.u.shape if x.ndim else (), x.dtype), grid)
 
@@ -100,7 +100,7 @@ def run(
         grid=(-(-grid.rows // grid.height), grid.columns // grid.width),
         in_specs=[spec for x in operands for spec in x.specs],
         out_specs=[spec for x in outs for spec in x.specs],
-        out_shape=[jax.ShapeDtypeStruct(array.shape, array.dtype) for _, array in of_out],
+        out_shape=[_varying_like(inputs.u, array) for _, array in of_out],
         input_output_aliases={places[id(a)]: i for i, (_, a) in enumerate(of_out) if id(a) in places},
         interpret=interpret,
     )(*(array for x in operands for array in x.arrays))
@@ -231,6 +231,13 @@ class _Codes(Operand):
         """The scales of the tile's k-th blocks, as a column."""
         row = jnp.sum(jnp.where(self._is_row(k), ref[...], 0.0), 0, keepdims=True)
         return jnp.transpose(jnp.broadcast_to(row, (SUBLANES, self.grid.height)))[:, :1]
+
+
+def _varying_like(u: jax.Array, x: Any) -> jax.ShapeDtypeStruct:
+    """The shape and dtype of ``x``, varying over the same mesh axes as ``u`` within `jax.shard_map`."""
+    aval: Any = jax.typeof(u)
+    varying = {"manual_axis_type": aval.mat} if hasattr(aval, "mat") else {"vma": aval.vma}
+    return jax.ShapeDtypeStruct(x.shape, x.dtype, **varying)
 
 
 def _reshaped(x: Any, shape: tuple[int, ...]) -> Any:

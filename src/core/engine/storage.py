@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec as P
 
 from ..values.contents import code
 from ..values.declared import contract
@@ -33,6 +34,7 @@ from .codes import (
     sixteenth_number,
 )
 from .rounding import saturated
+from .shards import Shards
 
 Stored = jax.Array | dict[str, jax.Array]
 """What a format stores for a slot."""
@@ -134,7 +136,35 @@ class Blocks(Format):
         return _bounded(blocks) / scale
 
     def keep(self, x, signed):
+        keep, shards = functools.partial(self._keep, signed=signed), Shards.of(x)
+        if shards is None or shards.is_whole:
+            return keep(x)
+        names, specs = (type(self).__name__, "scale"), shards.of_blocks(x.shape, self.block, self.per_byte)
+        if specs is None:  # XLA gathers the blocks that are cut
+            specs = shards.spec if self.per_byte == 1 else P(), P()
+            return jax.sharding.auto_axes(keep, out_sharding=dict(zip(names, specs)))(x)
+        return shards.map(keep, (shards.spec,), dict(zip(names, specs)))(x)
+
+    def widen(self, kept, shape, signed):
+        codes = kept[type(self).__name__]
+        shards = Shards.of(codes)
+        if shards is None or shards.is_whole:
+            return self._widen(kept, shape, signed)
+        if codes.ndim != len(shape):
+            shards = shards._replace(spec=P(shards.spec[0], *(None for _ in shape[1:])))
+        specs = shards.of_blocks(shape, self.block, self.per_byte)
+        if specs is None:
+            widen = functools.partial(self._widen, shape=shape, signed=signed)
+            return jax.sharding.auto_axes(widen, out_sharding=shards.spec)(kept)
+        widen = functools.partial(self._widen, shape=shards.local(shape), signed=signed)
+        return shards.map(widen, (dict(zip((type(self).__name__, "scale"), specs)),), shards.spec)(kept)
+
+    def _keep(self, x: jax.Array, signed: bool) -> Stored:
         return self.keep_scaled(x, self.scale_of(x), signed)
+
+    def scale_of(self, x: jax.Array) -> jax.Array:
+        """The `scale` of ``x`` in blocks."""
+        return self.scale(self._rows(x))
 
     def keep_scaled(self, x: jax.Array, scale: jax.Array, signed: bool) -> Stored:
         """What `keep` returns, given the `scale` of ``x`` in blocks."""
@@ -143,11 +173,7 @@ class Blocks(Format):
             codes = jax.lax.platform_dependent(codes, cuda=_in_pairs_on_gpu, default=_in_pairs)
         return {type(self).__name__: self._flat(codes, x.shape), "scale": scale[..., 0]}
 
-    def scale_of(self, x: jax.Array) -> jax.Array:
-        """The `scale` of ``x`` in blocks."""
-        return self.scale(self._rows(x))
-
-    def widen(self, kept, shape, signed):
+    def _widen(self, kept: Any, shape: tuple[int, ...], signed: bool) -> jax.Array:
         rows = jax.eval_shape(self._rows, jax.ShapeDtypeStruct(shape, jnp.float32)).shape
         codes = kept[type(self).__name__]
         short = math.prod(rows) // self.per_byte - codes.size
@@ -191,7 +217,9 @@ def _in_pairs(codes: jax.Array) -> jax.Array:
 
 def _in_pairs_on_gpu(codes: jax.Array) -> jax.Array:
     """The same without strides, which XLA would not fuse with what else the kernel computes."""
-    pairs = codes.reshape(*codes.shape[:-1], codes.shape[-1] // 2, 2)[..., ::-1]  # the first number of a byte is in its lower half
+    pairs = codes.reshape(*codes.shape[:-1], codes.shape[-1] // 2, 2)[
+        ..., ::-1
+    ]  # the first number of a byte is in its lower half
     return jax.lax.bitcast_convert_type(pairs.astype(jnp.uint4), jnp.uint8)
 
 

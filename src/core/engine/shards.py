@@ -1,0 +1,60 @@
+"""Encoded slots on a mesh with explicit axes: each device encodes and decodes its shard if blocks are whole within it."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+from jax.sharding import AbstractMesh
+from jax.sharding import PartitionSpec as P
+
+from ..values.types import PyTree
+
+
+class Shards(NamedTuple):
+    """How an array is sharded along explicit axes, according to its type."""
+
+    mesh: AbstractMesh
+    spec: P
+
+    @classmethod
+    def of(cls, x: jax.Array) -> Shards | None:
+        """The shards; ``None`` outside of such a mesh."""
+        sharding: Any = jax.typeof(x).sharding
+        return cls(sharding.mesh, sharding.spec) if sharding.mesh.are_all_axes_explicit else None
+
+    @property
+    def counts(self) -> tuple[int, ...]:
+        """The number of shards along each axis of the array."""
+        axes = ((x,) if isinstance(x, str) else tuple(x or ()) for x in self.spec)
+        return tuple(math.prod(self.mesh.shape[name] for name in names) for names in axes)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether each device has the entire array."""
+        return math.prod(self.counts) == 1
+
+    def local(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """The shape of a shard."""
+        return tuple(n // count for n, count in zip(shape, self.counts))
+
+    def of_blocks(self, shape: tuple[int, ...], block: int, per_byte: int) -> tuple[P, P] | None:
+        """The specs of the codes and the scales of an array; ``None`` if a shard's border cuts a block."""
+        counts = self.counts
+        if shape and shape[-1] % (counts[-1] * block) == 0:  # blocks within rows
+            return self.spec, self.spec
+        if math.prod(counts[1:]) > 1 or math.prod(shape) % (counts[0] * block):
+            return None
+        return self.spec if shape[-1] % per_byte == 0 else P(self.spec[0]), P(self.spec[0])
+
+    def map(self, f: Callable[..., PyTree], in_specs: PyTree, out_specs: PyTree) -> Callable[..., PyTree]:
+        """Compute ``f`` on each device's shards. Arguments with other shardings are moved first."""
+        mapped = jax.shard_map(f, mesh=self.mesh, in_specs=in_specs, out_specs=out_specs)
+
+        def moved(*args: PyTree) -> PyTree:
+            return mapped(*jax.tree.map(lambda x, spec: jax.sharding.reshard(x, spec), args, in_specs))
+
+        return moved
