@@ -68,6 +68,39 @@ def test_explicit_axes(tx: Any) -> None:
         jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=2e-5, atol=1e-6), ours, theirs)
 
 
+SHARDED = {
+    "rows": ((512, 512), P("x"), True),
+    "columns": ((16, 2048), P(None, ("x", "y")), True),
+    "both": ((8, 1024), P("x", "y"), True),
+    "blocks across rows": ((256, 64), P("x"), True),
+    "a vector": ((8192,), P(("x", "y")), True),
+    "cut columns": ((64, 512), P(None, ("x", "y")), False),
+    "cut rows": ((1048, 12), P("x"), False),
+}
+
+
+@pytest.mark.parametrize("form", (cx.companded8(), cx.int4()), ids=repr)
+@pytest.mark.parametrize("case", SHARDED)
+def test_codes_on_explicit_axes(form: Any, case: str) -> None:
+    """Each device computes its shards, without communication unless a block is cut; all bits are those of one device."""
+    (shape, spec, whole), tx = SHARDED[case], cx.store(cx.adamw(0.5, b1=0.5, b2=0.5), form)
+    rng = np.random.default_rng(0)
+    p, g = ({"w": jnp.asarray(rng.normal(size=shape), jnp.float32)} for _ in range(2))
+    step = jax.jit(tx.step)
+    want = step(p, jax.jit(tx.init)(p), g)
+    devices = jax.make_mesh((4, 2), ("x", "y"))
+    with jax.set_mesh(devices):
+        placed = jax.device_put((p, g), NamedSharding(devices, spec))
+        state = jax.jit(tx.init)(placed[0])
+        got = step(placed[0], state, placed[1])
+        assert jax.tree.map(jax.typeof, got) == jax.tree.map(jax.typeof, (placed[0], state))
+        text = step.lower(placed[0], state, placed[1]).compile().as_text()
+    assert (("all-gather" in text) or ("all-to-all" in text)) != whole
+    jax.tree.map(np.testing.assert_array_equal, got[1], want[1])
+    np.testing.assert_allclose(got[0]["w"], want[0]["w"], rtol=1e-6, atol=1e-7)
+    assert ("the shards of 'w' do not hold whole blocks" in tx.describe(placed[0])) != whole
+
+
 def mapped(tx: Any, **options: Any) -> Callable:
     """Two steps under `jax.shard_map`, each device with a part of every leaf."""
 

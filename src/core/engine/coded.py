@@ -76,14 +76,15 @@ class CodedLeaf(NamedTuple):
             return self.function(arrays, inputs)
         like = jax.eval_shape(self.function, arrays, inputs)
         slots = {name: {s: specs.slots[name][s] for s in of} for name, of in like.slots.items()}
-        out_specs = LeafOutputs(shards.spec, slots, None if like.residual is None else shards.spec)
+        spec: Any = shards.spec
+        out_specs = LeafOutputs(spec, slots, None if like.residual is None else spec)
         local = self._replace(shape=shards.local(self.shape))
         return shards.map(local._on_device, ([P()] * len(arrays), specs), out_specs)(arrays, inputs)
 
     def _specs(self, shards: Shards, inputs: LeafInputs) -> LeafInputs | None:
         """How the inputs are sharded; ``None`` if the border of a shard cuts a block."""
 
-        def spec(x: jax.Array) -> P:
+        def spec(x: Any) -> P:
             return shards.spec if x.ndim else P()
 
         slots: Any = {name: {s: spec(x) for s, x in of.items() if (name, s) not in self.formats}

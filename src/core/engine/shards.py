@@ -1,4 +1,4 @@
-"""Encoded slots on a mesh with explicit axes: each device encodes and decodes its shard if blocks are whole within it."""
+"""Encoded slots on a mesh with explicit axes: each device computes its shard, if blocks are whole within it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
-from jax.sharding import AbstractMesh
+from jax.sharding import AbstractMesh, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from ..values.types import PyTree
@@ -17,7 +17,7 @@ from ..values.types import PyTree
 class Shards(NamedTuple):
     """How an array is sharded along explicit axes, according to its type."""
 
-    mesh: AbstractMesh
+    mesh: AbstractMesh | Mesh
     spec: P
 
     @classmethod
@@ -53,8 +53,11 @@ class Shards(NamedTuple):
     def map(self, f: Callable[..., PyTree], in_specs: PyTree, out_specs: PyTree) -> Callable[..., PyTree]:
         """Compute ``f`` on each device's shards. Arguments with other shardings are moved first."""
         mapped = jax.shard_map(f, mesh=self.mesh, in_specs=in_specs, out_specs=out_specs)
+        return lambda *args: mapped(*jax.tree.map(jax.sharding.reshard, args, self._placed(in_specs)))
 
-        def moved(*args: PyTree) -> PyTree:
-            return mapped(*jax.tree.map(lambda x, spec: jax.sharding.reshard(x, spec), args, in_specs))
+    def gather(self, f: Callable[..., PyTree], out_specs: PyTree) -> Callable[..., PyTree]:
+        """Compute ``f`` on entire arrays, which XLA gathers as it needs them."""
+        return jax.sharding.auto_axes(f, axes=self.mesh.axis_names, out_sharding=self._placed(out_specs))
 
-        return moved
+    def _placed(self, specs: PyTree) -> PyTree:
+        return jax.tree.map(functools.partial(NamedSharding, self.mesh), specs)

@@ -135,17 +135,17 @@ class Blocks(Format):
         """The numbers to encode, for blocks with these scales."""
         return _bounded(blocks) / scale
 
-    def keep(self, x, signed):
+    def keep(self, x: jax.Array, signed: bool) -> Any:
         keep, shards = functools.partial(self._keep, signed=signed), Shards.of(x)
         if shards is None or shards.is_whole:
             return keep(x)
         names, specs = (type(self).__name__, "scale"), shards.of_blocks(x.shape, self.block, self.per_byte)
         if specs is None:  # XLA gathers the blocks that are cut
             specs = shards.spec if self.per_byte == 1 else P(), P()
-            return jax.sharding.auto_axes(keep, out_sharding=dict(zip(names, specs)))(x)
+            return shards.gather(keep, dict(zip(names, specs)))(x)
         return shards.map(keep, (shards.spec,), dict(zip(names, specs)))(x)
 
-    def widen(self, kept, shape, signed):
+    def widen(self, kept: Any, shape: tuple[int, ...], signed: bool) -> Any:
         codes = kept[type(self).__name__]
         shards = Shards.of(codes)
         if shards is None or shards.is_whole:
@@ -155,7 +155,7 @@ class Blocks(Format):
         specs = shards.of_blocks(shape, self.block, self.per_byte)
         if specs is None:
             widen = functools.partial(self._widen, shape=shape, signed=signed)
-            return jax.sharding.auto_axes(widen, out_sharding=shards.spec)(kept)
+            return shards.gather(widen, shards.spec)(kept)
         widen = functools.partial(self._widen, shape=shards.local(shape), signed=signed)
         return shards.map(widen, (dict(zip((type(self).__name__, "scale"), specs)),), shards.spec)(kept)
 

@@ -11,16 +11,19 @@ from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
 
 from ..engine import engine
-from ..engine.protocol import LinkLike, Links, is_treewise
-from ..engine.storage import storage
+from ..engine.protocol import LinkLike, Links, is_leafwise, is_treewise
+from ..engine.shards import Shards
+from ..engine.storage import Blocks, Format, storage
 from ..values.contents import code, is_array, same, shortest
 from ..values.hyper import by_path, pick
 from ..values.numerics import is_zero
 from ..values.schedule import Schedule
 from ..values.tree import flatten, is_trainable
-from ..values.types import HyperValue, Params
+from ..values.types import HyperValue, Leaf, Params
 from ..values.value import Value, make
 from ..values.warning import ChainWarning
 from . import order
@@ -31,7 +34,7 @@ def describe(links: Links, params: Params = None) -> str:
     rows = list(_rows(links))
     widths = [max((_width(row[i]) for row in rows), default=0) for i in range(2)]
     lines = [f"{_pad(row[0], widths[0])}  {_pad(row[1], widths[1])}   {row[2]}".rstrip() for row in rows]
-    size = [f"state: {_size(links, params)}", *_avoidable(links, links, params)]
+    size = [f"state: {_size(links, params)}", *_avoidable(links, links, params), *_cut_blocks(links, params)]
     return "\n".join([*lines, *_schedules(links), *_penalties(links), *size])
 
 
@@ -146,6 +149,33 @@ def _avoidable(outermost: Links, links: Links, params: Params) -> Iterator[str]:
         if is_treewise(link) and link.moves_params:  # then its chain sees the same parameters
             for held in link.inner.keys() & {*link._leaves}:
                 yield from _avoidable(outermost, link.inner[held].links, params)
+
+
+def _cut_blocks(links: Links, params: Params) -> Iterator[str]:
+    """The parameters of which a shard's border cuts the blocks of encoded slots."""
+    flat = flatten(params)
+    for name, link in links.items():
+        if is_leafwise(link) and link.formats:
+            formats = {path: {link.formats.of(slot, path) for slot in link.slots} for path in flat.paths}
+            cut = [path for path, p in flat.items() if any(_is_cut(p, form) for form in formats[path])]
+            if cut:
+                few = ", ".join(map(repr, cut[:3])) + (f" and {len(cut) - 3} others" if len(cut) > 3 else "")
+                yield (
+                    f"{name}: the shards of {few} do not hold whole blocks, so each step gathers their codes on every "
+                    "device: shard another axis, or the rows"
+                )
+        if is_treewise(link) and link.moves_params:  # then its chain sees the same parameters
+            for held in link.inner.keys() & {*link._leaves}:
+                yield from _cut_blocks(link.inner[held].links, params)
+
+
+def _is_cut(p: Leaf, form: Format | None) -> bool:
+    sharding = getattr(p, "sharding", None)
+    if not isinstance(form, Blocks) or not isinstance(sharding, NamedSharding) or math.prod(p.shape) < form.min_size:
+        return False
+    spec = P(*sharding.spec, *(None for _ in p.shape[len(sharding.spec) :]))
+    shards = Shards(sharding.mesh, spec)
+    return not shards.is_whole and shards.of_blocks(p.shape, form.block, form.per_byte) is None
 
 
 def _frozen(outside: bool, name: str, field: str, rate: HyperValue) -> str:
