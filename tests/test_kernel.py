@@ -137,3 +137,21 @@ def test_kernel_of_any_chain(on: Any, name: str) -> None:
     expected = steps(tx, (300, 512), dtype)
     on("tpu")
     check_same(steps(tx, (300, 512), dtype), expected)
+
+
+@pytest.mark.parametrize("device", ("cpu", "tpu"))
+def test_stochastic_rounding_in_the_kernel_is_right_on_average(on: Any, device: str) -> None:
+    """No number of any tile is drawn twice, and the mean is exact: one step of 1/16 of the gap, many times over."""
+    tx = cx.chain(
+        cx.store(cx.chain(cx.ema(0.0), cx.scale(1.0)), cx.companded8()), cx.apply_update("stochastic", seed=3)
+    )
+    params = {"w": jnp.ones((512, 512), jnp.bfloat16)}
+    gap, step = 2.0**-7, jax.tree.map(lambda p: jnp.full_like(p, 2.0**-11), params)
+    if device != "cpu":
+        on(device)
+    up = np.float32(jax.jit(tx.step)(params, tx.init(params), step)[0]["w"]) - 1
+    assert set(np.unique(up)) == {0.0, gap}
+    share = (up > 0).reshape(2, 256, 2, 256)
+    assert abs(share.mean() - 1 / 16) < 4 * np.sqrt(1 / 16 * 15 / 16 / share.size)
+    tiles = [share[i, :, j] for i in range(2) for j in range(2)]
+    assert all(abs((a & b).mean() - 1 / 256) < 0.002 for k, a in enumerate(tiles) for b in tiles[:k])

@@ -82,7 +82,7 @@ SHARDED = {
 @pytest.mark.parametrize("form", (cx.companded8(), cx.int4()), ids=repr)
 @pytest.mark.parametrize("case", SHARDED)
 def test_codes_on_explicit_axes(form: Any, case: str) -> None:
-    """Each device computes its shards, without communication unless a block is cut; all bits are those of one device."""
+    """Each device computes its shards, without communication unless a block is cut. The bits are those of one device."""
     (shape, spec, whole), tx = SHARDED[case], cx.store(cx.adamw(0.5, b1=0.5, b2=0.5), form)
     rng = np.random.default_rng(0)
     p, g = ({"w": jnp.asarray(rng.normal(size=shape), jnp.float32)} for _ in range(2))
@@ -94,7 +94,7 @@ def test_codes_on_explicit_axes(form: Any, case: str) -> None:
         state = jax.jit(tx.init)(placed[0])
         got = step(placed[0], state, placed[1])
         assert jax.tree.map(jax.typeof, got) == jax.tree.map(jax.typeof, (placed[0], state))
-        text = step.lower(placed[0], state, placed[1]).compile().as_text()
+        text = step.lower(placed[0], state, placed[1]).compile().as_text() or ""
     assert (("all-gather" in text) or ("all-to-all" in text)) != whole
     jax.tree.map(np.testing.assert_array_equal, got[1], want[1])
     np.testing.assert_allclose(got[0]["w"], want[0]["w"], rtol=1e-6, atol=1e-7)

@@ -72,14 +72,19 @@ class CodedLeaf(NamedTuple):
         if shards is None:
             return self._on_device(arrays, inputs)
         specs = self._specs(shards, inputs)
-        if specs is None or inputs.keys or inputs.rounding_key is not None:  # each device would draw the same numbers
+        if specs is None:
             return self.function(arrays, inputs)
         like = jax.eval_shape(self.function, arrays, inputs)
         slots = {name: {s: specs.slots[name][s] for s in of} for name, of in like.slots.items()}
         spec: Any = shards.spec
         out_specs = LeafOutputs(spec, slots, None if like.residual is None else spec)
         local = self._replace(shape=shards.local(self.shape))
-        return shards.map(local._on_device, ([P()] * len(arrays), specs), out_specs)(arrays, inputs)
+
+        def on_shard(arrays: list[jax.Array], inputs: LeafInputs) -> LeafOutputs:
+            keys, rounding_key = jax.tree.map(shards.own_key, (inputs.keys, inputs.rounding_key))
+            return local._on_device(arrays, inputs._replace(keys=keys, rounding_key=rounding_key))
+
+        return shards.map(on_shard, ([P()] * len(arrays), specs), out_specs)(arrays, inputs)
 
     def _specs(self, shards: Shards, inputs: LeafInputs) -> LeafInputs | None:
         """How the inputs are sharded; ``None`` if the border of a shard cuts a block."""
@@ -110,7 +115,8 @@ class CodedLeaf(NamedTuple):
         def on_tpu(arrays: list[jax.Array], inputs: LeafInputs) -> LeafOutputs:
             from .kernel import Grid, run  # here, since only TPUs need Pallas
 
-            grid = Grid.of(self.shape, unit) if self.fits_kernel else None
+            fits = self.fits_kernel and not any(x.ndim for x in arrays)
+            grid = Grid.of(self.shape, unit) if fits else None
             if grid is None:
                 return plainly(arrays, inputs)
 

@@ -53,14 +53,13 @@ def is_elementwise(jaxpr: Jaxpr, shape: tuple[int, ...]) -> bool:
 
 
 def fits_kernel(jaxpr: Jaxpr) -> bool:
-    """Whether Pallas compiles an elementwise function for TPUs."""
-    inner = [x for e in jaxpr.eqns for x in _jaxprs_in(e)]
-    own = {e.primitive.name for e in jaxpr.eqns}
-    return (
-        own.isdisjoint(_NOT_IN_KERNELS)
-        and not any(x.startswith("random") for x in own)
-        and all(map(fits_kernel, inner))
-    )
+    """Whether an elementwise function can be part of a kernel for a TPU."""
+    for e in jaxpr.eqns:
+        name = e.primitive.name
+        drawn = name == "random_bits" and e.params["bit_width"] == 32
+        if name in _NOT_IN_KERNELS or (name.startswith("random") and not drawn):
+            return False
+    return all(fits_kernel(inner) for e in jaxpr.eqns for inner in _jaxprs_in(e))
 
 
 def leaf_functions(jaxpr: Jaxpr) -> Iterator[Jaxpr]:

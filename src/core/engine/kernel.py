@@ -5,6 +5,7 @@ The kernel reads and writes each array once, and stores no intermediate values i
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from collections.abc import Mapping, Sequence
@@ -15,7 +16,8 @@ import jax.numpy as jnp
 from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
-from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
+from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
+from jax.extend.random import threefry2x32_p
 
 from .plan import LeafInputs, LeafOutputs
 from .storage import Blocks, Stored
@@ -89,7 +91,7 @@ def run(
     def kernel(*refs: Ref) -> None:
         remaining = iter(refs)
         values = [x.read([*itertools.islice(remaining, len(x.arrays))]) for x in operands]
-        new = jaxpr_as_fun(ClosedJaxpr(core.jaxpr, values[len(ins) :]))(*values[: len(ins)])
+        new = _computed(core.jaxpr, values[len(ins) :], values[: len(ins)], _Draws(grid))
         for x, y in zip(outs, new):
             x.write([*itertools.islice(remaining, len(x.arrays))], y)
 
@@ -117,7 +119,7 @@ class Operand:
     """The arrays that are passed to the kernel."""
     specs: list[Any]
 
-    def read(self, refs: Sequence[Ref]) -> jax.Array:
+    def read(self, refs: Sequence[Ref]) -> Any:
         raise NotImplementedError
 
     def write(self, refs: Sequence[Ref], x: jax.Array) -> None:
@@ -129,6 +131,8 @@ class Operand:
 
 
 def _operand(x: Any, grid: Grid) -> Operand:
+    if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
+        return _Key(x, grid)
     return _Numbers(x, grid) if x.ndim else _Scalar(x, grid)
 
 
@@ -168,6 +172,19 @@ class _Scalar(Operand):
 
     def result(self, arrays):
         return arrays[0].reshape(())
+
+
+class _Key(Operand):
+    """A PRNG key, as two numbers."""
+
+    def __init__(self, x: Any, grid: Grid) -> None:
+        data = jax.random.key_data(x)
+        self.in_tile = jax.ShapeDtypeStruct((), x.dtype)
+        self.arrays = [functools.reduce(jnp.bitwise_xor, jnp.split(data, data.size // 2))]
+        self.specs = [pl.BlockSpec(memory_space=pltpu.SMEM)]
+
+    def read(self, refs):
+        return refs[0][0], refs[0][1]
 
 
 class _Codes(Operand):
@@ -242,6 +259,42 @@ def _varying_like(u: jax.Array, x: Any) -> jax.ShapeDtypeStruct:
 
 def _reshaped(x: Any, shape: tuple[int, ...]) -> Any:
     return jax.ShapeDtypeStruct(shape, x.dtype) if isinstance(x, jax.ShapeDtypeStruct) else x.reshape(shape)
+
+
+# The leaf function within the kernel
+
+
+def _computed(jaxpr: Jaxpr, consts: Sequence[Any], args: Sequence[Any], draws: _Draws) -> list[Any]:
+    """The values of a jaxpr, in which keys are pairs of numbers, from which ``draws`` makes the random bits."""
+    known = dict(zip((*jaxpr.constvars, *jaxpr.invars), (*consts, *args)))
+    for e in jaxpr.eqns:
+        values = [x.val if isinstance(x, Literal) else known[x] for x in e.invars]
+        inner = next((x for x in e.params.values() if isinstance(x, ClosedJaxpr)), None)
+        if inner is not None:
+            outs = _computed(inner.jaxpr, inner.consts, values, draws)
+        elif e.primitive is lax.sign_p:  # for which Pallas asks what the device is, although it may be elsewhere
+            outs = [jnp.where(values[0] > 0, 1.0, jnp.where(values[0] < 0, -1.0, values[0]))]
+        elif e.primitive.name == "random_bits":
+            outs = [draws.bits(values[0])]
+        else:
+            made = e.primitive.bind(*values, **e.params)
+            outs = made if e.primitive.multiple_results else [made]
+        known.update(zip(e.outvars, outs))
+    return [x.val if isinstance(x, Literal) else known[x] for x in jaxpr.outvars]
+
+
+class _Draws:
+    """Random bits for the numbers of a tile."""
+
+    def __init__(self, grid: Grid) -> None:
+        row, column = (lax.broadcasted_iota(jnp.int32, (grid.height, grid.width), axis) for axis in (0, 1))
+        row, column = row + pl.program_id(0) * grid.height, column + pl.program_id(1) * grid.width
+        self.place = (row * grid.columns + column).astype(jnp.uint32)
+
+    def bits(self, key: tuple[jax.Array, jax.Array]) -> jax.Array:
+        """The hash of each number's place in the leaf. Salmon et al. 2011, "Parallel random numbers", Threefry-2x32."""
+        first, second = (jnp.full_like(self.place, x) for x in key)
+        return threefry2x32_p.bind(first, second, jnp.zeros_like(self.place), self.place)[0]
 
 
 # Codes in pairs. A TPU cannot move numbers between lanes at will, but a product with a matrix of zeros and ones does.

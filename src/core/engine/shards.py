@@ -55,6 +55,11 @@ class Shards(NamedTuple):
         mapped = jax.shard_map(f, mesh=self.mesh, in_specs=in_specs, out_specs=out_specs)
         return lambda *args: mapped(*jax.tree.map(jax.sharding.reshard, args, self._placed(in_specs)))
 
+    def own_key(self, key: jax.Array) -> jax.Array:
+        """A PRNG key for this device's shard, in a function that `map` calls."""
+        axes = tuple(name for names in self.spec for name in ((names,) if isinstance(names, str) else names or ()))
+        return jax.random.fold_in(key, jax.lax.axis_index(axes)) if axes else key
+
     def gather(self, f: Callable[..., PyTree], out_specs: PyTree) -> Callable[..., PyTree]:
         """Compute ``f`` on entire arrays, which XLA gathers as it needs them."""
         return jax.sharding.auto_axes(f, axes=self.mesh.axis_names, out_sharding=self._placed(out_specs))
