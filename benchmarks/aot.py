@@ -66,6 +66,8 @@ class Row:
     optax: Callable[[float], Any] | None = None
     dtype: str = "float32"
     workloads: tuple[str, ...] = ("leaf", "gpt2", "small")
+    offloaded: bool = False
+    """Whether the slots lie in host memory. XLA's GPU compiler ignores it where there is no GPU, so only for TPUs."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -73,7 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--devices", nargs="+", choices=[*TPUS, *GPUS], default=[*TPUS, *GPUS])
-    add("--workloads", nargs="+", choices=("leaf", "gpt2", "small"), default=["leaf", "small", "gpt2"])
+    add("--workloads", nargs="+", choices=list(TITLES), default=["leaf", "eight", "small", "gpt2"])
     add("--rows", nargs="+", metavar="ROW", help="default: all")
     add("--list", action="store_true", help="only name the rows")
     options = parser.parse_args(argv)
@@ -91,6 +93,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     for workload in options.workloads:
         for row in rows:
             for device in options.devices if workload in row.workloads else ():
+                if row.offloaded and device not in TPUS:
+                    continue
                 for library, facts in measured(row, workload, device).items():
                     found["rows"].setdefault(f"{workload} {row.name}", {}).setdefault(device, {})[library] = facts
                     print(f"{workload:6}{device:6}{row.name:24}{library:8}{_line(facts)}", flush=True)
@@ -190,15 +194,18 @@ def all_rows() -> list[Row]:
             lambda _: optax.adamw(1e-2, **ADAM, weight_decay=DECAY, mu_dtype=jnp.float32),
             "bfloat16",
         ),
+        Row("adamw_on_device", "AdamW, slots on the device", lambda _: adamw(), workloads=("eight",)),
+        Row("adamw_offloaded", "AdamW, slots on the host", lambda _: adamw(), workloads=("eight",), offloaded=True),
     ]
 
 
 def shapes(workload: str) -> dict[str, tuple[int, ...]]:
-    """The parameters by path: one leaf of 32M, GPT-2 small, or 200 leaves of 1024."""
+    """The parameters by path: one leaf of 32M, eight of 2M, GPT-2 small, or 200 leaves of 1024."""
     from workloads import gpt2, one_leaf
 
     return {
         "leaf": one_leaf,
+        "eight": lambda: {f"layer_{i}/weight": (2048, 1024) for i in range(8)},
         "gpt2": gpt2,
         "small": lambda: {f"layer_{i}/{name}": (1024,) for i in range(100) for name in ("weight", "bias")},
     }[workload]()
@@ -210,10 +217,10 @@ def measured(row: Row, workload: str, device: str) -> dict[str, dict[str, float]
     norm = 0.2 * math.sqrt(sum(map(math.prod, of.values())))
     makers = {"chainax": row.chainax, "optax": row.optax or (lambda _: None)}
     made = {library: make(norm) for library, make in makers.items()}
+    steps = {library: tx.step if library == "chainax" else _step_in_optax(tx) for library, tx in made.items() if tx}
     return {
-        library: compiled(tx.step if library == "chainax" else _step_in_optax(tx), tx.init, of, row.dtype, device)
-        for library, tx in made.items()
-        if tx is not None
+        library: compiled(step, made[library].init, of, row.dtype, device, offloaded=row.offloaded)
+        for library, step in steps.items()
     }
 
 
@@ -228,21 +235,31 @@ def _step_in_optax(tx: Any) -> Callable[..., Any]:
 
 
 def compiled(
-    step: Callable[..., Any], init: Callable[[Any], Any], of: dict[str, tuple[int, ...]], dtype: str, device: str
+    step: Callable[..., Any],
+    init: Callable[[Any], Any],
+    of: dict[str, tuple[int, ...]],
+    dtype: str,
+    device: str,
+    *,
+    offloaded: bool = False,
 ) -> dict[str, float]:
     """A donated step compiled for one chip: bytes a parameter, and counts."""
     import jax
     from hlo import Module
 
-    sharding = jax.sharding.SingleDeviceSharding(chip(device))
+    here = jax.sharding.SingleDeviceSharding(chip(device))
+    if offloaded:  # the memory of an abstract array is known only with a mesh
+        here = jax.sharding.NamedSharding(jax.sharding.Mesh([chip(device)], "x"), jax.sharding.PartitionSpec())
 
-    def placed(tree: Any) -> Any:
+    def placed(tree: Any, sharding: Any = here) -> Any:
         return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree)
 
     params = placed({path: jax.ShapeDtypeStruct(shape, dtype) for path, shape in of.items()})
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of donated buffers that a library does not reuse
         state = placed(jax.eval_shape(init, params))
+        if offloaded:
+            state = state._replace(links=placed(state.links, here.with_memory_kind("pinned_host")))
         made = jax.jit(step, donate_argnums=(0, 1)).lower(params, state, params).compile()
     memory: Any = made.memory_analysis()
     module = Module(made.as_text() or "")
@@ -250,7 +267,7 @@ def compiled(
     return {
         "arguments": memory.argument_size_in_bytes / size,
         "temporaries": memory.temp_size_in_bytes / size,
-        "peak": memory.peak_memory_in_bytes / size,
+        "peak": (memory.peak_memory_in_bytes - memory.host_argument_size_in_bytes) / size,
         "traffic": module.traffic() / size,
         "kernels": module.kernels(),
         "copies": module.count("copy"),
@@ -280,7 +297,12 @@ gradients; temporaries come on top of them; peak is the most that is allocated a
 read from and write to main memory, counted in the optimized HLO, with a TPU's padding. Kernels are those of one \
 step, with the longer branch of a condition; copies and gathers are counted wherever they stand."""
 
-TITLES = {"leaf": "One leaf of 32M", "gpt2": "GPT-2 small, 124M in 148 leaves", "small": "200 leaves of 1024"}
+TITLES = {
+    "leaf": "One leaf of 32M",
+    "eight": "Eight leaves of 2M",
+    "gpt2": "GPT-2 small, 124M in 148 leaves",
+    "small": "200 leaves of 1024",
+}
 
 
 def _write(found: dict[str, Any]) -> None:

@@ -104,3 +104,14 @@ def test_steps_are_at_the_floor(device: str) -> None:
         assert (row, ours["gathers"]) == (row, 0)
         assert (row, ours["traffic"]) <= (row, theirs["traffic"] * 1.0001)
         assert (row, ours["peak"]) <= (row, theirs["peak"] * 1.0001)
+
+
+@pytest.mark.long
+def test_offloaded_slots_take_the_memory_of_three_leaves() -> None:
+    """8 bytes for parameters and gradients, and 1 for the slots of each of eight leaves, of which three are there."""
+    found = measured_in_another_process("eight", "v5e", ["adamw_on_device", "adamw_offloaded"])
+    here, away = found["adamw_on_device"]["chainax"], found["adamw_offloaded"]["chainax"]
+    assert here["peak"] >= here["arguments"] == pytest.approx(16, rel=1e-3)
+    assert away["arguments"] == pytest.approx(8, rel=1e-3)
+    assert away["arguments"] + away["temporaries"] < 12
+    assert away["peak"] < 12
