@@ -115,3 +115,12 @@ def test_offloaded_slots_take_the_memory_of_three_leaves() -> None:
     assert away["arguments"] == pytest.approx(8, rel=1e-3)
     assert away["arguments"] + away["temporaries"] < 12
     assert away["peak"] < 12
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("workload", ("gpt2", "gpt2_fsdp", "gpt2_tensor"))
+def test_norms_of_leaves_cost_no_more_than_in_optax(workload: str) -> None:
+    """LAMB and Adafactor pass over a leaf several times: the whole GPT-2, and the part of it that a chip has."""
+    found = measured_in_another_process(workload, "v5e", ["lamb", "adafactor"])
+    for row, facts in found.items():
+        assert (row, facts["chainax"]["traffic"]) <= (row, facts["optax"]["traffic"])
