@@ -35,6 +35,12 @@ ENVIRONMENT = {
 TPUS = {"v5e": "v5e:1x1", "v5p": "v5p:2x2x1"}
 """Chips, and the smallest topology of each."""
 
+CHIPS, SLICES = 16, {"v5e": "4x4", "v5p": "2x2x4"}
+"""Among how many chips leaves are split, and the topology of so many."""
+
+SPLITS = {"gpt2_fsdp": "fsdp", "gpt2_tensor": "tensor"}
+"""How the leaves of a workload are split: along the first axis that can be, or matrices along the last."""
+
 _GPU = """gpu_device_info {{ threads_per_block_limit: 1024 threads_per_warp: 32 shared_memory_per_block: 49152
 threads_per_core_limit: 2048 block_dim_limit_x: 2147483647 block_dim_limit_y: 65535 block_dim_limit_z: 65535
 registers_per_core_limit: 65536 registers_per_block_limit: 65536 thread_dim_limit_x: 1024 thread_dim_limit_y: 1024
@@ -66,6 +72,8 @@ class Row:
     optax: Callable[[float], Any] | None = None
     dtype: str = "float32"
     workloads: tuple[str, ...] = ("leaf", "gpt2", "small")
+    offloaded: bool = False
+    """Whether the slots lie in host memory. XLA's GPU compiler ignores it where there is no GPU, so only for TPUs."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -73,7 +81,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--devices", nargs="+", choices=[*TPUS, *GPUS], default=[*TPUS, *GPUS])
-    add("--workloads", nargs="+", choices=("leaf", "gpt2", "small"), default=["leaf", "small", "gpt2"])
+    add("--workloads", nargs="+", choices=list(TITLES), default=["leaf", "eight", "small", "gpt2", *SPLITS])
     add("--rows", nargs="+", metavar="ROW", help="default: all")
     add("--list", action="store_true", help="only name the rows")
     options = parser.parse_args(argv)
@@ -91,9 +99,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     for workload in options.workloads:
         for row in rows:
             for device in options.devices if workload in row.workloads else ():
+                if row.offloaded and device not in TPUS:
+                    continue
                 for library, facts in measured(row, workload, device).items():
                     found["rows"].setdefault(f"{workload} {row.name}", {}).setdefault(device, {})[library] = facts
-                    print(f"{workload:6}{device:6}{row.name:24}{library:8}{_line(facts)}", flush=True)
+                    print(f"{workload:12}{device:6}{row.name:24}{library:8}{_line(facts)}", flush=True)
                 _write(found)
     return 0
 
@@ -149,7 +159,10 @@ def all_rows() -> list[Row]:
             except Missing:
                 return None
 
-        return Row(name, made.title, lambda norm: in_chainax(made, made.learning_rate, norm), in_other)
+        workloads = (*Row.workloads, *(SPLITS if name in ("lamb", "adafactor") else ()))
+        return Row(
+            name, made.title, lambda norm: in_chainax(made, made.learning_rate, norm), in_other, workloads=workloads
+        )
 
     def adamw(*more: Any) -> Any:
         return cx.chain(cx.adamw(1e-2, **ADAM, weight_decay=DECAY), *more)
@@ -190,16 +203,19 @@ def all_rows() -> list[Row]:
             lambda _: optax.adamw(1e-2, **ADAM, weight_decay=DECAY, mu_dtype=jnp.float32),
             "bfloat16",
         ),
+        Row("adamw_on_device", "AdamW, slots on the device", lambda _: adamw(), workloads=("eight",)),
+        Row("adamw_offloaded", "AdamW, slots on the host", lambda _: adamw(), workloads=("eight",), offloaded=True),
     ]
 
 
 def shapes(workload: str) -> dict[str, tuple[int, ...]]:
-    """The parameters by path: one leaf of 32M, GPT-2 small, or 200 leaves of 1024."""
+    """The parameters by path: one leaf of 32M, eight of 2M, GPT-2 small, or 200 leaves of 1024."""
     from workloads import gpt2, one_leaf
 
     return {
         "leaf": one_leaf,
-        "gpt2": gpt2,
+        "eight": lambda: {f"layer_{i}/weight": (2048, 1024) for i in range(8)},
+        **dict.fromkeys(("gpt2", *SPLITS), gpt2),
         "small": lambda: {f"layer_{i}/{name}": (1024,) for i in range(100) for name in ("weight", "bias")},
     }[workload]()
 
@@ -210,10 +226,12 @@ def measured(row: Row, workload: str, device: str) -> dict[str, dict[str, float]
     norm = 0.2 * math.sqrt(sum(map(math.prod, of.values())))
     makers = {"chainax": row.chainax, "optax": row.optax or (lambda _: None)}
     made = {library: make(norm) for library, make in makers.items()}
+    steps = {library: tx.step if library == "chainax" else _step_in_optax(tx) for library, tx in made.items() if tx}
     return {
-        library: compiled(tx.step if library == "chainax" else _step_in_optax(tx), tx.init, of, row.dtype, device)
-        for library, tx in made.items()
-        if tx is not None
+        library: compiled(
+            step, made[library].init, of, row.dtype, device, offloaded=row.offloaded, split=SPLITS.get(workload, "")
+        )
+        for library, step in steps.items()
     }
 
 
@@ -228,29 +246,46 @@ def _step_in_optax(tx: Any) -> Callable[..., Any]:
 
 
 def compiled(
-    step: Callable[..., Any], init: Callable[[Any], Any], of: dict[str, tuple[int, ...]], dtype: str, device: str
+    step: Callable[..., Any],
+    init: Callable[[Any], Any],
+    of: dict[str, tuple[int, ...]],
+    dtype: str,
+    device: str,
+    *,
+    offloaded: bool = False,
+    split: str = "",
 ) -> dict[str, float]:
-    """A donated step compiled for one chip: bytes a parameter, and counts."""
+    """A donated step compiled for one chip, or for those among which the leaves are split.
+
+    The figures are bytes a parameter of those that a chip has, and counts.
+    """
     import jax
     from hlo import Module
 
-    sharding = jax.sharding.SingleDeviceSharding(chip(device))
+    where = placement(device, split, mesh=offloaded)  # without a mesh, abstract arrays do not know their memory
 
-    def placed(tree: Any) -> Any:
-        return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree)
+    def placed(tree: Any, memory: str = "device") -> Any:
+        def on(x: Any) -> Any:
+            return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where(x.shape).with_memory_kind(memory))
+
+        return jax.tree.map(on, tree)
 
     params = placed({path: jax.ShapeDtypeStruct(shape, dtype) for path, shape in of.items()})
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of donated buffers that a library does not reuse
         state = placed(jax.eval_shape(init, params))
-        made = jax.jit(step, donate_argnums=(0, 1)).lower(params, state, params).compile()
+        if offloaded:
+            state = state._replace(links=placed(state.links, "pinned_host"))
+        outputs = jax.tree.map(lambda x: x.sharding, (params, state)) if split else None
+        step = jax.jit(step, donate_argnums=(0, 1), out_shardings=outputs)
+        made = step.lower(params, state, params).compile()
     memory: Any = made.memory_analysis()
     module = Module(made.as_text() or "")
-    size = sum(map(math.prod, of.values()))
+    size = sum(map(math.prod, of.values())) / (CHIPS if split else 1)
     return {
         "arguments": memory.argument_size_in_bytes / size,
         "temporaries": memory.temp_size_in_bytes / size,
-        "peak": memory.peak_memory_in_bytes / size,
+        "peak": (memory.peak_memory_in_bytes - memory.host_argument_size_in_bytes) / size,
         "traffic": module.traffic() / size,
         "kernels": module.kernels(),
         "copies": module.count("copy"),
@@ -258,13 +293,33 @@ def compiled(
     }
 
 
-def chip(device: str) -> Any:
-    """The first chip of a topology of that kind."""
+def placement(device: str, split: str, mesh: bool) -> Callable[[tuple[int, ...]], Any]:
+    """The sharding of an array of a shape: on one chip, or split among several along an axis that they divide."""
+    import jax
+    from jax.sharding import NamedSharding, PartitionSpec
+
+    devices = chips(device, CHIPS if split else 1)
+    if not split and not mesh:
+        return lambda shape: jax.sharding.SingleDeviceSharding(devices[0])
+    every = jax.sharding.Mesh(devices, "x")
+
+    def where(shape: tuple[int, ...]) -> Any:
+        axes = {"": (), "fsdp": range(len(shape)), "tensor": range(max(1, len(shape) - 1), len(shape))}[split]
+        axis = next((i for i in axes if shape[i] % CHIPS == 0), None)
+        return NamedSharding(every, PartitionSpec(*(() if axis is None else (*[None] * axis, "x"))))
+
+    return where
+
+
+def chips(device: str, count: int) -> Any:
+    """The first chips of a topology of that kind."""
     from jax.experimental import topologies
 
     if device in TPUS:
-        return topologies.get_topology_desc(TPUS[device], platform="tpu").devices[0]
-    return topologies.get_topology_desc(platform="cuda", target_config=GPUS[device], topology="1x1x1").devices[0]
+        name = TPUS[device] if count == 1 else f"{device}:{SLICES[device]}"
+        return topologies.get_topology_desc(name, platform="tpu").devices[:count]
+    shape = f"1x1x{count}"
+    return topologies.get_topology_desc(platform="cuda", target_config=GPUS[device], topology=shape).devices
 
 
 COLUMNS = {"arguments": 1, "temporaries": 2, "peak": 1, "traffic": 1, "kernels": 0, "copies": 0, "gathers": 0}
@@ -280,7 +335,14 @@ gradients; temporaries come on top of them; peak is the most that is allocated a
 read from and write to main memory, counted in the optimized HLO, with a TPU's padding. Kernels are those of one \
 step, with the longer branch of a condition; copies and gathers are counted wherever they stand."""
 
-TITLES = {"leaf": "One leaf of 32M", "gpt2": "GPT-2 small, 124M in 148 leaves", "small": "200 leaves of 1024"}
+TITLES = {
+    "leaf": "One leaf of 32M",
+    "eight": "Eight leaves of 2M",
+    "gpt2": "GPT-2 small, 124M in 148 leaves",
+    "gpt2_fsdp": "GPT-2 small on 16 chips, its leaves split along the first axis that 16 divides",
+    "gpt2_tensor": "GPT-2 small on 16 chips, its matrices split along the last axis",
+    "small": "200 leaves of 1024",
+}
 
 
 def _write(found: dict[str, Any]) -> None:

@@ -104,3 +104,23 @@ def test_steps_are_at_the_floor(device: str) -> None:
         assert (row, ours["gathers"]) == (row, 0)
         assert (row, ours["traffic"]) <= (row, theirs["traffic"] * 1.0001)
         assert (row, ours["peak"]) <= (row, theirs["peak"] * 1.0001)
+
+
+@pytest.mark.long
+def test_offloaded_slots_take_the_memory_of_three_leaves() -> None:
+    """8 bytes for parameters and gradients, and 1 for the slots of each of eight leaves, of which three are there."""
+    found = measured_in_another_process("eight", "v5e", ["adamw_on_device", "adamw_offloaded"])
+    here, away = found["adamw_on_device"]["chainax"], found["adamw_offloaded"]["chainax"]
+    assert here["peak"] >= here["arguments"] == pytest.approx(16, rel=1e-3)
+    assert away["arguments"] == pytest.approx(8, rel=1e-3)
+    assert away["arguments"] + away["temporaries"] < 12
+    assert away["peak"] < 12
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("workload", ("gpt2", "gpt2_fsdp", "gpt2_tensor"))
+def test_norms_of_leaves_cost_no_more_than_in_optax(workload: str) -> None:
+    """LAMB and Adafactor pass over a leaf several times: the whole GPT-2, and the part of it that a chip has."""
+    found = measured_in_another_process(workload, "v5e", ["lamb", "adafactor"])
+    for row, facts in found.items():
+        assert (row, facts["chainax"]["traffic"]) <= (row, facts["optax"]["traffic"])

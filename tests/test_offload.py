@@ -15,12 +15,28 @@ from jax.sharding import PartitionSpec as P
 CHAINS = {
     "adamw": cx.chain(cx.clip_by_global_norm(1.0), cx.adamw(1e-2)),
     "8 bits, corrected": cx.chain(cx.store(cx.adamw(1e-2), cx.int8(min_size=0)), cx.apply_update("ecc")),
+    "two runs": cx.chain(cx.scale_by_adam(), cx.clip_by_global_norm(1.0), cx.lion(1e-2)),
+    "guarded": cx.chain(cx.skip_nonfinite(), cx.adamw(1e-2), cx.apply_update("kahan")),
+    "wrapped": cx.accumulate(cx.chain(cx.adam(1e-2), cx.apply_update("kahan")), 2),
+    "whole tree": cx.chain(cx.trace(0.9), cx.scale_by_dog(), cx.scale_by_lr(1.0), cx.apply_update("kahan")),
 }
 
 
+def transfers(tx: Any, state: Any, params: Any) -> str:
+    """The order of a step: `<` fetches an array, `>` returns one, `|` is a barrier and `.` a leaf's function."""
+    signs = {"optimization_barrier": "|", "jit": "."}
+    jaxpr = jax.make_jaxpr(tx.step)(params, state, params)
+    return "".join(
+        "><"[eqn.params["devices"][0] is jax.memory.Space.Device]
+        if eqn.primitive.name == "device_put"
+        else signs.get(eqn.primitive.name, "")
+        for eqn in jaxpr.eqns
+    )
+
+
 def places(state: Any) -> set[str]:
-    """The kinds of memory that the slots lie in."""
-    return {x.sharding.memory_kind for x in jax.tree.leaves(state.links)}
+    """The kinds of memory that the slots lie in, but for scalars."""
+    return {x.sharding.memory_kind for x in jax.tree.leaves(state.links) if x.ndim}
 
 
 @pytest.mark.parametrize("jit", (True, False))
@@ -57,6 +73,29 @@ def test_offloaded_state_is_donated() -> None:
         assert old.is_deleted()
     assert len(traces) == 1
     assert places(state) == {"pinned_host"}
+
+
+def test_slots_are_fetched_leaf_by_leaf() -> None:
+    """The next leaf's after this leaf's are back; and no slot of a leaf that has no update."""
+    tx, params = cx.adam(1e-2), {x: jnp.ones(2) for x in "abc"}
+    state = tx.init(params)
+    assert transfers(tx, state, params) == "..."
+    assert transfers(tx, cx.offload(state), params) == "<<.>>|<<.>>|<<.>>"
+    assert transfers(tx, cx.offload(state), {**params, "b": None}) == "<<.>>|<<.>>"
+
+
+def test_offloaded_state_has_the_same_hypergradient() -> None:
+    """Outside `jit`: within it JAX takes zeros on the device for the cotangents of arrays on the host."""
+    params = {x: jnp.ones(2) for x in "ab"}
+
+    def loss(learning_rate: jax.Array, state: Any) -> jax.Array:
+        p = params
+        for _ in range(2):
+            p, state = cx.adam(learning_rate).step(p, state, p)
+        return jnp.sum(jnp.stack([*p.values()]))
+
+    state = cx.adam(1e-2).init(params)
+    chex.assert_trees_all_equal(jax.grad(loss)(1e-2, cx.offload(state)), jax.grad(loss)(1e-2, state))
 
 
 def test_backend_without_host_memory_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

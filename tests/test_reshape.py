@@ -1,5 +1,6 @@
 """Chains that see the parameters in another form: one vector for all, or two real arrays for a complex one."""
 
+from types import SimpleNamespace
 from typing import Any
 
 import chainax as cx
@@ -141,6 +142,28 @@ def test_packs() -> None:
     blocks = cx.by_path({"bias": "float32"}, default=cx.int8())
     kept = shapes(bias_0=(6,), scale_0=(3,), kernel_0=(2, 2), kernel_1=(2, 2))
     assert slots(cx.pack(cx.store(cx.trace(0.9), trace=blocks))) == kept
+
+
+def test_pack_warns_where_it_costs_more_than_it_saves(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once for each `init`, which names where the parameters lie or might lie, and the remedy. No packs, no warning."""
+    tx, params = cx.pack(cx.sgd(0.1, momentum=0.9)), {"a": jnp.ones(3), "b": jnp.ones(3)}
+
+    def warned(init: Any) -> str:
+        with pytest.warns(cx.ChainWarning) as seen:
+            init(params)
+        assert [w.filename for w in seen] == [__file__]
+        return str(seen[0].message)
+
+    jax.jit(tx.init)(params)
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    tx.init(params)  # the parameters lie on a CPU
+    assert "On this 'gpu' each step copies" in warned(jax.jit(lambda p: tx.init(p)))
+    tpu = SimpleNamespace(platform="tpu")
+    monkeypatch.setattr(type(params["a"].sharding), "device_set", property(lambda _: [tpu]))
+    message = warned(tx.init)
+    assert "On this 'tpu' each step copies" in message
+    assert "tx = cx.pack(tx) if jax.default_backend() == 'cpu' else tx" in message
+    tx.init({"a": jnp.ones(3), "b": jnp.ones(4)})
 
 
 def test_packs_of_a_partition() -> None:

@@ -25,7 +25,7 @@ from .frozen import Frozen, freeze
 from .hooks import blamed, check_first_global_state
 from .leaf import added
 from .moving import Tree
-from .offload import fetched, returned
+from .offload import fetched_first, returned
 from .protocol import LeafwiseLike, Links, is_leafwise, is_treewise
 from .slots import init_leaf, resolve
 from .state import State
@@ -130,7 +130,7 @@ def _walk(
         new = tree.flat.line_up("The result", result)
         moved = [new[leaf.place] for leaf in leaves]
     else:
-        on_device = state._replace(links=fetched(state.links))
+        on_device = state._replace(links=fetched_first(links, state.links))
         trace = next((x._trace for x in inputs if isinstance(x, DynamicJaxprTracer)), None)
         moved, new_state = Walk(links, tree, on_device, extra, apply=apply, trace=trace).through()
         state = new_state._replace(links=returned(new_state.links, state.links))

@@ -101,3 +101,8 @@ class UnseenUpdates:
 
     def scaled(self, factor: Scalar) -> UnseenUpdates:
         return self
+
+
+def seen_by(name: str, link: LinkLike, updates: AllUpdates) -> AllUpdates | UnseenUpdates:
+    """All updates, if the link declares that it needs them."""
+    return updates if link.needs_all_updates else UnseenUpdates(name)

@@ -24,6 +24,7 @@ from .frozen import freeze
 from .hooks import NO_PARAMS, blamed, check_entry, check_global_state, check_scalars, check_verdict
 from .leaf import leaf_function, mixing_link
 from .moving import MovingLeaf, Tree
+from .offload import Transfers, fetched
 from .plan import LeafInputs, Plan
 from .protocol import (
     L,
@@ -38,7 +39,7 @@ from .protocol import (
     is_treewise,
 )
 from .rounding import golden_dither
-from .runs import AllUpdates, UnseenUpdates, runs_of, scales_uniformly
+from .runs import AllUpdates, runs_of, scales_uniformly, seen_by
 from .slots import SlotChecks, no_slot, resolve
 from .state import State
 from .step_info import StepInfo
@@ -138,7 +139,7 @@ class Walk:
             if name not in asked and not scales_uniformly(link):
                 continue
             link, old = resolve(link, name, None, self.count, self.widest), olds[name]
-            at = StepInfo(self.number, self.widest, _seen(name, link, updates), self.extra, old)
+            at = StepInfo(self.number, self.widest, seen_by(name, link, updates), self.extra, old)
             with blamed(name, keys=old):
                 if link.can_reject:
                     at.accepted = check_verdict(name, link.accepts(at))
@@ -161,6 +162,7 @@ class Walk:
         keys = {name: self._key(name, link.seed) for name, link in run.items() if is_random(link)}
         reads_grads = any(link.reads_grads for link in run.values())
         groups: dict[tuple, tuple[Plan, list[jax.Array]]] = {}
+        transfers = Transfers(self.function)
         for leaf in leaves:
             path, formats = leaf.path, formats_of(run.items(), leaf.path)
             group = leaf.dtype, path if path in self.joined else None, table_choices(run.items(), path), formats
@@ -184,7 +186,8 @@ class Walk:
             plan = plan._replace(out=leaf.out if last else slot_dtype(leaf.out), apply=apply)
             plan, inputs = self._with_rounding(plan, inputs, leaf)
             self._check_elementwise(plan, arrays, inputs, path)
-            done = self.function(plan, arrays, inputs)
+            transfers(plan, arrays, inputs)
+        for leaf, done in zip(leaves, transfers.done):
             moved.append(leaf._replace(update=done.leaf))
             for name, of in done.slots.items():
                 for s, x in of.items():
@@ -205,7 +208,7 @@ class Walk:
         scalars = []
         for name, link in zip(run, links):
             old = _global_state(link, self.state.links.get(name))
-            at = StepInfo(self._age(name, path), dtype, _seen(name, link, updates), self.extra, old)
+            at = StepInfo(self._age(name, path), dtype, seen_by(name, link, updates), self.extra, old)
             with blamed(name, keys=old):
                 scalars.append(check_scalars(name, link.scalars(at)))
             if link.scaling:
@@ -361,12 +364,7 @@ class Walk:
                 return self.ending[1].final_rounding.precise(p, residual, jnp.dtype(jnp.float32))
 
         params = self.tree.params
-        return None if params is None else self.tree.flat.build([*map(precise, params, self.residuals)])
-
-
-def _seen(name: str, link: LinkLike, updates: AllUpdates) -> AllUpdates | UnseenUpdates:
-    """All updates, if the link declares that it needs them."""
-    return updates if link.needs_all_updates else UnseenUpdates(name)
+        return None if params is None else self.tree.flat.build([*map(precise, params, fetched(self.residuals))])
 
 
 def _global_state(link: LinkLike, entry: PyTree) -> dict[str, jax.Array]:

@@ -5,12 +5,19 @@ RMS is the root mean square. A complex number counts as two real ones.
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import jax
 import jax.numpy as jnp
 
 from ...core.facade.link import Leafwise, Scaling, transform
 from ...core.values.hyper import Hyper, hyper
 from ...core.values.numerics import safe_div, sqrt
+
+ON_CHIP = 2**23
+"""The numbers in the largest array of which TPUs keep several on the chip: 32 MB in float32, of 128 MB on a v5e."""
+
+Arrays = TypeVar("Arrays")
 
 
 @transform
@@ -24,7 +31,7 @@ class clip_by_block_rms(Leafwise):
     bounds_size = True
 
     def leaf(self, u, slot, p, scalars):
-        return u * bounding(rms(u), self.threshold)
+        return computed_once(u) * bounding(rms(u), self.threshold)
 
 
 @transform
@@ -52,6 +59,7 @@ class scale_by_param_block_rms(Leafwise):
     reads_params = True
 
     def leaf(self, u, slot, p, scalars):
+        u, p = computed_once((u, p))  # so that p is read for its norm when it is read for the step
         return u * jnp.maximum(rms(p), self.min_scale)
 
 
@@ -79,6 +87,17 @@ def norm(x: jax.Array) -> jax.Array:
 def rms(x: jax.Array) -> jax.Array:
     """The root mean square of a block; 0 for an empty one."""
     return sqrt(jnp.sum(jnp.square(x)) / max(1, x.size))
+
+
+def computed_once(tree: Arrays) -> Arrays:
+    """Arrays that are used both for a norm and after it, and that TPUs should not compute again for the second use.
+
+    XLA's TPU compiler keeps arrays of this size in the memory on the chip. Larger ones it would write to main memory,
+    which costs as much traffic as computing them again, and memory too. Other compilers decide for themselves.
+    """
+    if max(x.size for x in jax.tree.leaves(tree)) > ON_CHIP:
+        return tree
+    return jax.lax.platform_dependent(tree, tpu=jax.lax.optimization_barrier, default=lambda tree: tree)
 
 
 def bounding(size: jax.Array, bound: jax.Array | float) -> jax.Array:

@@ -10,7 +10,7 @@ from ...core.values.hyper import Hyper, hyper
 from ...core.values.numerics import is_zero, safe_div
 from ...core.values.types import Scalar
 from ...core.values.value import derived
-from .blocks import norm
+from .blocks import computed_once, norm
 
 
 @transform
@@ -32,7 +32,7 @@ class scale_by_trust_ratio(Leafwise):
 
     def leaf(self, u, slot, p, scalars):
         theta, length = (jnp.maximum(norm(x), self.min_norm) for x in (p, u))
-        return u * _trust(self.trust_coefficient, theta, length, length + self.eps)
+        return computed_once(u) * _trust(self.trust_coefficient, theta, length, length + self.eps)
 
 
 @transform
