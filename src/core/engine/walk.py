@@ -14,8 +14,9 @@ from typing import TypeAlias
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.core import Trace, Tracer
+from jax.core import Trace
 
+from ..values.conditions import choose
 from ..values.hyper import as_key, table_choices
 from ..values.tree import dtype_of, is_trainable, shard_axes, show, slot_dtype, widest
 from ..values.types import DType, Extra, Leaf, Params, PyTree
@@ -112,19 +113,11 @@ class Walk:
 
         if not verdicts:
             return taken(leaves, updates)
-        accepted = functools.reduce(jnp.logical_and, verdicts)
-        if not isinstance(accepted, Tracer):
-            return taken(leaves, updates) if accepted else not_taken()
-        # A condition on CPUs, where XLA would copy every slot for a choice leaf by leaf. On other devices a condition
-        # copies whatever passes through it; there it is constant, and the choice is part of each leaf's kernel.
-        branch = jax.lax.platform_dependent(accepted, cpu=jnp.array, default=jnp.ones_like)
-        undone = jax.lax.platform_dependent(accepted, cpu=jnp.zeros_like, default=jnp.logical_not)
-
-        def chosen() -> tuple[list[Leaf], Entries, jax.Array]:
-            new = taken([leaf.zero_where(undone) for leaf in leaves], updates.zero_where(undone))
-            return jax.tree.map(functools.partial(jax.lax.select, undone), not_taken(), new)
-
-        return jax.lax.cond(branch, chosen, not_taken)
+        return choose(
+            functools.reduce(jnp.logical_and, verdicts),
+            lambda dropped: taken([leaf.zero_where(dropped) for leaf in leaves], updates.zero_where(dropped)),
+            not_taken,
+        )
 
     def _verdicts(self, run: LeafwiseRun, updates: AllUpdates) -> tuple[list[jax.Array], Entries]:
         """Ask the links that may reject the step or keep a global state, once for the whole tree.

@@ -73,7 +73,7 @@ class schedule_free(Wrapper):
     def update_tree(self, updates, state, params, at):
         w, inner = self.tx.update(updates, state["tx"], params, **forwarded_arguments(self.tx, at.extra))
         return unless_rejected(
-            self.tx, inner, state, updates, params, lambda: self.mixed(w, updates, state, params, at)
+            self.tx, inner, state, updates, params, lambda _: self.mixed(w, updates, state, params, at)
         )
 
     def mixed(

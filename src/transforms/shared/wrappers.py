@@ -21,10 +21,11 @@ from ...core.engine.step_info import StepInfo
 from ...core.facade.chain import chain
 from ...core.facade.link import Treewise
 from ...core.facade.transformation import Transformation
+from ...core.values.conditions import in_place
 from ...core.values.contents import code
 from ...core.values.errors import PlainKeyError, did_you_mean
 from ...core.values.hyper import by_path, pick
-from ...core.values.tree import cond, dtype_of, flatten, is_trainable, slot_dtype, widened
+from ...core.values.tree import dtype_of, flatten, is_trainable, slot_dtype, widened
 from ...core.values.types import Extra, Leaf, Params, PyTree, Updates
 from ...core.values.value import derived
 
@@ -116,10 +117,11 @@ class ConditionalWrapper(Wrapper):
         extra = forwarded_arguments(self.tx, at.extra, params)
         updates, params = drop_holes(updates, params)
         state, runs = self.decide(updates, state, at)
-        params, inner = cond(
+        params, inner = in_place(
             runs,
-            lambda: engine.step(self.tx.links, params, state["tx"], self.feed(updates, state), extra),
-            lambda: self.idle_step(params, updates, state["tx"], at),
+            lambda: (params, state["tx"]),
+            lambda old: engine.step(self.tx.links, *old, self.feed(updates, state), extra),
+            lambda old: self.idle_step(old[0], updates, old[1], at),
         )
         return params, {**state, "tx": inner}
 
@@ -127,10 +129,10 @@ class ConditionalWrapper(Wrapper):
         extra = forwarded_arguments(self.tx, at.extra, params)
         moving, params = drop_holes(updates, params)
         state, runs = self.decide(moving, state, at)
-        new, inner = cond(
+        new, inner = in_place(
             runs,
-            lambda: self.tx.update(self.feed(moving, state), state["tx"], params, **extra),
             lambda: (self.idle_update(moving, params), state["tx"]),
+            lambda old: self.tx.update(self.feed(moving, state), old[1], params, **extra),
         )
         return fill_holes(new, updates), {**state, "tx": inner}
 
