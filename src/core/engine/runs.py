@@ -76,8 +76,21 @@ class AllUpdates:
     def zero_where(self, dropped: jax.Array | None) -> AllUpdates:
         """These updates, and what is known of them, or zeros where the result of the step is dropped."""
         new = AllUpdates(zero_where(dropped, self.leaves))
-        new._cache = {"norm": zero_where(dropped, self._cache["norm"])} if "norm" in self._cache else {}
+        new.factor = self.factor
+        if "norm" in self._cache:
+            new._cache = {"norm": _known_norm(zero_where(dropped, self._cache["norm"]), new.leaves)}
         return new
+
+
+@jax.custom_jvp
+def _known_norm(norm: jax.Array, leaves: list[jax.Array]) -> jax.Array:
+    """``norm``, with the derivative of the norm of ``leaves``: that of the norm before some were dropped may be NaN."""
+    return norm
+
+
+@_known_norm.defjvp
+def _(primals: tuple, tangents: tuple) -> tuple[jax.Array, jax.Array]:
+    return primals[0], jax.jvp(global_norm, primals[1:], tangents[1:])[1]
 
 
 class UnseenUpdates:
@@ -96,4 +109,7 @@ class UnseenUpdates:
         return f"Link {self.name!r} asks {what}: declare needs_all_updates = True in its class"
 
     def scaled(self, factor: Scalar) -> UnseenUpdates:
+        return self
+
+    def zero_where(self, dropped: jax.Array | None) -> UnseenUpdates:
         return self

@@ -31,13 +31,19 @@ def cond(predicate: jax.Array | bool, yes: Callable[[], T], no: Callable[[], T])
     return yes() if predicate else no()
 
 
-def choose(predicate: jax.Array | bool, yes: Callable[[jax.Array | None], T], no: Callable[[], T]) -> T:
+def choose(
+    predicate: jax.Array | bool,
+    yes: Callable[[jax.Array | None], T],
+    no: Callable[[], T],
+    undone: Callable[[T], T] | None = None,
+) -> T:
     """`cond` for a ``yes`` that runs at nearly every step, or costs nothing, such as zeros.
 
     On devices other than CPUs both branches run, and the choice is made leaf by leaf, in the kernels that compute the
     leaves. (XLA's CPU compiler would copy every slot.) ``yes`` gets a bool array that is True where its result is
     dropped, or ``None`` if it never is. NaN in a dropped result does not leak, but NaN in its derivatives would: see
-    `zero_where`.
+    `zero_where`. ``undone`` returns what replaces a dropped result, ``no()`` by default. Arrays that it returns as they
+    are in the result are not chosen again.
     """
     if not isinstance(predicate, Tracer):
         return yes(None) if predicate else no()
@@ -45,7 +51,9 @@ def choose(predicate: jax.Array | bool, yes: Callable[[jax.Array | None], T], no
     dropped = lax.platform_dependent(predicate, cpu=jnp.zeros_like, default=jnp.logical_not)
 
     def chosen() -> T:
-        return jax.tree.map(lambda old, new: old if old is new else lax.select(dropped, old, new), no(), yes(dropped))
+        made = yes(dropped)
+        old = undone(made) if undone else no()
+        return jax.tree.map(lambda a, b: a if a is b else lax.select(dropped, a, b), old, made)
 
     return lax.cond(branch, chosen, no)
 

@@ -127,9 +127,9 @@ class mechanize(Wrapper):
         """The change of SΔ for the chain's updates, and the next state without the chain's."""
         space = Moving(updates, params, at.dtype)
         x, g, delta, u = map(space.read, (params, updates, state["delta"], u))
-        g, norm = zero_where(dropped, (g, at.global_norm()))
+        g, at = zero_where(dropped, g), at.zero_where(dropped)
         most = jnp.finfo(at.dtype).max ** 0.48  # keeps the bet and its square finite for any gradient
-        decay = self.weight_decay * jnp.minimum(norm, most) / (global_norm(x) + self.eps)
+        decay = self.weight_decay * jnp.minimum(at.global_norm(), most) / (global_norm(x) + self.eps)
         S = jnp.sum(state["scale"].astype(at.dtype))
         h = dot(delta, [jnp.clip(a, -most, most) + decay * S * b for a, b in zip(g, x)], at.dtype)
         bets = self.settled(jnp.clip(h, -most, most), state, at.dtype)

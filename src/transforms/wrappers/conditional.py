@@ -96,6 +96,7 @@ class conditionally_transform(conditionally_mask):
     """
 
     equation = "u ← tx(u) if c ≠ 0, else u"
+    undoes_itself = False  # at the other steps the parameters move too
 
     def check(self) -> None:
         super().check()
