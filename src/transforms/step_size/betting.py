@@ -127,6 +127,7 @@ class mechanize(Wrapper):
         """The change of SΔ for the chain's updates, and the next state without the chain's."""
         space = Moving(updates, params, at.dtype)
         x, g, delta, u = map(space.read, (params, updates, state["delta"], u))
+        at.global_norm()  # known before, or it would take another pass
         g, at = zero_where(dropped, g), at.zero_where(dropped)
         most = jnp.finfo(at.dtype).max ** 0.48  # keeps the bet and its square finite for any gradient
         decay = self.weight_decay * jnp.minimum(at.global_norm(), most) / (global_norm(x) + self.eps)

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from ...core.facade.link import transform
-from ...core.values.conditions import cond, zero_where
+from ...core.values.conditions import cond
 from ...core.values.hyper import Hyper, hyper, integer, whole
 from ...core.values.tree import flatten, is_trainable
 from ...core.values.types import Leaf, Updates
@@ -71,10 +71,9 @@ class scale_by_galore(Wrapper):
         low, inner = self.tx.update(flat.build(low), inner, **forwarded_arguments(self.tx, at.extra))
         low = flat.line_up("The updates", low)
 
-        def take(dropped: jax.Array | None) -> tuple[Updates, dict[str, Updates]]:
-            Ps = zero_where(dropped, projectors)
-            high = [self.unproject(Ps[i], x, us[i]) if i in moving else x for i, x in enumerate(low)]
-            return flat.build(high), {"projector": flat.build(Ps)}
+        def take(_: jax.Array | None) -> tuple[Updates, dict[str, Updates]]:
+            high = [self.unproject(projectors[i], x, us[i]) if i in moving else x for i, x in enumerate(low)]
+            return flat.build(high), {"projector": flat.build(projectors)}
 
         return unless_rejected(self.tx, inner, state, updates, params, take)
 
