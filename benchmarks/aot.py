@@ -157,7 +157,7 @@ def all_rows() -> list[Row]:
     def theirs() -> Any:
         return optax.adamw(1e-2, **ADAM, weight_decay=DECAY)
 
-    def fourth(step: Any) -> Any:
+    def fourth(step: Any, **_: Any) -> Any:
         return step % 4 == 3
 
     def rounded(name: str) -> Row:
