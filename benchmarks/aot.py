@@ -167,6 +167,12 @@ def all_rows() -> list[Row]:
     def adamw(*more: Any) -> Any:
         return cx.chain(cx.adamw(1e-2, **ADAM, weight_decay=DECAY), *more)
 
+    def theirs() -> Any:
+        return optax.adamw(1e-2, **ADAM, weight_decay=DECAY)
+
+    def fourth(step: Any, **_: Any) -> Any:
+        return step % 4 == 3
+
     def rounded(name: str) -> Row:
         return Row(f"adamw_{name}", f"bfloat16 AdamW, {name}", lambda _: adamw(cx.apply_update(name)), None, "bfloat16")
 
@@ -174,7 +180,7 @@ def all_rows() -> list[Row]:
         return cx.chain(cx.skip_nonfinite(), cx.clip_by_global_norm(norm), adamw())
 
     def guarded_in_optax(norm: float) -> Any:
-        inner = optax.chain(optax.clip_by_global_norm(norm), optax.adamw(1e-2, **ADAM, weight_decay=DECAY))
+        inner = optax.chain(optax.clip_by_global_norm(norm), theirs())
         return optax.apply_if_finite(inner, 10)
 
     formats = ("int8", "companded8", "float8", "int4")
@@ -194,7 +200,36 @@ def all_rows() -> list[Row]:
             "accumulate",
             "AdamW, 4 micro-batches",
             lambda _: cx.accumulate(adamw(), 4),
-            lambda _: optax.MultiSteps(optax.adamw(1e-2, **ADAM, weight_decay=DECAY), 4),
+            lambda _: optax.MultiSteps(theirs(), 4, should_skip_update_fn=optax.skip_not_finite),
+        ),
+        Row(
+            "guard_accumulate",
+            "loss scale + AdamW, 4 micro-batches",
+            lambda _: cx.chain(cx.dynamic_loss_scale(), cx.accumulate(adamw(), 4)),
+        ),
+        Row(
+            "conditionally_mask",
+            "AdamW at every fourth step",
+            lambda _: cx.conditionally_mask(adamw(), fourth),
+            lambda _: optax.conditionally_mask(theirs(), fourth),
+        ),
+        Row(
+            "conditionally_transform",
+            "AdamW at every fourth step, else the gradient",
+            lambda _: cx.conditionally_transform(adamw(), fourth),
+            lambda _: optax.conditionally_transform(theirs(), fourth),
+        ),
+        Row("restart", "AdamW, restarted", lambda _: cx.restart(adamw(), 1000)),
+        Row(
+            "schedule_free_adamw",
+            "schedule-free AdamW",
+            lambda _: cx.schedule_free_adamw(1e-2),
+            lambda _: optax.contrib.schedule_free_adamw(1e-2),
+        ),
+        Row(
+            "guarded_schedule_free",
+            "schedule-free RMSprop, guard inside",
+            lambda _: cx.schedule_free(cx.chain(cx.skip_nonfinite(), cx.scale_by_rms(), cx.scale_by_lr(1e-2))),
         ),
         Row(
             "adamw_bfloat16",
@@ -287,6 +322,7 @@ def compiled(
         "temporaries": memory.temp_size_in_bytes / size,
         "peak": (memory.peak_memory_in_bytes - memory.host_argument_size_in_bytes) / size,
         "traffic": module.traffic() / size,
+        "idle": module.idle_traffic() / size,
         "kernels": module.kernels(),
         "copies": module.count("copy"),
         "gathers": module.count("gather"),
@@ -378,7 +414,7 @@ def _shown(x: float, column: str) -> str:
 
 
 def _line(facts: dict[str, float]) -> str:
-    return "  ".join(f"{column} {_shown(x, column)}" for column, x in facts.items())
+    return "  ".join(f"{column} {_shown(x, column)}" for column, x in facts.items() if column in COLUMNS)
 
 
 if __name__ == "__main__":

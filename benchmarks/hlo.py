@@ -67,6 +67,10 @@ class Module:
         """Bytes read from and written to a TPU's main memory, counted as `kernels` are; padding counts."""
         return self._total(self.entry, "traffic")
 
+    def idle_traffic(self) -> float:
+        """`traffic` with the shorter branch of each condition, and without loops of unknown length."""
+        return self._total(self.entry, "idle")
+
     def count(self, op: str) -> int:
         """How often an operation stands anywhere in the module, within fusions too."""
         return len(re.findall(rf" {op}(?:-start)?\(", self.text))
@@ -77,10 +81,10 @@ class Module:
     def _cost(self, within: dict[str, Instruction], x: Instruction, what: str) -> float:
         if x.op == "while":
             trips = re.search(r'known_trip_count":\{"n":"(\d+)"', x.line)
-            return (int(trips[1]) if trips else 1) * self._total(_called(x.line, "body")[0], what)
+            return (int(trips[1]) if trips else what != "idle") * self._total(_called(x.line, "body")[0], what)
         if x.op == "conditional":
             branches = _called(x.line, "branch_computations|true_computation|false_computation")
-            return max(self._total(branch, what) for branch in branches)
+            return (min if what == "idle" else max)(self._total(branch, what) for branch in branches)
         if x.op == "call":
             return self._total(_called(x.line, "to_apply")[0], what)
         if x.op in FREE:

@@ -60,6 +60,8 @@ def test_kernels_of_loops_and_conditions() -> None:
     assert once.count("sort") == 1
     assert seven.kernels() >= 7 * once.kernels() > 0
     assert longer.kernels() > once.kernels()
+    assert longer.idle_traffic() < longer.traffic()
+    assert once.idle_traffic() == once.traffic()
 
 
 # On the devices
@@ -124,3 +126,16 @@ def test_norms_of_leaves_cost_no_more_than_in_optax(workload: str) -> None:
     found = measured_in_another_process(workload, "v5e", ["lamb", "adafactor"])
     for row, facts in found.items():
         assert (row, facts["chainax"]["traffic"]) <= (row, facts["optax"]["traffic"])
+
+
+@pytest.mark.parametrize("device", ("v5e", "H100"))
+def test_conditional_steps_copy_nothing(device: str) -> None:
+    """And move less than Optax's, which do the same work at every step: ours take the longer branch at one in four."""
+    rows = ("accumulate", "conditionally_mask", "conditionally_transform", "restart", "schedule_free_adamw")
+    found = measured_in_another_process("leaf", device, (*rows, "guarded_schedule_free"))
+    for row, facts in found.items():
+        ours, theirs = facts["chainax"], facts.get("optax", facts["chainax"])
+        assert (row, ours["temporaries"]) < (row, 0.03)
+        assert (row, ours["peak"]) <= (row, theirs["peak"] * 1.0001)
+        assert (row, (3 * ours["idle"] + ours["traffic"]) / 4) <= (row, theirs["traffic"] * 1.0001)
+    assert found["accumulate"]["chainax"]["idle"] == pytest.approx(16, rel=1e-3)

@@ -82,7 +82,7 @@ SHARDED = {
 @pytest.mark.parametrize("form", (cx.companded8(), cx.int4()), ids=repr)
 @pytest.mark.parametrize("case", SHARDED)
 def test_codes_on_explicit_axes(form: Any, case: str) -> None:
-    """Each device computes its shards, without communication unless a block is cut. The bits are those of one device."""
+    """Each device computes its shards, without communication unless a block is cut. Bits are those of one device."""
     (shape, spec, whole), tx = SHARDED[case], cx.store(cx.adamw(0.5, b1=0.5, b2=0.5), form)
     rng = np.random.default_rng(0)
     p, g = ({"w": jnp.asarray(rng.normal(size=shape), jnp.float32)} for _ in range(2))

@@ -7,10 +7,10 @@ from typing import NamedTuple
 
 import jax
 
+from ..values.conditions import zero_where
 from ..values.tree import Flat, compute_dtype, dtype_of
 from ..values.types import DType, Leaf, PyTree
 from .checks import as_parameter, check_leaf
-from .runs import zero_where
 
 
 class MovingLeaf(NamedTuple):
@@ -35,9 +35,9 @@ class MovingLeaf(NamedTuple):
         out = dtype_of(u if p is None else p)
         return cls(place, path, p, u, u, out, compute_dtype(out))
 
-    def zero_where(self, rejected: jax.Array) -> MovingLeaf:
-        """The leaf, with an update of zeros where the step is rejected."""
-        return self._replace(grad=zero_where(rejected, self.grad), update=zero_where(rejected, self.update))
+    def zero_where(self, dropped: jax.Array | None) -> MovingLeaf:
+        """The leaf, with an update of zeros where the result of the step is dropped."""
+        return self._replace(grad=zero_where(dropped, self.grad), update=zero_where(dropped, self.update))
 
 
 class Tree(NamedTuple):

@@ -7,9 +7,10 @@ from collections.abc import Iterator
 import jax
 import jax.numpy as jnp
 
+from ..values.conditions import cond, zero_where
 from ..values.hyper import by_path
 from ..values.own_steps import has_own_steps
-from ..values.tree import all_finite, cond, global_norm, max_abs
+from ..values.tree import all_finite, global_norm, max_abs
 from ..values.types import Scalar
 from .protocol import LinkLike, Links, is_scaling
 
@@ -72,16 +73,24 @@ class AllUpdates:
         new._cache, new.factor = self._cache, factor if self._unscaled else self.factor * factor
         return new
 
-    def zero_where(self, rejected: jax.Array) -> AllUpdates:
-        """These updates, and what is known of them, or zeros where the step is rejected."""
-        new = AllUpdates([zero_where(rejected, u) for u in self.leaves])
-        new._cache = {"norm": zero_where(rejected, self._cache["norm"])} if "norm" in self._cache else {}
+    def zero_where(self, dropped: jax.Array | None) -> AllUpdates:
+        """These updates, and what is known of them, or zeros where the result of the step is dropped."""
+        new = AllUpdates(zero_where(dropped, self.leaves))
+        new.factor = self.factor
+        if "norm" in self._cache:
+            new._cache = {"norm": _known_norm(zero_where(dropped, self._cache["norm"]), new.leaves)}
         return new
 
 
-def zero_where(rejected: jax.Array, x: jax.Array) -> jax.Array:
-    """``x``, or zeros, with which a rejected step computes finite numbers and finite derivatives."""
-    return jax.lax.select(rejected, jnp.zeros_like(x), x)
+@jax.custom_jvp
+def _known_norm(norm: jax.Array, leaves: list[jax.Array]) -> jax.Array:
+    """``norm``, with the derivative of the norm of ``leaves``: that of the norm before some were dropped may be NaN."""
+    return norm
+
+
+@_known_norm.defjvp
+def _(primals: tuple, tangents: tuple) -> tuple[jax.Array, jax.Array]:
+    return primals[0], jax.jvp(global_norm, primals[1:], tangents[1:])[1]
 
 
 class UnseenUpdates:
@@ -100,6 +109,9 @@ class UnseenUpdates:
         return f"Link {self.name!r} asks {what}: declare needs_all_updates = True in its class"
 
     def scaled(self, factor: Scalar) -> UnseenUpdates:
+        return self
+
+    def zero_where(self, dropped: jax.Array | None) -> UnseenUpdates:
         return self
 
 

@@ -17,6 +17,7 @@ class KnowsUpdates(Protocol):
     def norm(self) -> jax.Array: ...
     def finite(self) -> jax.Array: ...
     def scaled(self, factor: Scalar) -> KnowsUpdates: ...
+    def zero_where(self, dropped: jax.Array | None) -> KnowsUpdates: ...
 
 
 class _DeclaredArguments(Extra):
@@ -34,10 +35,11 @@ class StepInfo:
     scalar of the floating-point ``dtype`` in which the leaves are computed; ``count`` is the same number as int32,
     since float32 is not exact above 2²⁴. ``extra`` holds the extra arguments of ``update``, and ``global_state`` the
     scalars that the link keeps for the whole tree. In `Leafwise.update_global_state`, ``accepted`` is the result of
-    `Leafwise.accepts`.
+    `Leafwise.accepts`. ``dropped`` is for links that declare `Treewise.undoes_itself`.
     """
 
     accepted: jax.Array | bool = True
+    dropped: jax.Array | None = None
 
     def __init__(
         self,
@@ -81,3 +83,8 @@ class StepInfo:
     def all_finite(self, factor: Scalar = 1.0) -> jax.Array:
         """Whether all updates that enter this link, times ``factor``, are finite. Needs ``needs_all_updates``."""
         return self._updates.scaled(factor).finite()
+
+    def zero_where(self, dropped: jax.Array | None) -> StepInfo:
+        """The step, with updates of zeros where the result of the step is dropped."""
+        updates = self._updates.zero_where(dropped)
+        return StepInfo(self.count, self.dtype, updates, self.extra, self.global_state, self._late)

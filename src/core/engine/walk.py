@@ -14,14 +14,16 @@ from typing import TypeAlias
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.core import Trace, Tracer
+from jax.core import Trace
 
+from ..values.conditions import choose
 from ..values.hyper import as_key, table_choices
 from ..values.tree import dtype_of, is_trainable, shard_axes, show, slot_dtype, widest
-from ..values.types import DType, Extra, Leaf, Params, PyTree
+from ..values.types import DType, Extra, Leaf, Params
 from .checks import unshardable
+from .entries import Entries, global_state, like, merged, with_entry
 from .frozen import freeze
-from .hooks import NO_PARAMS, blamed, check_entry, check_global_state, check_scalars, check_verdict
+from .hooks import NO_PARAMS, blamed, check_global_state, check_scalars, check_verdict
 from .leaf import leaf_function, mixing_link
 from .moving import MovingLeaf, Tree
 from .offload import Transfers, fetched
@@ -45,8 +47,8 @@ from .state import State
 from .step_info import StepInfo
 from .storage import Stored, cast, formats_of
 
-Entries: TypeAlias = dict[str, PyTree]
-"""The entries of a state, by link."""
+Taken: TypeAlias = tuple[list[Leaf], Entries, jax.Array]
+"""The result of a step: updates or parameters, entries of the state, and the count."""
 
 
 class Walk:
@@ -88,44 +90,53 @@ class Walk:
         return values, State(number, entries, self.state.born)
 
     def _take(
-        self, runs: list[Links], leaves: list[MovingLeaf], entries: Entries, rejected: Entries
-    ) -> tuple[list[Leaf], Entries, jax.Array]:
-        """Take the leaves through these runs. ``rejected`` are the entries in case a link rejects the step."""
+        self,
+        runs: list[Links],
+        leaves: list[MovingLeaf],
+        entries: Entries,
+        rejected: Entries,
+        dropped: jax.Array | None = None,
+    ) -> Taken:
+        """Take the leaves through these runs. ``rejected`` are the entries in case a link rejects the step.
+
+        ``dropped`` says whether one has done so before, and the results will be dropped.
+        """
         run, *later = runs
         leafwise = {name: link for name, link in run.items() if is_leafwise(link)}
         updates = AllUpdates([leaf.update for leaf in leaves])
         verdicts, global_states = self._verdicts(leafwise, updates)
-        entries, rejected = _merged(entries, global_states), _merged(rejected, global_states)
+        entries, rejected = merged(entries, global_states), merged(rejected, global_states)
 
-        def taken(leaves: list[MovingLeaf], updates: AllUpdates) -> tuple[list[Leaf], Entries, jax.Array]:
+        def taken(leaves: list[MovingLeaf], updates: AllUpdates, dropped: jax.Array | None) -> Taken:
             treewise = next(((name, link) for name, link in run.items() if is_treewise(link)), None)
             if treewise is None:
                 moved, made = self._through_leaves(leafwise, leaves, entries, updates, last=not later)
             else:
                 through = self._through_tree if later else self._move_tree
-                moved, made = through(*treewise, leaves, entries)
-            return self._take(later, moved, made, rejected) if later else ([x.update for x in moved], made, self.number)
+                moved, made = through(*treewise, leaves, entries, dropped)
+            if later:
+                return self._take(later, moved, made, rejected, dropped)
+            return [x.update for x in moved], made, self.number
 
-        def not_taken() -> tuple[list[Leaf], Entries, jax.Array]:
+        def not_taken() -> Taken:
             if self.apply:
                 return [jnp.asarray(leaf.param) for leaf in leaves], rejected, self.count
             return [jnp.zeros(jnp.shape(leaf.grad), leaf.out) for leaf in leaves], rejected, self.count
 
         if not verdicts:
-            return taken(leaves, updates)
-        accepted = functools.reduce(jnp.logical_and, verdicts)
-        if not isinstance(accepted, Tracer):
-            return taken(leaves, updates) if accepted else not_taken()
-        # A condition on CPUs, where XLA would copy every slot for a choice leaf by leaf. On other devices a condition
-        # copies whatever passes through it; there it is constant, and the choice is part of each leaf's kernel.
-        branch = jax.lax.platform_dependent(accepted, cpu=jnp.array, default=jnp.ones_like)
-        undone = jax.lax.platform_dependent(accepted, cpu=jnp.zeros_like, default=jnp.logical_not)
+            return taken(leaves, updates, dropped)
 
-        def chosen() -> tuple[list[Leaf], Entries, jax.Array]:
-            new = taken([leaf.zero_where(undone) for leaf in leaves], updates.zero_where(undone))
-            return jax.tree.map(functools.partial(jax.lax.select, undone), not_taken(), new)
+        def chosen(now: jax.Array | None) -> Taken:
+            either = now if dropped is None or now is None else dropped | now
+            return taken([leaf.zero_where(now) for leaf in leaves], updates.zero_where(now), either)
 
-        return jax.lax.cond(branch, chosen, not_taken)
+        def undone(new: Taken) -> Taken:
+            params, old, count = not_taken()
+            own = [name for run in runs for name, link in run.items() if is_treewise(link) and link.undoes_itself]
+            moved = self.apply and any(name in own for name in runs[-1])
+            return new[0] if moved else params, {**old, **{n: new[1][n] for n in own if n in old}}, count
+
+        return choose(functools.reduce(jnp.logical_and, verdicts), chosen, not_taken, undone)
 
     def _verdicts(self, run: LeafwiseRun, updates: AllUpdates) -> tuple[list[jax.Array], Entries]:
         """Ask the links that may reject the step or keep a global state, once for the whole tree.
@@ -133,7 +144,7 @@ class Walk:
         Returns their verdicts, and the next global states by link.
         """
         verdicts, global_states = [], {}
-        olds = {name: _global_state(link, self.state.links.get(name)) for name, link in run.items()}
+        olds = {name: global_state(link, self.state.links.get(name)) for name, link in run.items()}
         asked = {name for name, link in run.items() if link.can_reject or olds[name]}
         for name, link in run.items() if asked else ():
             if name not in asked and not scales_uniformly(link):
@@ -146,7 +157,7 @@ class Walk:
                     verdicts.append(at.accepted)
                 if old:
                     new = check_global_state(name, link.update_global_state(at), old)
-                    global_states[name] = jax.tree.map(_like, new, old)
+                    global_states[name] = jax.tree.map(like, new, old)
                 if is_scaling(link):
                     updates = updates.scaled(link.factor(at))
         return verdicts, global_states
@@ -197,7 +208,7 @@ class Walk:
         if apply and self.ending and self.ending[1].slots:
             slots[self.ending[0]] = dict.fromkeys(self.ending[1].slots, residuals)
         build = self.tree.flat.build
-        return moved, _merged(entries, {name: {s: build(x) for s, x in of.items()} for name, of in slots.items()})
+        return moved, merged(entries, {name: {s: build(x) for s, x in of.items()} for name, of in slots.items()})
 
     def _plan(
         self, run: LeafwiseRun, path: str, dtype: DType, updates: AllUpdates, formats: tuple
@@ -207,7 +218,7 @@ class Walk:
         links = [resolve(link, name, path, self.count, dtype, own) for name, link in run.items()]
         scalars = []
         for name, link in zip(run, links):
-            old = _global_state(link, self.state.links.get(name))
+            old = global_state(link, self.state.links.get(name))
             at = StepInfo(self._age(name, path), dtype, seen_by(name, link, updates), self.extra, old)
             with blamed(name, keys=old):
                 scalars.append(check_scalars(name, link.scalars(at)))
@@ -230,11 +241,11 @@ class Walk:
     # Whole-tree links
 
     def _through_tree(
-        self, name: str, link: TreewiseLike, leaves: list[MovingLeaf], entries: Entries
+        self, name: str, link: TreewiseLike, leaves: list[MovingLeaf], entries: Entries, dropped: jax.Array | None
     ) -> tuple[list[MovingLeaf], Entries]:
         wide = [u if link.widens else jnp.asarray(u, slot_dtype(dtype_of(u))) for u in (x.update for x in leaves)]
         self._check_shards(name, link, leaves)
-        link, at = self._for_tree(name, link, wide)
+        link, at = self._for_tree(name, link, wide, dropped)
         tree, params = self.tree.replaced(self.tree.updates, zip(leaves, wide)), self._precise_params()
         with blamed(name, NO_PARAMS if params is None else ""):
             updates, entry = link.update_tree(tree, entries.get(name, ()), params, at)
@@ -244,10 +255,10 @@ class Walk:
             if u is None or jnp.shape(u) != jnp.shape(w)[link.per_example :]:
                 raise TypeError(f"Link {name!r} turned the update of {leaf.path!r}, {show(w)}, into {show(u)}")
             moved.append(leaf._replace(update=u, grad=u if link.per_example else leaf.grad))
-        return moved, _with_entry(entries, name, entry)
+        return moved, with_entry(entries, name, entry)
 
     def _move_tree(
-        self, name: str, link: TreewiseLike, leaves: list[MovingLeaf], entries: Entries
+        self, name: str, link: TreewiseLike, leaves: list[MovingLeaf], entries: Entries, dropped: jax.Array | None
     ) -> tuple[list[MovingLeaf], Entries]:
         """Let the last link of the chain move the parameters itself."""
         if self.ending:
@@ -256,7 +267,7 @@ class Walk:
             )
         self._check_shards(name, link, leaves)
         us = [leaf.update for leaf in leaves]
-        link, at = self._for_tree(name, link, us)
+        link, at = self._for_tree(name, link, us, dropped)
         params, updates = (
             self.tree.flat.build(self.tree.params or []),
             self.tree.replaced(self.tree.updates, zip(leaves, us)),
@@ -264,16 +275,18 @@ class Walk:
         with blamed(name):
             params, entry = link.step_tree(params, entries.get(name, ()), updates, at)
         new = self.tree.flat.line_up(f"The parameters that link {name!r} returned", params)
-        return [leaf._replace(update=new[leaf.place]) for leaf in leaves], _with_entry(entries, name, entry)
+        return [leaf._replace(update=new[leaf.place]) for leaf in leaves], with_entry(entries, name, entry)
 
-    def _for_tree(self, name: str, link: L, us: list[Leaf]) -> tuple[L, StepInfo]:
+    def _for_tree(self, name: str, link: L, us: list[Leaf], dropped: jax.Array | None) -> tuple[L, StepInfo]:
         """A whole-tree link with numbers in place of schedules, and its `StepInfo`."""
         link = resolve(link, name, None, self.count, self.widest)
         prefix, late = f"{name}/", {}
         for key, began in self.state.born.items():
             if key.startswith(prefix) and key != prefix:
                 late[key.removeprefix(prefix)] = self.number - began
-        return link, StepInfo(self._age(name, ""), self.widest, AllUpdates(us), self.extra, {}, late)
+        at = StepInfo(self._age(name, ""), self.widest, AllUpdates(us), self.extra, {}, late)
+        at.dropped = dropped
+        return link, at
 
     def _check_shards(self, name: str, link: LinkLike, leaves: list[MovingLeaf]) -> None:
         for leaf in () if link.knows_shards else leaves:
@@ -365,30 +378,6 @@ class Walk:
 
         params = self.tree.params
         return None if params is None else self.tree.flat.build([*map(precise, params, fetched(self.residuals))])
-
-
-def _global_state(link: LinkLike, entry: PyTree) -> dict[str, jax.Array]:
-    """The global state of a leafwise link, from its entry of the state."""
-    return {k: x for k, x in entry.items() if k not in link.slots} if isinstance(entry, dict) else {}
-
-
-def _merged(entries: Entries, new: Entries) -> Entries:
-    """The entries of the state, with the slots and global states in ``new`` replaced."""
-    return {**entries, **{name: {**entries[name], **entry} for name, entry in new.items()}} if new else entries
-
-
-def _with_entry(entries: Entries, name: str, entry: PyTree) -> Entries:
-    """The entries of the state, with that of a whole-tree link replaced if it has one."""
-    if name not in entries:
-        return entries
-    made = jax.tree.map(_like, entry, entries[name])
-    check_entry(name, entry, entries[name])
-    return {**entries, name: made}
-
-
-def _like(new: Leaf, old: Leaf) -> Leaf:
-    """``new`` in the dtype of ``old``, so that the avals of the state do not change."""
-    return jnp.asarray(new, old.dtype) if hasattr(old, "dtype") and hasattr(new, "dtype") else new
 
 
 def _next(count: jax.Array) -> jax.Array:

@@ -262,6 +262,10 @@ class Treewise(Link):
     """Whether the link, as the last of a chain, moves the parameters itself, by `step_tree`."""
     widens: bool = False
     """Whether `update_tree` receives the updates in their own dtypes and widens them itself."""
+    undoes_itself: bool = False
+    """Whether the link returns its old state, and from `step_tree` the old parameters, where ``at.dropped`` (a bool
+    array, or ``None`` for False) says that a link before it has rejected the step. By default the engine chooses
+    between the old and the new arrays, which must be kept side by side if the link changes them in a condition."""
     sees_holes: bool = False
     """Whether the hooks receive unmodified trees, integers included, and handle missing gradients themselves."""
 

@@ -6,13 +6,11 @@ import dataclasses
 import functools
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jax.core import Tracer
 from jax.tree_util import (
     GetAttrKey,
     keystr,
@@ -24,8 +22,6 @@ from jax.tree_util import (
 
 from .numerics import sqrt
 from .types import DType, Leaf, PyTree, TreeDef
-
-T = TypeVar("T")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,13 +104,6 @@ def from_real(x: jax.Array, dtype: DType) -> jax.Array:
     if jnp.issubdtype(dtype, jnp.complexfloating):
         return lax.complex(x[..., 0], x[..., 1]).astype(dtype)
     return lax.convert_element_type(x, dtype)
-
-
-def cond(predicate: jax.Array | bool, yes: Callable[[], T], no: Callable[[], T]) -> T:
-    """``lax.cond``. Outside ``jit`` it calls one branch directly, without the trace that ``lax.cond`` makes."""
-    if isinstance(predicate, Tracer):
-        return lax.cond(predicate, yes, no)
-    return yes() if predicate else no()
 
 
 def global_norm(tree: PyTree) -> jax.Array:

@@ -73,7 +73,7 @@ class schedule_free(Wrapper):
     def update_tree(self, updates, state, params, at):
         w, inner = self.tx.update(updates, state["tx"], params, **forwarded_arguments(self.tx, at.extra))
         return unless_rejected(
-            self.tx, inner, state, updates, params, lambda: self.mixed(w, updates, state, params, at)
+            self.tx, inner, state, updates, params, lambda _: self.mixed(w, updates, state, params, at)
         )
 
     def mixed(
@@ -89,9 +89,10 @@ class schedule_free(Wrapper):
         totals = [old if own is None else old + w for own, old, w in zip(late, space.read(state["own_total"]), weights)]
         common = safe_div(weight, total)
         shares = [common if own is None else safe_div(w, t) for own, w, t in zip(late, weights, totals)]
-        # The change of y, with x = (y − (1−β)z)/β substituted: β cancels.
-        u = [c * (b - a) + (1 - self.b1 * (1 - c)) * d for c, a, b, d in zip(shares, y, z, w)]
         z = [b + d for b, d in zip(z, w)]
+        # The change of y, with x = (y − (1−β)z)/β substituted: β cancels. It reads the new z: XLA's TPU compiler would
+        # write that beside the old one, and copy it.
+        u = [c * (b - a) + (1 - self.b1) * (1 - c) * d for c, a, b, d in zip(shares, y, z, w)]
         new = {"z": space.write(z, state["z"]), "total": total, "own_total": space.write(totals, state["own_total"])}
         return space.write(u, updates), new
 

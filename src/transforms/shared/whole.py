@@ -9,7 +9,8 @@ import jax.numpy as jnp
 
 from ...core.engine.protocol import ChainLike
 from ...core.engine.state import State
-from ...core.values.tree import cond, flatten, is_trainable
+from ...core.values.conditions import choose
+from ...core.values.tree import flatten, is_trainable
 from ...core.values.types import DType, Params, PyTree, Updates
 from .vector import Space, Vector
 from .wrappers import Entry, all_links, drop_holes, fill_holes
@@ -65,21 +66,23 @@ def unless_rejected(
     state: Entry,
     updates: Updates,
     params: Params,
-    take: Callable[[], tuple[Updates, Entry]],
+    take: Callable[[jax.Array | None], tuple[Updates, Entry]],
 ) -> tuple[Updates, Entry]:
     """The updates and the state of a wrapper of ``tx``. ``take`` computes both, except for the chain's state ``inner``.
 
     If a guard in the chain rejected the step, the updates are 0 and the other entries of the state do not change.
+    ``take`` gets the bool array of `choose`: where it is True, what is not finite must be replaced by `zero_where`. The
+    chain's updates are 0 there.
     """
     if not any(getattr(link, "can_reject", False) for link in tx.links.values()):
-        new, own = take()
+        new, own = take(None)
         return new, {**own, "tx": inner}
     before = {name: x for name, x in state.items() if name != "tx"}
 
-    def taken() -> tuple[Updates, Entry]:
-        new, own = take()
+    def taken(dropped: jax.Array | None) -> tuple[Updates, Entry]:
+        new, own = take(dropped)
         return drop_holes(new, params)[0], jax.tree.map(lambda x, old: x.astype(old.dtype), own, before)
 
     zero = jax.tree.map(jnp.zeros_like, drop_holes(updates, params)[0])
-    new, own = cond(inner.step > state["tx"].step, taken, lambda: (zero, before))
+    new, own = choose(inner.step > state["tx"].step, taken, lambda: (zero, before))
     return fill_holes(new, updates), {**own, "tx": inner}

@@ -21,10 +21,11 @@ from ...core.engine.step_info import StepInfo
 from ...core.facade.chain import chain
 from ...core.facade.link import Treewise
 from ...core.facade.transformation import Transformation
+from ...core.values.conditions import cond, in_place
 from ...core.values.contents import code
 from ...core.values.errors import PlainKeyError, did_you_mean
 from ...core.values.hyper import by_path, pick
-from ...core.values.tree import cond, dtype_of, flatten, is_trainable, slot_dtype, widened
+from ...core.values.tree import dtype_of, flatten, is_trainable, slot_dtype, widened
 from ...core.values.types import Extra, Leaf, Params, PyTree, Updates
 from ...core.values.value import derived
 
@@ -96,9 +97,24 @@ class Wrapper(Treewise):
 class ConditionalWrapper(Wrapper):
     """A wrapper that runs its chain at some steps only. At the others nothing moves."""
 
+    undoes_itself = True
+
     def decide(self, updates: Updates, state: Entry, at: StepInfo) -> tuple[Entry, jax.Array]:
         """The next state, except for the chain's, and whether the chain runs."""
         raise NotImplementedError
+
+    def _decide(self, updates: Updates, state: Entry, at: StepInfo) -> tuple[Entry, jax.Array]:
+        """`decide`, undone at a step that a link before this one has rejected."""
+        new, runs = self.decide(updates, state, at)
+        dropped = at.dropped if self.undoes_itself else None
+        if dropped is None:
+            return new, runs
+
+        def kept(old: jax.Array, new: jax.Array) -> jax.Array:
+            return jax.lax.select(dropped, old, jnp.asarray(new, old.dtype))
+
+        own, old = ({name: x for name, x in entry.items() if name != "tx"} for entry in (new, state))
+        return {**jax.tree.map(kept, old, own), "tx": state["tx"]}, runs & ~dropped
 
     def feed(self, updates: Updates, state: Entry) -> Updates:
         """The updates that are passed to the chain."""
@@ -115,23 +131,30 @@ class ConditionalWrapper(Wrapper):
     def step_tree(self, params, state, updates, at):
         extra = forwarded_arguments(self.tx, at.extra, params)
         updates, params = drop_holes(updates, params)
-        state, runs = self.decide(updates, state, at)
-        params, inner = cond(
+        state, runs = self._decide(updates, state, at)
+        params, inner = in_place(
             runs,
-            lambda: engine.step(self.tx.links, params, state["tx"], self.feed(updates, state), extra),
-            lambda: self.idle_step(params, updates, state["tx"], at),
+            lambda: (params, state["tx"]),
+            lambda old: engine.step(self.tx.links, *old, self.feed(updates, state), extra),
+            lambda old: self.idle_step(old[0], updates, old[1], at),
         )
         return params, {**state, "tx": inner}
 
     def update_tree(self, updates, state, params, at):
         extra = forwarded_arguments(self.tx, at.extra, params)
         moving, params = drop_holes(updates, params)
-        state, runs = self.decide(moving, state, at)
-        new, inner = cond(
-            runs,
-            lambda: self.tx.update(self.feed(moving, state), state["tx"], params, **extra),
-            lambda: (self.idle_update(moving, params), state["tx"]),
-        )
+        state, runs = self._decide(moving, state, at)
+
+        def start() -> tuple[Updates, State]:
+            return self.idle_update(moving, params), state["tx"]
+
+        def update(old: tuple[Updates, State]) -> tuple[Updates, State]:
+            return self.tx.update(self.feed(moving, state), old[1], params, **extra)
+
+        if jax.tree.leaves(state["tx"].links):
+            new, inner = in_place(runs, start, update)
+        else:  # nothing is kept, and XLA fuses small branches with what follows
+            new, inner = cond(runs, lambda: update(start()), start)
         return fill_holes(new, updates), {**state, "tx": inner}
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import functools
+
 import jax
 import jax.numpy as jnp
 
 from ...core.engine.step_info import StepInfo
 from ...core.facade.link import Leafwise, slot_like, transform
 from ...core.facade.transformation import Transformation
+from ...core.values.conditions import zero_where
 from ...core.values.hyper import Hyper, hyper
 from ...core.values.numerics import safe_div, sqrt
 from ...core.values.tree import global_norm
@@ -115,14 +118,17 @@ class mechanize(Wrapper):
 
     def update_tree(self, updates, state, params, at):
         u, inner = self.tx.update(updates, state["tx"], params, **forwarded_arguments(self.tx, at.extra))
-        return unless_rejected(self.tx, inner, state, updates, params, lambda: self.bet(u, updates, state, params, at))
+        bet = functools.partial(self.bet, u, updates, state, params, at)
+        return unless_rejected(self.tx, inner, state, updates, params, bet)
 
     def bet(
-        self, u: Updates, updates: Updates, state: PyTree, params: Params, at: StepInfo
+        self, u: Updates, updates: Updates, state: PyTree, params: Params, at: StepInfo, dropped: jax.Array | None
     ) -> tuple[Updates, dict[str, PyTree]]:
         """The change of SΔ for the chain's updates, and the next state without the chain's."""
         space = Moving(updates, params, at.dtype)
         x, g, delta, u = map(space.read, (params, updates, state["delta"], u))
+        at.global_norm()  # known before, or it would take another pass
+        g, at = zero_where(dropped, g), at.zero_where(dropped)
         most = jnp.finfo(at.dtype).max ** 0.48  # keeps the bet and its square finite for any gradient
         decay = self.weight_decay * jnp.minimum(at.global_norm(), most) / (global_norm(x) + self.eps)
         S = jnp.sum(state["scale"].astype(at.dtype))

@@ -16,9 +16,10 @@ from ...core.engine.state import State
 from ...core.engine.step_info import StepInfo
 from ...core.facade.link import Leafwise, slot_like, transform
 from ...core.facade.transformation import Transformation
+from ...core.values.conditions import in_place
 from ...core.values.contents import code
 from ...core.values.hyper import Hyper, check_whole, evaluate, hyper, integer
-from ...core.values.tree import cond, dtype_of, flatten, is_trainable, widest
+from ...core.values.tree import dtype_of, flatten, is_trainable, widest
 from ...core.values.types import Extra, Leaf, Params, PyTree, Scalar, Updates
 from ...core.values.value import Range, child, derived
 from ..guards import dynamic_loss_scale
@@ -126,10 +127,10 @@ class accumulate(ConditionalWrapper):
         """The parameters and the state after a step on the mean of the micro-batches so far, if there are any."""
         extra = forwarded_arguments(self.tx, extra, params)
         _, mine = drop_holes(params, params)
-        new, inner = cond(
+        new, inner = in_place(
             (state["count"] > 0) & (state["weight"] > 0),
-            lambda: engine.step(self.tx.links, mine, state["tx"], self.feed(mine, state), extra),
             lambda: (mine, state["tx"]),
+            lambda old: engine.step(self.tx.links, *old, self.feed(mine, state), extra),
         )
         return fill_holes(new, params), {**state, "tx": inner, "count": jnp.zeros_like(state["count"])}
 

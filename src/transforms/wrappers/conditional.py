@@ -12,9 +12,9 @@ from ...core.engine.state import State
 from ...core.engine.step_info import StepInfo
 from ...core.facade.link import transform
 from ...core.facade.order import ending
+from ...core.values.conditions import choose
 from ...core.values.hyper import Hyper, check_hyper, hyper
 from ...core.values.schedule import Schedule, from_function
-from ...core.values.tree import cond
 from ...core.values.types import Params, PyTree, TreeDef
 from ...core.values.value import Range, Value, child, derived, number, static, value
 from ..shared.wrappers import ConditionalWrapper, Wrapper, as_chains_return, forwarded_arguments
@@ -96,6 +96,7 @@ class conditionally_transform(conditionally_mask):
     """
 
     equation = "u ← tx(u) if c ≠ 0, else u"
+    undoes_itself = False  # at the other steps the parameters move too
 
     def check(self) -> None:
         super().check()
@@ -146,11 +147,11 @@ class restart(Wrapper):
         """The chain's state before the step."""
         due = (at.count > 1) & (at.phase(self.every, 1.0) < 1)
 
-        def first() -> State:
+        def first(_: jax.Array | None) -> State:
             new = _with_born_of(engine.init(self.tx.links, params), state)
             return new if _avals(new) == _avals(state) else state  # then the engine raises an error that says why
 
-        return cond(due, first, lambda: state)
+        return choose(due, first, lambda: state)
 
 
 def _with_born_of(new: PyTree, old: PyTree) -> PyTree:

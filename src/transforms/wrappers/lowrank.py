@@ -8,8 +8,9 @@ import jax
 import jax.numpy as jnp
 
 from ...core.facade.link import transform
+from ...core.values.conditions import cond
 from ...core.values.hyper import Hyper, hyper, integer, whole
-from ...core.values.tree import cond, flatten, is_trainable
+from ...core.values.tree import flatten, is_trainable
 from ...core.values.types import Leaf, Updates
 from ...core.values.value import child, derived, static
 from ..shared.whole import check_guards, unless_rejected
@@ -70,7 +71,7 @@ class scale_by_galore(Wrapper):
         low, inner = self.tx.update(flat.build(low), inner, **forwarded_arguments(self.tx, at.extra))
         low = flat.line_up("The updates", low)
 
-        def take() -> tuple[Updates, dict[str, Updates]]:
+        def take(_: jax.Array | None) -> tuple[Updates, dict[str, Updates]]:
             high = [self.unproject(projectors[i], x, us[i]) if i in moving else x for i, x in enumerate(low)]
             return flat.build(high), {"projector": flat.build(projectors)}
 
