@@ -82,10 +82,10 @@ from .chains import (
     stable_adamw,
     yogi,
 )
+from .core.engine.blocks import companded8, float8, int4, int8
 from .core.engine.engine import apply_updates
 from .core.engine.offload import offload
 from .core.engine.state import State
-from .core.engine.storage import companded8, float8, int4, int8
 from .core.facade.chain import chain, stack, store
 from .core.facade.config import from_config, to_config
 from .core.facade.saving import Report

@@ -9,7 +9,7 @@ import chainax.extend as cxe
 import jax
 import jax.numpy as jnp
 import numpy as np
-from chainax.core.engine.storage import Blocks
+from chainax.core.engine.blocks import Blocks
 from chainax.core.facade.transformation import Transformation
 from chainax.core.values.value import TYPES
 

@@ -17,11 +17,12 @@ import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr
 from jax.sharding import PartitionSpec as P
 
+from .blocks import Blocks
 from .elementwise import fits_kernel, is_elementwise, without_shape
 from .one_device import on_one_device
 from .plan import LeafInputs, LeafOutputs, Plan, Slots
 from .shards import Shards
-from .storage import Blocks, Stored
+from .storage import Stored
 from .tiles import Tiles
 
 PlannedFunction: TypeAlias = Callable[[list[jax.Array], LeafInputs], LeafOutputs]

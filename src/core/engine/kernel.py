@@ -19,8 +19,9 @@ from jax.experimental.pallas import tpu as pltpu
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 from jax.extend.random import threefry2x32_p
 
+from .blocks import Blocks
 from .plan import LeafInputs, LeafOutputs
-from .storage import Blocks, Stored
+from .storage import Stored
 from .tiles import LeafFunction
 
 Ref: TypeAlias = Any

@@ -15,9 +15,10 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from ..engine import engine
+from ..engine.blocks import Blocks
 from ..engine.protocol import LinkLike, Links, is_leafwise, is_treewise
 from ..engine.shards import Shards
-from ..engine.storage import Blocks, Format, storage
+from ..engine.storage import Format, storage
 from ..values.contents import code, is_array, same, shortest
 from ..values.hyper import by_path, pick
 from ..values.numerics import is_zero
