@@ -60,7 +60,10 @@ class Module:
                 current[name] = Instruction(kind, op, tuple(re.findall(r"%([\w.\-]+)", rest.split("), ")[0])), line)
 
     def kernels(self) -> int:
-        """How many kernels run: those of loops as often as XLA knows, of conditions those of the longer branch."""
+        """How many kernels run: those of loops as often as XLA knows, of conditions those of the longer branch.
+
+        What a TPU computes with a single number takes no kernel.
+        """
         return round(self._total(self.entry, "kernels"))
 
     def traffic(self) -> float:
@@ -89,7 +92,12 @@ class Module:
             return self._total(_called(x.line, "to_apply")[0], what)
         if x.op in FREE:
             return 0.0
-        return 1.0 if what == "kernels" else _bytes_moved(within, x)
+        return float(not _is_scalar(x)) if what == "kernels" else _bytes_moved(within, x)
+
+
+def _is_scalar(x: Instruction) -> bool:
+    """Whether a TPU makes one number, or a tuple of them."""
+    return ":T(" in x.type and all(not shape for _, shape, _, _ in _ARRAY.findall(x.type)) and x.op != "fusion"
 
 
 def _called(line: str, key: str) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 
 import jax
@@ -59,9 +60,12 @@ class AllUpdates:
     def finite(self) -> jax.Array:
         known = self._cache if self._unscaled else self._own
         if "finite" not in known:
-            # The squares of finite numbers may overflow, but rarely: only then is there a second pass.
             recheck = (lambda: all_finite(self.leaves)) if self._unscaled else self._largest_fits
-            known["finite"] = cond(jnp.isfinite(self.norm()), lambda: jnp.array(True), recheck)
+            # The squares of finite numbers may overflow, but rarely: only then does a CPU pass over them again. XLA's
+            # other compilers make one pass of the sum of squares and of the check.
+            on_cpu = functools.partial(cond, jnp.isfinite(self.norm()), lambda: jnp.array(True), recheck)
+            traced = isinstance(self.norm(), jax.core.Tracer)
+            known["finite"] = jax.lax.platform_dependent(cpu=on_cpu, default=recheck) if traced else on_cpu()
         return known["finite"]
 
     def _largest_fits(self) -> jax.Array:
