@@ -41,6 +41,16 @@ CHIPS, SLICES = 16, {"v5e": "4x4", "v5p": "2x2x4"}
 SPLITS = {"gpt2_fsdp": "fsdp", "gpt2_tensor": "tensor"}
 """How the leaves of a workload are split: along the first axis that can be, or matrices along the last."""
 
+DEVICES = {
+    "leaf": ("v5e", "v5p", "H100", "A100"),
+    "eight": ("v5e",),  # XLA's GPU compiler ignores host memory where there is no GPU
+    "small": ("v5e", "H100"),
+    "gpt2": ("v5e", "H100"),
+    "gpt2_fsdp": ("v5e",),
+    "gpt2_tensor": ("v5e",),
+}
+"""The chips for which each workload is compiled."""
+
 _GPU = """gpu_device_info {{ threads_per_block_limit: 1024 threads_per_warp: 32 shared_memory_per_block: 49152
 threads_per_core_limit: 2048 block_dim_limit_x: 2147483647 block_dim_limit_y: 65535 block_dim_limit_z: 65535
 registers_per_core_limit: 65536 registers_per_block_limit: 65536 thread_dim_limit_x: 1024 thread_dim_limit_y: 1024
@@ -71,9 +81,9 @@ class Row:
     """The optimizer, given the norm to clip to."""
     optax: Callable[[float], Any] | None = None
     dtype: str = "float32"
-    workloads: tuple[str, ...] = ("leaf", "gpt2", "small")
+    workloads: tuple[str, ...] = ("leaf",)
     offloaded: bool = False
-    """Whether the slots lie in host memory. XLA's GPU compiler ignores it where there is no GPU, so only for TPUs."""
+    """Whether the slots lie in host memory."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -81,7 +91,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--devices", nargs="+", choices=[*TPUS, *GPUS], default=[*TPUS, *GPUS])
-    add("--workloads", nargs="+", choices=list(TITLES), default=["leaf", "eight", "small", "gpt2", *SPLITS])
+    add("--workloads", nargs="+", choices=list(TITLES), default=list(DEVICES))
     add("--rows", nargs="+", metavar="ROW", help="default: all")
     add("--list", action="store_true", help="only name the rows")
     options = parser.parse_args(argv)
@@ -99,7 +109,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for workload in options.workloads:
         for row in rows:
             for device in options.devices if workload in row.workloads else ():
-                if row.offloaded and device not in TPUS:
+                if device not in DEVICES[workload]:
                     continue
                 for library, facts in measured(row, workload, device).items():
                     found["rows"].setdefault(f"{workload} {row.name}", {}).setdefault(device, {})[library] = facts
@@ -159,10 +169,7 @@ def all_rows() -> list[Row]:
             except Missing:
                 return None
 
-        workloads = (*Row.workloads, *(SPLITS if name in ("lamb", "adafactor") else ()))
-        return Row(
-            name, made.title, lambda norm: in_chainax(made, made.learning_rate, norm), in_other, workloads=workloads
-        )
+        return Row(name, made.title, lambda norm: in_chainax(made, made.learning_rate, norm), in_other)
 
     def adamw(*more: Any) -> Any:
         return cx.chain(cx.adamw(1e-2, **ADAM, weight_decay=DECAY), *more)
@@ -190,7 +197,7 @@ def all_rows() -> list[Row]:
         for fmt in formats
         if f"{name}_{fmt}" not in RECIPES
     ]
-    return [
+    rows = [
         *(recipe(name) for name, r in RECIPES.items() if not r.eager),
         Row("guard_clip_adamw", "skip_nonfinite + clip + AdamW", guarded, guarded_in_optax),
         *stored,
@@ -240,6 +247,20 @@ def all_rows() -> list[Row]:
         ),
         Row("adamw_on_device", "AdamW, slots on the device", lambda _: adamw(), workloads=("eight",)),
         Row("adamw_offloaded", "AdamW, slots on the host", lambda _: adamw(), workloads=("eight",), offloaded=True),
+    ]
+    coded = [row.name for row in stored] + ["adamw_int8", "adamw_companded8"]
+    more = {
+        "gpt2": ("sgd", "momentum", "adamw", "clip_adamw", "guard_clip_adamw", "lion", "lamb", "adafactor", *coded),
+        "gpt2_fsdp": ("adamw", "lamb", "adafactor", *coded),
+        "gpt2_tensor": ("lamb", "adafactor"),
+        "small": ("adamw", "clip_adamw", "guard_clip_adamw", "adamw_packed", "accumulate", "lamb"),
+    }
+    for name in (name for names in more.values() for name in names):
+        if name not in {row.name for row in rows}:
+            raise ValueError(f"no row is named {name!r}")
+    return [
+        dataclasses.replace(row, workloads=(*row.workloads, *(w for w, names in more.items() if row.name in names)))
+        for row in rows
     ]
 
 
@@ -326,6 +347,7 @@ def compiled(
         "kernels": module.kernels(),
         "copies": module.count("copy"),
         "gathers": module.count("gather"),
+        "all-gathers": module.count("all-gather"),
     }
 
 
@@ -358,7 +380,16 @@ def chips(device: str, count: int) -> Any:
     return topologies.get_topology_desc(platform="cuda", target_config=GPUS[device], topology=shape).devices
 
 
-COLUMNS = {"arguments": 1, "temporaries": 2, "peak": 1, "traffic": 1, "kernels": 0, "copies": 0, "gathers": 0}
+COLUMNS = {
+    "arguments": 1,
+    "temporaries": 2,
+    "peak": 1,
+    "traffic": 1,
+    "kernels": 0,
+    "copies": 0,
+    "gathers": 0,
+    "all-gathers": 0,
+}
 """What is counted, and with how many decimals it is shown."""
 
 ABOUT = """\
@@ -369,7 +400,8 @@ compilers for the devices ran on a machine that has none of them ({versions}). E
 where it has the same. Bytes are bytes a parameter of one donated step: arguments are parameters, state and \
 gradients; temporaries come on top of them; peak is the most that is allocated at once; traffic is what the kernels \
 read from and write to main memory, counted in the optimized HLO, with a TPU's padding. Kernels are those of one \
-step, with the longer branch of a condition; copies and gathers are counted wherever they stand."""
+step, with the longer branch of a condition, and without what a TPU computes with a single number; copies and gathers \
+are counted wherever they stand. On several chips, all bytes are those of one chip per parameter that it holds."""
 
 TITLES = {
     "leaf": "One leaf of 32M",
