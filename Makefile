@@ -28,6 +28,7 @@ types: .venv/test.done
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
 pytest: .venv/test.done
+	@$(MAKE) -s .venv/aot || echo "The compilers for TPU and GPU cannot be installed: their tests are skipped."
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -q
 
 newest:  ## The laws and the references that need no torch, on the newest Python with its newest jax

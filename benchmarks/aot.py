@@ -276,12 +276,14 @@ def shapes(workload: str) -> dict[str, tuple[int, ...]]:
     }[workload]()
 
 
-def measured(row: Row, workload: str, device: str) -> dict[str, dict[str, float]]:
-    """The facts of a row by library."""
+def measured(
+    row: Row, workload: str, device: str, libraries: Sequence[str] = ("chainax", "optax")
+) -> dict[str, dict[str, float]]:
+    """The facts of a row by library, for those that have it."""
     of = shapes(workload)
     norm = 0.2 * math.sqrt(sum(map(math.prod, of.values())))
     makers = {"chainax": row.chainax, "optax": row.optax or (lambda _: None)}
-    made = {library: make(norm) for library, make in makers.items()}
+    made = {library: make(norm) for library, make in makers.items() if library in libraries}
     steps = {library: tx.step if library == "chainax" else _step_in_optax(tx) for library, tx in made.items() if tx}
     return {
         library: compiled(

@@ -64,19 +64,112 @@ def test_kernels_of_loops_and_conditions() -> None:
     assert once.idle_traffic() == once.traffic()
 
 
-# On the devices
+# Budgets, of the stored figures: all rows, in bytes per parameter
+
+STORED = json.loads(aot.RESULTS.read_text(encoding="utf-8"))["rows"]
+CELLS = [(row, device) for row, devices in STORED.items() for device in devices]
+
+CODED = {
+    f"{name}_{form}": floor - 1.95 * slots * (form == "int4")
+    for name, slots, floor in (("adamw", 1, 16.07), ("lion", 0.5, 14.04))
+    for form in ("int8", "companded8", "float8", "int4")
+}
+"""The rows with slots in codes, and the bytes that parameters, gradients, codes and scales are."""
+
+
+def stored(workload: str, row: str, device: str, library: str = "chainax") -> dict[str, float]:
+    """One cell of the tables."""
+    return STORED[f"{workload} {row}"][device][library]
+
+
+@pytest.mark.parametrize(("row", "device"), CELLS)
+def test_no_step_takes_more_than_in_optax(row: str, device: str) -> None:
+    """Traffic, temporaries and peak; but a step that is one of several, on average over them."""
+    facts = STORED[row][device]
+    ours, theirs = facts["chainax"], facts.get("optax")
+    if theirs is None or "packed" in row or row.endswith("adamw_bfloat16"):  # which does not store the same
+        return
+    some_steps = any(x in row for x in ("accumulate", "conditionally"))
+    traffic = (3 * ours["idle"] + ours["traffic"]) / 4 if some_steps else ours["traffic"]
+    assert traffic <= theirs["traffic"] * 1.001
+    assert ours["temporaries"] <= theirs["temporaries"] + 0.03
+    assert ours["peak"] <= theirs["peak"] * 1.002
+    if not some_steps:  # a loop, and the counter of the steps, which not every optimizer has
+        assert ours["kernels"] <= theirs["kernels"] + 1
+
+
+@pytest.mark.parametrize("workload", ("leaf", "gpt2"))
+@pytest.mark.parametrize("row", CODED)
+def test_codes_take_one_pass_on_tpus(row: str, workload: str) -> None:
+    """One kernel a leaf, which reads and writes each array once."""
+    for device in aot.TPUS:
+        if device in aot.DEVICES[workload]:
+            ours = stored(workload, row, device)
+            assert ours["temporaries"] <= 0.3
+            assert ours["gathers"] == 0
+            assert CODED[row] * 0.97 <= ours["traffic"] <= 1.02 * CODED[row]
+
+
+@pytest.mark.parametrize("workload", ("leaf", "gpt2"))
+@pytest.mark.parametrize("row", CODED)
+def test_codes_take_two_passes_on_gpus(row: str, workload: str) -> None:
+    """Without temporaries, but for int4: XLA does not write its bytes in place, which hold two codes each."""
+    for device in aot.GPUS:
+        if device in aot.DEVICES[workload]:
+            ours = stored(workload, row, device)
+            assert ours["temporaries"] <= (1.1 if "int4" in row else 0.3)
+            assert ours["gathers"] == 0
+            assert ours["traffic"] <= 24
+
+
+def test_eight_bits_save_memory() -> None:
+    """The peak of GPT-2, against the same with slots in float32."""
+    for row, most in (("adamw", 0.65), ("lion", 0.77)):
+        for form in ("int8", "companded8", "float8"):
+            for device in aot.DEVICES["gpt2"]:
+                eight, wide = (stored("gpt2", name, device)["peak"] for name in (f"{row}_{form}", row))
+                assert eight <= most * wide
+
+
+@pytest.mark.parametrize("row", CODED)
+def test_codes_are_not_gathered_on_several_chips(row: str) -> None:
+    """But for the embedding, whose shards of 48 columns cut the blocks: its codes, scales and what they are made of."""
+    ours = stored("gpt2_fsdp", row, "v5e")
+    assert ours["arguments"] <= 1.02 * stored("gpt2", row, "v5e")["arguments"] + 0.1
+    assert ours["all-gathers"] <= 6
+
+
+def test_guards_and_narrow_numbers_are_at_the_floor() -> None:
+    """The goals, whatever Optax does."""
+    for device in aot.DEVICES["leaf"]:
+        assert stored("leaf", "guard_clip_adamw", device)["traffic"] <= 33
+        for row, most in (("adamw_kahan", 27), ("adamw_bfloat16_slots", 21)):
+            assert stored("leaf", row, device)["traffic"] <= most
+            assert stored("leaf", row, device)["temporaries"] <= 0.01
+    assert stored("eight", "adamw_offloaded", "v5e")["peak"] <= 12
+
+
+# The same, compiled now
 
 TRAFFIC = {
     "sgd": 12,
     "momentum": 20,
     "adamw": 28,
     "clip_adamw": 32,
+    "guard_clip_adamw": 32,
+    "lamb": 40,
+    "adafactor": {"v5e": 24, "H100": 28.1},
     "adamw_bfloat16_slots": 20,
     "adamw_kahan": 26,
     "adamw_ecc": 24,
     "adamw_master": 30,
+    "restart": 28,
+    "adamw_int8": {"v5e": 16.06, "H100": 22.25},
+    "adamw_float8": {"v5e": 16.06, "H100": 22.25},
+    "lion_companded8": {"v5e": 14.03, "H100": 19.13},
+    "lion_int4": {"v5e": 13.06, "H100": 18.75},
 }
-"""The floor, in bytes a parameter: each array is read and written once, and a gradient twice for its norm."""
+"""The bytes per parameter of a leaf of 32M: with few exceptions each array is read and written once."""
 
 
 def measured_in_another_process(workload: str, device: str, rows: Iterable[str]) -> dict[str, Any]:
@@ -86,7 +179,7 @@ def measured_in_another_process(workload: str, device: str, rows: Iterable[str])
     code = (
         "import sys, json, aot; workload, device, *names = sys.argv[1:]; "
         "rows = {row.name: row for row in aot.all_rows()}; "
-        "print(json.dumps({name: aot.measured(rows[name], workload, device) for name in names}))"
+        "print(json.dumps({name: aot.measured(rows[name], workload, device, ['chainax']) for name in names}))"
     )
     command = [sys.executable, "-c", code, workload, device, *rows]
     made = subprocess.run(command, env=aot.environment(), cwd=BENCHMARKS, capture_output=True, text=True, check=False)
@@ -97,15 +190,13 @@ def measured_in_another_process(workload: str, device: str, rows: Iterable[str])
 @pytest.mark.long
 @pytest.mark.parametrize("device", ("v5e", "H100"))
 def test_steps_are_at_the_floor(device: str) -> None:
-    """No temporaries, and no more traffic than the arrays themselves; nor more than Optax's step."""
-    found = measured_in_another_process("leaf", device, [*TRAFFIC, "guard_clip_adamw", "lamb", "adafactor"])
-    for row, facts in found.items():
-        ours, theirs = facts["chainax"], facts.get("optax", facts["chainax"])
-        assert (row, ours["temporaries"]) < (row, 0.03)
-        assert (row, ours["traffic"]) == (row, pytest.approx(TRAFFIC.get(row, ours["traffic"]), rel=1e-3))
+    """No more traffic than the arrays themselves, and no temporaries."""
+    for row, facts in measured_in_another_process("leaf", device, TRAFFIC).items():
+        ours, most = facts["chainax"], TRAFFIC[row]
+        floor = most[device] if isinstance(most, dict) else most
+        assert (row, ours["temporaries"]) < (row, 0.6 if row == "lion_int4" and device == "H100" else 0.06)
+        assert (row, ours["traffic"]) == (row, pytest.approx(floor, rel=2e-3))
         assert (row, ours["gathers"]) == (row, 0)
-        assert (row, ours["traffic"]) <= (row, theirs["traffic"] * 1.0001)
-        assert (row, ours["peak"]) <= (row, theirs["peak"] * 1.0001)
 
 
 @pytest.mark.long
@@ -117,25 +208,3 @@ def test_offloaded_slots_take_the_memory_of_three_leaves() -> None:
     assert away["arguments"] == pytest.approx(8, rel=1e-3)
     assert away["arguments"] + away["temporaries"] < 12
     assert away["peak"] < 12
-
-
-@pytest.mark.long
-@pytest.mark.parametrize("workload", ("gpt2", "gpt2_fsdp", "gpt2_tensor"))
-def test_norms_of_leaves_cost_no_more_than_in_optax(workload: str) -> None:
-    """LAMB and Adafactor pass over a leaf several times: the whole GPT-2, and the part of it that a chip has."""
-    found = measured_in_another_process(workload, "v5e", ["lamb", "adafactor"])
-    for row, facts in found.items():
-        assert (row, facts["chainax"]["traffic"]) <= (row, facts["optax"]["traffic"])
-
-
-@pytest.mark.parametrize("device", ("v5e", "H100"))
-def test_conditional_steps_copy_nothing(device: str) -> None:
-    """And move less than Optax's, which do the same work at every step: ours take the longer branch at one in four."""
-    rows = ("accumulate", "conditionally_mask", "conditionally_transform", "restart", "schedule_free_adamw")
-    found = measured_in_another_process("leaf", device, (*rows, "guarded_schedule_free"))
-    for row, facts in found.items():
-        ours, theirs = facts["chainax"], facts.get("optax", facts["chainax"])
-        assert (row, ours["temporaries"]) < (row, 0.03)
-        assert (row, ours["peak"]) <= (row, theirs["peak"] * 1.0001)
-        assert (row, (3 * ours["idle"] + ours["traffic"]) / 4) <= (row, theirs["traffic"] * 1.0001)
-    assert found["accumulate"]["chainax"]["idle"] == pytest.approx(16, rel=1e-3)
