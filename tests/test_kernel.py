@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Callable
 from typing import Any
 
 import chainax as cx
+import chainax.extend as cxe
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from chainax.core.engine import coded, kernel
+from chainax.core.engine.blocks import Blocks
 from chainax.core.engine.codes import dynamic_map
 from jax import lax
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
 
 FORMATS = (cx.int8(), cx.companded8(), cx.float8(), cx.int4())
 SHAPES = {
@@ -48,7 +53,7 @@ def on(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
     def choose(device: str, exact: bool = False) -> None:
         jax.clear_caches()
 
-        def chosen(*args: Any, default: Any = None, **forms: Any) -> Any:
+        def chosen(*args: Any, default: Any, **forms: Any) -> Any:
             return forms.get(device, default)(*args)
 
         monkeypatch.setattr(lax, "platform_dependent", chosen)
@@ -155,3 +160,104 @@ def test_stochastic_rounding_in_the_kernel_is_right_on_average(on: Any, device: 
     assert abs(share.mean() - 1 / 16) < 4 * np.sqrt(1 / 16 * 15 / 16 / share.size)
     tiles = [share[i, :, j] for i in range(2) for j in range(2)]
     assert all(abs((a & b).mean() - 1 / 256) < 0.002 for k, a in enumerate(tiles) for b in tiles[:k])
+
+
+# The choice between the kernel and plain operations, in what is lowered for a TPU
+
+
+@cxe.value
+class tabled(Blocks):
+    """Codes by a table: 256 even numbers."""
+
+    block: int = cxe.static("numbers that share a scale", default=256)
+    min_size: int = cxe.static("leaves of fewer numbers stay in float32", default=4096)
+
+    def encode(self, x: jax.Array, signed: bool) -> jax.Array:
+        """The index of the nearest."""
+        return jnp.searchsorted(jnp.linspace(-1.0, 1.0, 256), x).astype(jnp.uint8)
+
+    def decode(self, codes: jax.Array, signed: bool) -> jax.Array:
+        """The number at the index."""
+        return jnp.linspace(-1.0, 1.0, 256)[codes]
+
+
+def lowered(f: Callable, *args: Any) -> str:
+    """The StableHLO text for a TPU."""
+    return jax.jit(f).trace(*args).lower(lowering_platforms=("tpu",)).as_text()
+
+
+def aval(*shape: int, sharding: Any = None, dtype: Any = jnp.float32) -> dict[str, jax.ShapeDtypeStruct]:
+    """One parameter."""
+    return {"w": jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)}
+
+
+IN_KERNEL: dict[str, tuple[Any, Any]] = {
+    **{repr(form): (cx.store(cx.adamw(1e-3), form), aval(300, 512)) for form in FORMATS},
+    **{name: (cx.store(tx, cx.int8()), aval(300, 512)) for name, tx in CHAINS.items() if "apply" not in repr(tx)},
+    **{
+        name: (cx.chain(cx.store(cx.adamw(1e-3), cx.int8()), cx.apply_update(name)), aval(64, 512, dtype=jnp.bfloat16))
+        for name in ("nearest", "stochastic", "kahan", "ecc", "master")
+    },
+    "noise": (cx.store(cx.chain(cx.add_noise(0.1, 0.55, 0), cx.adam(1e-3)), cx.int8()), aval(300, 512)),
+    "wide rows": (cx.store(cx.lion(1e-3), cx.int8(block=512)), aval(3, 64, 8192)),
+}
+PLAIN: dict[str, tuple[Any, Any]] = {
+    "a table": (cx.store(cx.adamw(1e-3), tabled()), aval(300, 512)),
+    "narrow blocks": (cx.store(cx.adamw(1e-3), cx.int8(block=16)), aval(300, 512)),
+    "a size that blocks do not divide": (cx.store(cx.adamw(1e-3), cx.int8()), aval(301, 100)),
+    "a cube root": (cx.store(cx.madgrad(1e-3), cx.int8()), aval(300, 512)),
+    "a norm of the leaf": (cx.store(cx.scale_by_ldog(), cx.int8()), aval(300, 512)),
+    "float16 and a residual": (
+        cx.chain(cx.store(cx.adamw(1e-3), cx.int8()), cx.apply_update("kahan")),
+        aval(300, 512, dtype=jnp.float16),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", (*IN_KERNEL, *PLAIN))
+def test_what_is_computed_in_the_kernel(name: str) -> None:
+    """Everything elementwise that Pallas compiles; the rest is plain, without an error."""
+    tx, params = {**IN_KERNEL, **PLAIN}[name]
+    text = lowered(tx.step, params, jax.eval_shape(tx.init, params), params)
+    assert text.count("tpu_custom_call") == (name in IN_KERNEL)
+
+
+@pytest.mark.parametrize("kind", ("one device", "explicit", "shard_map", "auto"))
+def test_kernel_is_for_one_device_or_one_shard(kind: str) -> None:
+    """Where the compiler would divide the computation among devices there is none."""
+    tx, spec = cx.store(cx.adamw(1e-3), cx.int8()), P("x")
+    axes = AxisType.Explicit if kind == "explicit" else AxisType.Auto
+    mesh = jax.make_mesh((8,), ("x",), axis_types=(axes,))
+    if kind == "one device":
+        params, step = aval(512, 512), tx.step
+        state = jax.eval_shape(tx.init, params)
+    else:
+        where = NamedSharding(mesh, spec)
+        params = aval(512, 512, sharding=where)
+        like = jax.eval_shape(tx.init, aval(512, 512))
+        on = jax.tree.map(lambda x: where if x.ndim else NamedSharding(mesh, P()), like)
+        state = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), like, on)
+        specs = jax.tree.map(lambda s: s.spec, on)
+        step = tx.step
+        if kind == "shard_map":
+            step = jax.shard_map(tx.step, mesh=mesh, in_specs=(spec, specs, spec), out_specs=(spec, specs))
+    with jax.set_mesh(mesh) if kind == "explicit" else contextlib.nullcontext():
+        text = lowered(step, params, state, params)
+    assert ("tpu_custom_call" in text) == (kind != "auto")
+
+
+def test_batches_and_derivatives_take_plain_operations(on: Any) -> None:
+    """A sweep and a hypergradient compute what they do without the kernel."""
+
+    def loss(rate: jax.Array) -> jax.Array:
+        params, _ = steps(cx.store(cx.adamw(rate), cx.companded8()), (8, 512), n=1)
+        return jnp.sum(params["w"] ** 2)
+
+    rates = jnp.array([0.5, 0.25])
+    expected = jax.vmap(loss)(rates), jax.grad(loss)(rates[0])
+    jax.clear_caches()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(lax, "platform_dependent", lambda *args, default, **forms: forms.get("tpu", default)(*args))
+        found = jax.vmap(loss)(rates), jax.grad(loss)(rates[0])
+    np.testing.assert_allclose(found[0], expected[0], rtol=1e-6)
+    np.testing.assert_allclose(found[1], expected[1], rtol=1e-5)

@@ -8,6 +8,7 @@ everything twice, the first time for the scales alone.
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, TypeAlias
@@ -22,7 +23,7 @@ from .elementwise import fits_kernel, is_elementwise, without_shape
 from .one_device import on_one_device
 from .plan import LeafInputs, LeafOutputs, Plan, Slots
 from .shards import Shards
-from .storage import Stored
+from .storage import Format, Stored
 from .tiles import Tiles
 
 PlannedFunction: TypeAlias = Callable[[list[jax.Array], LeafInputs], LeafOutputs]
@@ -52,7 +53,7 @@ class CodedLeaf(NamedTuple):
             for name, s, form, signed in plan.formats
             if isinstance(slots.get((name, s)), dict)
         }
-        if not coded or not all(isinstance(form, Blocks) for form, _ in coded.values()):
+        if not coded or not all(_is_plain(form) for form, _ in coded.values()):
             return None
         plain = [x for x in (*slots.values(), inputs.residual) if not (x is None or isinstance(x, dict))]
         if jnp.iscomplexobj(inputs.u) or any(x.shape not in ((), shape) for x in plain):
@@ -65,7 +66,8 @@ class CodedLeaf(NamedTuple):
         # The texts differ if the function computes with the leaf's shape, such as with a fan-in.
         if without_shape(of_leaf, shape) != without_shape(of_other, other) or not is_elementwise(of_leaf.jaxpr, shape):
             return None
-        return cls(function, coded, shape, plan.apply, fits_kernel(of_leaf.jaxpr))
+        fits = fits_kernel(of_leaf.jaxpr) and all(itertools.starmap(_codes_fit_kernel, coded.values()))
+        return cls(function, coded, shape, plan.apply, fits)
 
     def __call__(self, arrays: list[jax.Array], inputs: LeafInputs) -> LeafOutputs:
         """What the function returns, computed in the form that suits the device."""
@@ -103,8 +105,8 @@ class CodedLeaf(NamedTuple):
         return jax.tree.map(spec, inputs._replace(slots={}))._replace(slots=slots)
 
     def _on_device(self, arrays: list[jax.Array], inputs: LeafInputs) -> LeafOutputs:
-        unit = math.lcm(*(form.block for form, _ in self.formats.values()))
-        tiles = Tiles.of(self.shape, unit)
+        blocks = [form.block for form, _ in self.formats.values()]
+        tiles = Tiles.of(self.shape, math.lcm(*blocks))
 
         def plainly(arrays: list[jax.Array], inputs: LeafInputs) -> LeafOutputs:
             return self.function(arrays, inputs)
@@ -117,7 +119,7 @@ class CodedLeaf(NamedTuple):
             from .kernel import Grid, run  # here, since only TPUs need Pallas
 
             fits = self.fits_kernel and not any(x.ndim for x in arrays)
-            grid = Grid.of(self.shape, unit) if fits else None
+            grid = Grid.of(self.shape, blocks) if fits else None
             if grid is None:
                 return plainly(arrays, inputs)
 
@@ -151,6 +153,20 @@ class CodedLeaf(NamedTuple):
             form, signed = self.formats[name, s]
             slots[name][s] = form.widen(x, self.shape, signed)
         return inputs._replace(slots=slots)
+
+
+def _is_plain(form: Format) -> bool:
+    """Whether codes in blocks are all that a format stores."""
+    return isinstance(form, Blocks) and type(form).keep is Blocks.keep and type(form).widen is Blocks.widen
+
+
+@functools.lru_cache(maxsize=64)
+def _codes_fit_kernel(form: Blocks, signed: bool) -> bool:
+    """Whether a kernel for a TPU can encode and decode: elementwise, and without a table."""
+    numbers = jax.ShapeDtypeStruct((8, form.block), jnp.float32)
+    codes = jax.ShapeDtypeStruct(numbers.shape, jnp.int32)
+    made = [jax.make_jaxpr(f, static_argnums=1)(x, signed) for f, x in ((form.encode, numbers), (form.decode, codes))]
+    return all(is_elementwise(x.jaxpr, numbers.shape) and fits_kernel(x.jaxpr) and not x.consts for x in made)
 
 
 def _traced(

@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import jax
@@ -43,10 +43,10 @@ class Grid(NamedTuple):
     """Columns of a tile."""
 
     @classmethod
-    def of(cls, shape: tuple[int, ...], unit: int) -> Grid | None:
-        """The grid for blocks that divide ``unit``; ``None`` if the leaf cannot be divided."""
-        size, width = math.prod(shape), math.lcm(unit, 2 * LANES)
-        if size % width or width * LANES > TILE:
+    def of(cls, shape: tuple[int, ...], blocks: Collection[int]) -> Grid | None:
+        """The grid for blocks of these lengths; ``None`` if they do not suit a kernel."""
+        size, width = math.prod(shape), math.lcm(*blocks, 2 * LANES)
+        if size % width or width * LANES > TILE or min(blocks) < LANES // 4:
             return None
         # The leading axes are merged. If tiles would cross rows, the leaf is flattened, which XLA may copy.
         columns = shape[-1] if shape[-1] % width == 0 else width

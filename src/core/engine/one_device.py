@@ -60,8 +60,7 @@ def _abstract_eval(*_: ShapedArray, functions: _Functions) -> list[ShapedArray]:
 
 
 def _jvp(primals: Any, tangents: Any, *, functions: _Functions) -> Any:
-    tangents = [ad.instantiate_zeros(x) for x in tangents]
-    return jax.jvp(functions.call_otherwise, primals, tangents)
+    return jax.jvp(functions.call_otherwise, tuple(primals), tuple(map(ad.instantiate_zeros, tangents)))
 
 
 def _batched(arrays: Any, axes: Any, *, functions: _Functions) -> Any:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 
 from ..values.conditions import cond, zero_where
 from ..values.hyper import by_path
@@ -64,7 +65,7 @@ class AllUpdates:
             # The squares of finite numbers may overflow, but rarely: only then does a CPU pass over them again. XLA's
             # other compilers make one pass of the sum of squares and of the check.
             on_cpu = functools.partial(cond, jnp.isfinite(self.norm()), lambda: jnp.array(True), recheck)
-            traced = isinstance(self.norm(), jax.core.Tracer)
+            traced = isinstance(self.norm(), Tracer)
             known["finite"] = jax.lax.platform_dependent(cpu=on_cpu, default=recheck) if traced else on_cpu()
         return known["finite"]
 
