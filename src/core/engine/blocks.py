@@ -69,14 +69,10 @@ class Blocks(Format):
         return self.decode(codes, signed)
 
     def scale(self, blocks: jax.Array) -> jax.Array:
-        """The scales of blocks along the last axis, which is kept with length 1."""
-        scale = jnp.maximum(jnp.max(jnp.abs(_bounded(blocks)), -1, keepdims=True), 1e-12)
+        """The scales of `bounded` blocks along the last axis, which is kept with length 1."""
+        scale = jnp.maximum(jnp.max(jnp.abs(blocks), -1, keepdims=True), 1e-12)
         # Not divided by a constant, since XLA would multiply by its rounded reciprocal.
         return scale if self.largest == 1 else scale / jnp.where(jnp.isnan(scale), scale, self.largest)
-
-    def scaled(self, blocks: jax.Array, scale: jax.Array) -> jax.Array:
-        """The numbers to encode, for blocks with these scales."""
-        return _bounded(blocks) / scale
 
     def keep(self, x: jax.Array, signed: bool) -> Any:
         keep, shards = functools.partial(self._keep, signed=signed), Shards.of(x)
@@ -102,19 +98,23 @@ class Blocks(Format):
         widen = functools.partial(self._widen, shape=shards.local(shape), signed=signed)
         return shards.map(widen, (dict(zip((type(self).__name__, "scale"), specs)),), shards.spec)(kept)
 
-    def _keep(self, x: jax.Array, signed: bool) -> Stored:
-        return self.keep_scaled(x, self.scale_of(x), signed)
-
     def scale_of(self, x: jax.Array) -> jax.Array:
-        """The `scale` of ``x`` in blocks."""
-        return self.scale(self._rows(x))
+        """The `scale` of an array."""
+        return self.scale(self._rows(bounded(x)))
 
     def keep_scaled(self, x: jax.Array, scale: jax.Array, signed: bool) -> Stored:
-        """What `keep` returns, given the `scale` of ``x`` in blocks."""
-        codes = self._by_device("encode", self.scaled(self._rows(x), scale), signed)
+        """What `keep` returns, given the scale."""
+        return self._stored(self._rows(bounded(x)), scale, x.shape, signed)
+
+    def _keep(self, x: jax.Array, signed: bool) -> Stored:
+        rows = self._rows(bounded(x))
+        return self._stored(rows, self.scale(rows), x.shape, signed)
+
+    def _stored(self, rows: jax.Array, scale: jax.Array, shape: tuple[int, ...], signed: bool) -> Stored:
+        codes = self._by_device("encode", rows / scale, signed)
         if self.per_byte == 2:
             codes = jax.lax.platform_dependent(codes, cuda=_in_pairs_on_gpu, default=_in_pairs)
-        return {type(self).__name__: self._flat(codes, x.shape), "scale": scale[..., 0]}
+        return {type(self).__name__: self._flat(codes, shape), "scale": scale[..., 0]}
 
     def _widen(self, kept: Any, shape: tuple[int, ...], signed: bool) -> jax.Array:
         rows = jax.eval_shape(self._rows, jax.ShapeDtypeStruct(shape, jnp.float32)).shape
@@ -124,8 +124,7 @@ class Blocks(Format):
             codes = jnp.pad(codes.reshape(-1), (0, short))
         codes = codes.reshape(*rows[:-1], rows[-1] // self.per_byte)
         if self.per_byte == 2:
-            halves = jax.lax.broadcasted_iota(jnp.uint8, (*codes.shape, 2), codes.ndim)
-            codes = (codes[..., None] >> (4 - 4 * halves) & 15).reshape(rows)  # fuses, unlike `stack`
+            codes = jax.lax.platform_dependent(codes, cpu=_apart_on_cpu, default=_apart).reshape(rows)
         x = self._by_device("decode", codes, signed) * kept["scale"][..., None]
         return x.reshape(-1)[: math.prod(shape)].reshape(shape) if x.size != math.prod(shape) else x.reshape(shape)
 
@@ -166,7 +165,19 @@ def _in_pairs_on_gpu(codes: jax.Array) -> jax.Array:
     return jax.lax.bitcast_convert_type(pairs.astype(jnp.uint4), jnp.uint8)
 
 
-def _bounded(x: jax.Array) -> jax.Array:
+def _apart(pairs: jax.Array) -> jax.Array:
+    """The two codes of each byte, along a new last axis."""
+    halves = jax.lax.broadcasted_iota(jnp.uint8, (*pairs.shape, 2), pairs.ndim)
+    return pairs[..., None] >> (4 - 4 * halves) & 15
+
+
+def _apart_on_cpu(pairs: jax.Array) -> jax.Array:
+    """The same, which XLA's other compilers would not fuse."""
+    return jnp.stack([pairs >> 4, pairs & 15], -1)
+
+
+def bounded(x: jax.Array) -> jax.Array:
+    """``x`` clipped such that scales and their reciprocals are normal numbers."""
     return jnp.clip(x, -(2.0**126), 2.0**126)
 
 
@@ -249,8 +260,8 @@ class companded8(Blocks):
 
     def encode(self, x, signed):
         if not signed:
-            return (jnp.clip(jnp.round(256 * jnp.sqrt(x)), 1, 256) - 1).astype(jnp.int32).astype(jnp.uint8)
-        return jnp.round(127 * (2 * x / (1 + jnp.abs(x)))).astype(jnp.int32).astype(jnp.int8)
+            return (jnp.clip(jnp.round(256 * jnp.sqrt(x)), 1, 256) - 1).astype(jnp.uint8)
+        return jnp.round(127 * (2 * x / (1 + jnp.abs(x)))).astype(jnp.int8)
 
     def decode(self, codes, signed):
         y = codes.astype(jnp.float32)

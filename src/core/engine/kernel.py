@@ -19,7 +19,7 @@ from jax.experimental.pallas import tpu as pltpu
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 from jax.extend.random import threefry2x32_p
 
-from .blocks import Blocks
+from .blocks import Blocks, bounded
 from .plan import LeafInputs, LeafOutputs
 from .storage import Stored
 from .tiles import LeafFunction
@@ -224,9 +224,10 @@ class _Codes(Operand):
 
     def write(self, refs, x):
         form, codes = self.form, []
-        for k, block in enumerate(self._blocks()):
-            scale = form.scale(x[:, block])
-            codes.append(form.encode(form.scaled(x[:, block], scale), self.signed))
+        for k, place in enumerate(self._blocks()):
+            block = bounded(x[:, place])
+            scale = form.scale(block)
+            codes.append(form.encode(block / scale, self.signed))
             row = jnp.transpose(jnp.broadcast_to(scale, (self.grid.height, LANES)))[:1]
             refs[1][...] = jnp.where(self._is_row(k), row, refs[1][...])
         all_codes = jnp.concatenate(codes, 1)
