@@ -43,6 +43,7 @@ from .protocol import (
 from .rounding import golden_dither
 from .runs import AllUpdates, runs_of, scales_uniformly, seen_by
 from .slots import SlotChecks, no_slot, resolve
+from .small import SharedScalars
 from .state import State
 from .step_info import StepInfo
 from .storage import Stored, cast, formats_of
@@ -173,7 +174,7 @@ class Walk:
         keys = {name: self._key(name, link.seed) for name, link in run.items() if is_random(link)}
         reads_grads = any(link.reads_grads for link in run.values())
         groups: dict[tuple, tuple[Plan, list[jax.Array]]] = {}
-        transfers = Transfers(self.function)
+        transfers, shared = Transfers(self.function), SharedScalars(self.function)
         for leaf in leaves:
             path, formats = leaf.path, formats_of(run.items(), leaf.path)
             group = leaf.dtype, path if path in self.joined else None, table_choices(run.items(), path), formats
@@ -197,7 +198,7 @@ class Walk:
             plan = plan._replace(out=leaf.out if last else slot_dtype(leaf.out), apply=apply)
             plan, inputs = self._with_rounding(plan, inputs, leaf)
             self._check_elementwise(plan, arrays, inputs, path)
-            transfers(plan, arrays, inputs)
+            transfers(plan, shared(plan, arrays, inputs), inputs)
         for leaf, done in zip(leaves, transfers.done):
             moved.append(leaf._replace(update=done.leaf))
             for name, of in done.slots.items():
