@@ -92,7 +92,18 @@ class Module:
             return self._total(_called(x.line, "to_apply")[0], what)
         if x.op in FREE:
             return 0.0
-        return float(not _is_scalar(x)) if what == "kernels" else _bytes_moved(within, x)
+        return float(not _is_scalar(x)) if what == "kernels" else _bytes_moved(within, x, self._sliced(x))
+
+    def _sliced(self, x: Instruction) -> dict[int, float]:
+        """The bytes that a fusion reads of the operands of which it takes slices alone, by their index."""
+        inner = self.computations.get(next(iter(_called(x.line, "calls")), ""), {}) if x.op == "fusion" else {}
+        found = {}
+        for name, parameter in inner.items():
+            users = [y for y in inner.values() if name in y.operands]
+            if parameter.op == "parameter" and users and all(y.op in ("slice", "dynamic-slice") for y in users):
+                index = int(re.search(r"parameter\((\d+)\)", parameter.line)[1])  # pyright: ignore[reportOptionalSubscript]
+                found[index] = sum(size for y in users for size, _ in _arrays(y.type))
+        return found
 
 
 def _is_scalar(x: Instruction) -> bool:
@@ -105,15 +116,19 @@ def _called(line: str, key: str) -> list[str]:
     return [name for names in found for name in re.findall(r"%([\w.\-]+)", names)]
 
 
-def _bytes_moved(within: dict[str, Instruction], x: Instruction) -> float:
+def _bytes_moved(within: dict[str, Instruction], x: Instruction, sliced: dict[int, float]) -> float:
     """Those that an instruction moves through main memory. A copy that begins here counts once, as it is written."""
     if x.op.endswith("-start"):
         arrays = list(_arrays(x.type))
         if x.op == "copy-start":  # (destination, source, context)
             return sum(size for size, near in arrays[:2] if not near)
         return sum([size for size, near in arrays if near][:1])
-    read = (array for name in x.operands if name in within for array in _arrays(within[name].type))
-    return sum(size for size, near in (*read, *_arrays(x.type)) if not near)
+    read = [
+        min(sum(size for size, near in _arrays(within[name].type) if not near), sliced.get(i, math.inf))
+        for i, name in enumerate(x.operands)
+        if name in within
+    ]
+    return sum(read) + sum(size for size, near in _arrays(x.type) if not near)
 
 
 @functools.lru_cache(maxsize=4096)

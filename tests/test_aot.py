@@ -44,6 +44,16 @@ def test_stored_tables_are_those_of_the_stored_figures() -> None:
     assert aot.RESULTS.with_suffix(".md").read_text(encoding="utf-8") == aot.markdown(found)
 
 
+def test_slices_are_read_and_not_what_they_are_of() -> None:
+    """In one fusion with what is computed from them."""
+
+    def f(x: Any) -> Any:
+        return [jnp.sin(x[i * 1000 : (i + 1) * 1000]) for i in range(10)]
+
+    module, _ = entry_of(f, jax.ShapeDtypeStruct((10000,), jnp.float32))
+    assert module.traffic() == pytest.approx(2 * 40000, rel=0.05)
+
+
 def test_kernels_of_loops_and_conditions() -> None:
     """A loop's as often as it turns, and a condition's longer branch."""
 
