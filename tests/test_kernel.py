@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import chainax as cx
@@ -47,7 +47,7 @@ def exact_number(c: jax.Array, signed: bool, bits: int) -> jax.Array:
 
 
 @pytest.fixture
-def on(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+def on(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
     """Compute in the form for another device: a TPU's kernel is interpreted, with the exact codes if asked."""
 
     def choose(device: str, exact: bool = False) -> None:
@@ -57,7 +57,7 @@ def on(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
             return forms.get(device, default)(*args)
 
         monkeypatch.setattr(lax, "platform_dependent", chosen)
-        monkeypatch.setattr(coded, "on_one_device", lambda alone, otherwise, *args: alone(*args))
+        monkeypatch.setattr(coded, "on_one_device", lambda kernel, fallback, *args: kernel(*args))
         monkeypatch.setattr(kernel, "run", functools.partial(kernel.run, interpret=True))
         for form in (cx.int8, cx.int4) if exact else ():
             bits = 8 // form.per_byte
@@ -77,7 +77,8 @@ def on(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
                 ),
             )
 
-    return choose
+    yield choose
+    jax.clear_caches()
 
 
 def steps(tx: Any, shape: tuple[int, ...], dtype: Any = jnp.float32, n: int = 3) -> Any:
@@ -202,6 +203,8 @@ IN_KERNEL: dict[str, tuple[Any, Any]] = {
     "wide rows": (cx.store(cx.lion(1e-3), cx.int8(block=512)), aval(3, 64, 8192)),
 }
 PLAIN: dict[str, tuple[Any, Any]] = {
+    "float16": (cx.store(cx.adamw(1e-3), cx.int8()), aval(300, 512, dtype=jnp.float16)),
+    "float16 beside codes": (cx.store(cx.adamw(1e-3), mu="float16", nu=cx.int8()), aval(300, 512)),
     "a table": (cx.store(cx.adamw(1e-3), tabled()), aval(300, 512)),
     "narrow blocks": (cx.store(cx.adamw(1e-3), cx.int8(block=16)), aval(300, 512)),
     "a size that blocks do not divide": (cx.store(cx.adamw(1e-3), cx.int8()), aval(301, 100)),
@@ -246,7 +249,7 @@ def test_kernel_is_for_one_device_or_one_shard(kind: str) -> None:
     assert ("tpu_custom_call" in text) == (kind != "auto")
 
 
-def test_batches_and_derivatives_take_plain_operations(on: Any) -> None:
+def test_batches_and_derivatives_take_plain_operations() -> None:
     """A sweep and a hypergradient compute what they do without the kernel."""
 
     def loss(rate: jax.Array) -> jax.Array:
@@ -261,3 +264,47 @@ def test_batches_and_derivatives_take_plain_operations(on: Any) -> None:
         found = jax.vmap(loss)(rates), jax.grad(loss)(rates[0])
     np.testing.assert_allclose(found[0], expected[0], rtol=1e-6)
     np.testing.assert_allclose(found[1], expected[1], rtol=1e-5)
+    jax.clear_caches()
+
+
+def test_an_export_for_several_platforms_has_plain_operations() -> None:
+    """One module for all of them cannot contain a kernel for one."""
+    tx, params = cx.store(cx.adamw(1e-3), cx.int8()), aval(64, 512)
+    step = jax.jit(tx.step)
+    for platforms, kernels in ((("cpu", "tpu"), 0), (("tpu",), 1)):
+        made = jax.export.export(step, platforms=platforms)(params, jax.eval_shape(tx.init, params), params)
+        assert made.mlir_module().count("tpu_custom_call") == kernels
+
+
+@pytest.mark.parametrize("shape", ((0,), (256, 0), (0, 256), ()))
+def test_leaves_without_numbers(shape: tuple[int, ...]) -> None:
+    """Or with one: as without codes, and no kernel."""
+    tx = cx.store(cx.adamw(1e-3), cx.int8(min_size=0))
+    params = {"w": jnp.ones(shape)}
+    new, _ = jax.jit(tx.step)(params, tx.init(params), params)
+    assert new["w"].shape == shape
+    text = lowered(tx.step, aval(*shape), jax.eval_shape(tx.init, aval(*shape)), aval(*shape))
+    assert "tpu_custom_call" not in text
+
+
+def test_one_draw_for_a_leaf_is_one_draw() -> None:
+    """A link that keeps all of a leaf or nothing of it is not computed in tiles, each of which would draw."""
+
+    @cxe.transform
+    class keep_all_or_nothing(cxe.Leafwise):
+        """u ← u or 0."""
+
+        seed: Any = cxe.prng_seed("of the draws")
+        slots, random, equation = ("mu",), True, "u ← u or 0"
+
+        def leaf(self, u: Any, slot: Any, p: Any, scalars: Any) -> Any:
+            """One draw."""
+            m = jnp.where(jax.random.bits(slot.key, ()) < jnp.uint32(2**31), u, 0.0)
+            return m, {"mu": m}
+
+    tx, params = cx.store(keep_all_or_nothing(), cx.companded8()), {"w": jnp.ones((512, 512))}
+    state, kept = tx.init(params), set()
+    for _ in range(8):
+        updates, state = jax.jit(tx.update)(params, state, params)
+        kept.add(float(jnp.mean(updates["w"])))
+    assert kept == {0.0, 1.0}

@@ -324,6 +324,28 @@ def test_hypergradients_pass_through_narrow_slots() -> None:
     np.testing.assert_allclose(ours, exact, rtol=1e-2)
 
 
+FORMS = {form: getattr(cx, form)(block=8, min_size=0) for form in ("int8", "companded8", "float8", "int4")}
+
+
+@pytest.mark.parametrize("way", ("nearest", "stochastic", "kahan", "ecc", "master", *FORMS))
+def test_hypergradients_pass_through_roundings_and_codes(way: str) -> None:
+    """As if nothing were rounded: of what is rounded, the derivative is 1."""
+    start = jnp.linspace(0.5, 1.0, 64).reshape(8, 8)
+
+    def end(rate: Any, narrow: bool) -> Any:
+        tx = cx.sgd(rate, momentum=0.9)
+        if narrow:
+            tx = cx.store(tx, FORMS[way]) if way in FORMS else cx.chain(tx, cx.apply_update(way))
+        p = {"w": start.astype(jnp.bfloat16 if narrow and way not in FORMS else jnp.float32)}
+        state = tx.init(p)
+        for _ in range(3):
+            p, state = tx.step(p, state, p)
+        return jnp.sum(p["w"].astype(jnp.float32))
+
+    ours, exact = (jax.grad(functools.partial(end, narrow=narrow))(0.1) for narrow in (True, False))
+    np.testing.assert_allclose(ours, exact, rtol=0.05)
+
+
 @pytest.mark.parametrize("shape", ((768, 96), (4096, 8), (3, 3, 64, 64), (40000,)))
 def test_leaves_of_any_shape_go_in_parts(shape: tuple[int, ...]) -> None:
     """With any number of scalars: how long a shape is in print does not matter."""

@@ -76,25 +76,26 @@ class Blocks(Format):
 
     def keep(self, x: jax.Array, signed: bool) -> Any:
         keep, shards = functools.partial(self._keep, signed=signed), Shards.of(x)
-        if shards is None or shards.is_whole:
+        if shards is None or shards.is_replicated:
             return keep(x)
-        names, specs = (type(self).__name__, "scale"), shards.of_blocks(x.shape, self.block, self.per_byte)
+        names, specs = (type(self).__name__, "scale"), shards.block_specs(x.shape, self.block, self.per_byte)
         if specs is None:  # XLA gathers the blocks that are cut
-            specs = shards.spec if self.per_byte == 1 else P(), P()
-            return shards.gather(keep, dict(zip(names, specs)))(x)
+            whole_bytes = x.ndim > 0 and x.shape[-1] % (shards.counts[-1] * self.per_byte) == 0
+            specs = shards.spec if whole_bytes else P(), P()
+            return shards.automatically(keep, dict(zip(names, specs)))(x)
         return shards.map(keep, (shards.spec,), dict(zip(names, specs)))(x)
 
     def widen(self, kept: Any, shape: tuple[int, ...], signed: bool) -> Any:
         codes = kept[type(self).__name__]
         shards = Shards.of(codes)
-        if shards is None or shards.is_whole:
+        if shards is None or shards.is_replicated:
             return self._widen(kept, shape, signed)
         if codes.ndim != len(shape):
             shards = shards._replace(spec=P(shards.spec[0], *(None for _ in shape[1:])))
-        specs = shards.of_blocks(shape, self.block, self.per_byte)
+        specs = shards.block_specs(shape, self.block, self.per_byte)
         if specs is None:
             widen = functools.partial(self._widen, shape=shape, signed=signed)
-            return shards.gather(widen, shards.spec)(kept)
+            return shards.automatically(widen, shards.spec)(kept)
         widen = functools.partial(self._widen, shape=shards.local(shape), signed=signed)
         return shards.map(widen, (dict(zip((type(self).__name__, "scale"), specs)),), shards.spec)(kept)
 
@@ -159,10 +160,9 @@ def _in_pairs(codes: jax.Array) -> jax.Array:
 
 def _in_pairs_on_gpu(codes: jax.Array) -> jax.Array:
     """The same without strides, which XLA would not fuse with what else the kernel computes."""
-    pairs = codes.reshape(*codes.shape[:-1], codes.shape[-1] // 2, 2)[
-        ..., ::-1
-    ]  # the first number of a byte is in its lower half
-    return jax.lax.bitcast_convert_type(pairs.astype(jnp.uint4), jnp.uint8)
+    pairs = codes.reshape(*codes.shape[:-1], codes.shape[-1] // 2, 2)
+    low_first = pairs[..., ::-1].astype(jnp.uint4)  # as the conversion to bytes puts them
+    return jax.lax.bitcast_convert_type(low_first, jnp.uint8)
 
 
 def _apart(pairs: jax.Array) -> jax.Array:

@@ -24,17 +24,17 @@ from .one_device import on_one_device
 from .plan import LeafInputs, LeafOutputs, Plan, Slots
 from .shards import Shards
 from .storage import Format, Stored
-from .tiles import Tiles
+from .tiles import Grid, Tiles
 
-PlannedFunction: TypeAlias = Callable[[list[jax.Array], LeafInputs], LeafOutputs]
+FunctionOfArrays: TypeAlias = Callable[[list[jax.Array], LeafInputs], LeafOutputs]
 """A leaf function of the arrays of its plan, and of the leaf's inputs."""
 
 
 class CodedLeaf(NamedTuple):
     """A leaf with encoded slots, whose function is elementwise."""
 
-    function: PlannedFunction
-    """Takes slots as they are stored, or in float32, and returns them alike. Closes over no traced values."""
+    function: FunctionOfArrays
+    """Accepts each slot either as stored or in float32, and returns it in the same form. Closes over no tracers."""
     formats: dict[tuple[str, str], tuple[Blocks, bool]]
     """The formats of the encoded slots, by link and slot, and whether they are signed."""
     shape: tuple[int, ...]
@@ -44,7 +44,9 @@ class CodedLeaf(NamedTuple):
     """Whether a kernel for TPUs can compute it."""
 
     @classmethod
-    def of(cls, function: PlannedFunction, plan: Plan, arrays: list[jax.Array], inputs: LeafInputs) -> CodedLeaf | None:
+    def of(
+        cls, function: FunctionOfArrays, plan: Plan, arrays: list[jax.Array], inputs: LeafInputs
+    ) -> CodedLeaf | None:
         """The leaf, if it has encoded slots and the function is elementwise."""
         shape = jnp.shape(inputs.u)
         slots = {(name, s): x for name, of in inputs.slots.items() for s, x in of.items()}
@@ -53,7 +55,7 @@ class CodedLeaf(NamedTuple):
             for name, s, form, signed in plan.formats
             if isinstance(slots.get((name, s)), dict)
         }
-        if not coded or not all(_is_plain(form) for form, _ in coded.values()):
+        if not coded or not all(_has_only_codes(form) for form, _ in coded.values()):
             return None
         plain = [x for x in (*slots.values(), inputs.residual) if not (x is None or isinstance(x, dict))]
         if jnp.iscomplexobj(inputs.u) or any(x.shape not in ((), shape) for x in plain):
@@ -71,9 +73,11 @@ class CodedLeaf(NamedTuple):
 
     def __call__(self, arrays: list[jax.Array], inputs: LeafInputs) -> LeafOutputs:
         """What the function returns, computed in the form that suits the device."""
-        shards = Shards.of(inputs.u if inputs.p is None else inputs.p)
+        like = inputs.u if inputs.p is None else inputs.p
+        shards = Shards.of(like)
         if shards is None:
-            return self._on_device(arrays, inputs)
+            # On a mesh with axes of both kinds, JAX would not reshape to tiles what is sharded along explicit ones.
+            return (self.function if Shards.is_partly_explicit(like) else self._on_device)(arrays, inputs)
         specs = self._specs(shards, inputs)
         if specs is None:
             return self.function(arrays, inputs)
@@ -98,7 +102,7 @@ class CodedLeaf(NamedTuple):
         slots: Any = {name: {s: spec(x) for s, x in of.items() if (name, s) not in self.formats}
                       for name, of in inputs.slots.items()}  # fmt: skip
         for (name, s), (form, _) in self.formats.items():
-            blocks = shards.of_blocks(self.shape, form.block, form.per_byte)
+            blocks = shards.block_specs(self.shape, form.block, form.per_byte)
             if blocks is None:
                 return None
             slots[name][s] = dict(zip((type(form).__name__, "scale"), blocks))
@@ -106,32 +110,27 @@ class CodedLeaf(NamedTuple):
 
     def _on_device(self, arrays: list[jax.Array], inputs: LeafInputs) -> LeafOutputs:
         blocks = [form.block for form, _ in self.formats.values()]
-        tiles = Tiles.of(self.shape, math.lcm(*blocks))
-
-        def plainly(arrays: list[jax.Array], inputs: LeafInputs) -> LeafOutputs:
-            return self.function(arrays, inputs)
+        tiles, grid = Tiles.of(self.shape, math.lcm(*blocks)), Grid.of(self.shape, blocks)
 
         def on_cpu(arrays: list[jax.Array], inputs: LeafInputs) -> LeafOutputs:
             function = functools.partial(self.function, arrays)
             return function(inputs) if tiles is None else tiles.map(function, inputs)
 
         def on_tpu(arrays: list[jax.Array], inputs: LeafInputs) -> LeafOutputs:
-            from .kernel import Grid, run  # here, since only TPUs need Pallas
+            if grid is None or not self.fits_kernel or any(x.ndim for x in arrays):
+                return self.function(arrays, inputs)
+            return on_one_device(functools.partial(self.in_kernel, grid), self.function, arrays, inputs)
 
-            fits = self.fits_kernel and not any(x.ndim for x in arrays)
-            grid = Grid.of(self.shape, blocks) if fits else None
-            if grid is None:
-                return plainly(arrays, inputs)
+        return jax.lax.platform_dependent(arrays, inputs, cpu=on_cpu, tpu=on_tpu, default=self.in_two_passes)
 
-            def in_kernel(arrays: list[jax.Array], inputs: LeafInputs) -> LeafOutputs:
-                return run(functools.partial(self.function, arrays), self.formats, inputs, grid, in_place=self.in_place)
+    def in_kernel(self, grid: Grid, arrays: list[jax.Array], inputs: LeafInputs) -> LeafOutputs:
+        """Compute the leaf in one kernel for a TPU."""
+        from .kernel import run  # here, since only TPUs need Pallas
 
-            return on_one_device(in_kernel, plainly, arrays, inputs)
+        return run(functools.partial(self.function, arrays), self.formats, inputs, grid, in_place=self.in_place)
 
-        return jax.lax.platform_dependent(arrays, inputs, cpu=on_cpu, tpu=on_tpu, default=self.twice)
-
-    def twice(self, arrays: list[jax.Array], inputs: LeafInputs) -> LeafOutputs:
-        """Compute the scales, and then everything again with them."""
+    def in_two_passes(self, arrays: list[jax.Array], inputs: LeafInputs) -> LeafOutputs:
+        """First compute the scales; then compute everything again and encode with them."""
         first = self.function(arrays, self._widened(inputs)).slots
         scales = {key: self.formats[key][0].scale_of(x) for key, x in self._coded(first)}
         inputs, scales = jax.lax.optimization_barrier((inputs, scales))
@@ -155,7 +154,7 @@ class CodedLeaf(NamedTuple):
         return inputs._replace(slots=slots)
 
 
-def _is_plain(form: Format) -> bool:
+def _has_only_codes(form: Format) -> bool:
     """Whether codes in blocks are all that a format stores."""
     return isinstance(form, Blocks) and type(form).keep is Blocks.keep and type(form).widen is Blocks.widen
 
@@ -170,7 +169,7 @@ def _codes_fit_kernel(form: Blocks, signed: bool) -> bool:
 
 
 def _traced(
-    function: PlannedFunction, arrays: list[jax.Array], inputs: LeafInputs, shape: tuple[int, ...]
+    function: FunctionOfArrays, arrays: list[jax.Array], inputs: LeafInputs, shape: tuple[int, ...]
 ) -> ClosedJaxpr:
     """The jaxpr of a leaf function for another shape, with all slots in plain arrays."""
 

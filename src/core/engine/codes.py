@@ -1,7 +1,7 @@
 """The numbers that 8-bit and 4-bit codes represent, and the nearest code of a number.
 
-For the dynamic map both are table lookups on CPUs. Other devices would gather one number at a time, and have no tables
-in a kernel, so they compute codes and numbers.
+On CPUs the dynamic map is a table lookup. Elsewhere codes and numbers are computed: other devices gather a table entry
+by entry, and a TPU's kernel cannot hold one.
 """
 
 from __future__ import annotations
@@ -64,16 +64,15 @@ def dynamic_code(x: jax.Array, signed: bool, bits: int) -> jax.Array:
     sizes, tops = _decades(signed, bits)
     a = jnp.abs(x) if signed else x
     # Decades meet halfway between the last midpoint of one and the first of the next.
-    borders = [top / 10 * (1 + 0.9 / n) for n, top in zip(sizes[:-1], tops[1:])]
-    borders = [0.0, *borders]
+    borders = [0.0, *(top / 10 * (1 + 0.9 / n) for n, top in zip(sizes[:-1], tops[1:]))]
     slope = _by_decade(a, borders, [n / (0.9 * top) for n, top in zip(sizes, tops)])
     n = _by_decade(a, borders, sizes)
     # At the border to the next decade the last of the n numbers would give way to one more.
     index = n + jnp.floor(jnp.minimum(a * slope - n * (1 / 9), n - 0.5))
     least = sizes[0] - 1.0
     index = jnp.where(a < tops[0] * (0.1 + 0.45 / sizes[0]) / 2, least, index)
-    top = 0.5 * (2 - 0.45 / sizes[-1])  # halfway between the last midpoint and 1, a number without a negative
-    index = jnp.where(x >= top, 2.0 * sizes[-1], index)
+    last = 1 - 0.225 / sizes[-1]  # halfway between the last midpoint and 1, which has no negative
+    index = jnp.where(x >= last, 2.0 * sizes[-1], index)
     index = jnp.where(x < 0, -index, index) + float(2 ** (bits - 1) - 1) if signed else index - 1
     return index.astype(jnp.int32).astype(jnp.uint8)
 
@@ -166,7 +165,7 @@ def sixteenth_number(codes: jax.Array) -> jax.Array:
 
 def float8_code(x: jax.Array) -> jax.Array:
     """The bits of the nearest 8-bit float, for |x| <= 448. Ties go to the even one; NaN stays NaN."""
-    bits = lax.bitcast_convert_type(x, jnp.uint32)
+    bits = _bits(x)
     magnitude, sign = bits & np.uint32(0x7FFFFFFF), (bits >> 24) & np.uint32(0x80)
     odd = (magnitude >> 20) & np.uint32(1)
     normal = ((magnitude + (np.uint32(0x7FFFF) + odd)) >> 20) - np.uint32((127 - 7) << 3)
@@ -180,7 +179,7 @@ def float8_number(codes: jax.Array) -> jax.Array:
     """The 8-bit floats with these bits, in float32."""
     bits = codes.astype(jnp.int32)
     magnitude = bits & 0x7F
-    normal = lax.bitcast_convert_type((magnitude << 20) + ((127 - 7) << 23), jnp.float32)
+    normal = _as_float((magnitude << 20) + ((127 - 7) << 23))
     x = jnp.where(magnitude < 8, magnitude.astype(jnp.float32) / 512, normal)
     x = jnp.where(magnitude == 0x7F, jnp.nan, x)
     return jnp.where(bits > 127, -x, x)

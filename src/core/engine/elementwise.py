@@ -7,7 +7,10 @@ import re
 from collections.abc import Iterator
 
 import jax
+import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Var
+
+from ..values.types import DType
 
 ELEMENTWISE = frozenset(
     re.findall(
@@ -25,12 +28,12 @@ ELEMENTWISE = frozenset(
 _NOT_IN_KERNELS = frozenset(
     re.findall(
         r"\w+",
-        """acos acosh asin asinh atan atanh bessel_i0e bessel_i1e cbrt cond copy cosh digamma erfc expm1 igamma igammac
-        imag lgamma optimization_barrier pcast polygamma pvary real reduce_precision regularized_incomplete_beta scan
-        sharding_constraint sinh while zeta""",
+        """acos acosh asin asinh atan atanh bessel_i0e bessel_i1e cbrt checkpoint cond copy cosh digamma erfc expm1
+        igamma igammac imag lgamma optimization_barrier pcast polygamma pvary real reduce_precision
+        regularized_incomplete_beta remat2 scan sharding_constraint sinh while zeta""",
     )
 )
-"""Those that Pallas does not compile for TPUs, and what contains branches and loops."""
+"""Those that Pallas does not compile for TPUs, and branches, loops and checkpoints."""
 
 
 def is_elementwise(jaxpr: Jaxpr, shape: tuple[int, ...]) -> bool:
@@ -47,6 +50,8 @@ def is_elementwise(jaxpr: Jaxpr, shape: tuple[int, ...]) -> bool:
         sizes = {_shape(v) for v in e.outvars}
         if any(_shape(v) == shape for v in e.invars) and sizes != {shape}:
             return False
+        if e.primitive.name == "random_bits" and sizes != {shape}:  # one draw for the leaf, not one for each tile
+            return False
         if not inner and not draws and any(math.prod(size) > 1 for size in sizes - {shape}):
             return False
     return True
@@ -54,12 +59,25 @@ def is_elementwise(jaxpr: Jaxpr, shape: tuple[int, ...]) -> bool:
 
 def fits_kernel(jaxpr: Jaxpr) -> bool:
     """Whether an elementwise function can be part of a kernel for a TPU."""
+    variables = (*jaxpr.invars, *jaxpr.constvars, *(v for e in jaxpr.eqns for v in e.outvars))
+    if any(_is_wide_or_float16(v) for v in variables):
+        return False
     for e in jaxpr.eqns:
         name = e.primitive.name
         drawn = name == "random_bits" and e.params["bit_width"] == 32
-        if name in _NOT_IN_KERNELS or (name.startswith("random") and not drawn):
+        of_scalar = name == "pow" and _shape(e.outvars[0]) == ()
+        if name in _NOT_IN_KERNELS or of_scalar or (name.startswith("random") and not drawn):
             return False
     return all(fits_kernel(inner) for e in jaxpr.eqns for inner in _jaxprs_in(e))
+
+
+def _is_wide_or_float16(v: Var) -> bool:
+    dtype = getattr(v.aval, "dtype", None)
+    return dtype == jnp.float16 or (dtype is not None and dtype.itemsize == 8 and not _is_key(dtype))
+
+
+def _is_key(dtype: DType) -> bool:
+    return jnp.issubdtype(dtype, jax.dtypes.prng_key)
 
 
 def leaf_functions(jaxpr: Jaxpr) -> Iterator[Jaxpr]:

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import functools
 import itertools
-import math
-from collections.abc import Collection, Mapping, Sequence
-from typing import Any, NamedTuple, TypeAlias
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
@@ -22,36 +22,11 @@ from jax.extend.random import threefry2x32_p
 from .blocks import Blocks, bounded
 from .plan import LeafInputs, LeafOutputs
 from .storage import Stored
-from .tiles import LeafFunction
+from .tiles import LANES, Grid, LeafFunction
 
 Ref: TypeAlias = Any
 """A block of an array within the kernel."""
-LANES = 128
 SUBLANES = 8
-TILE = 1 << 16
-"""Numbers in a tile. Its arrays, those of the next and the previous tile, and intermediate values fit into 16 MB."""
-
-
-class Grid(NamedTuple):
-    """A leaf seen as a matrix that is divided into tiles. Blocks lie within the rows of a tile."""
-
-    rows: int
-    columns: int
-    height: int
-    """Rows of a tile. The last tiles may have fewer."""
-    width: int
-    """Columns of a tile."""
-
-    @classmethod
-    def of(cls, shape: tuple[int, ...], blocks: Collection[int]) -> Grid | None:
-        """The grid for blocks of these lengths; ``None`` if they do not suit a kernel."""
-        size, width = math.prod(shape), math.lcm(*blocks, 2 * LANES)
-        if size % width or width * LANES > TILE or min(blocks) < LANES // 4:
-            return None
-        # The leading axes are merged. If tiles would cross rows, the leaf is flattened, which XLA may copy.
-        columns = shape[-1] if shape[-1] % width == 0 else width
-        rows, height = size // columns, TILE // width
-        return cls(rows, columns, min(rows, height), width)
 
 
 def run(
@@ -92,7 +67,7 @@ def run(
     def kernel(*refs: Ref) -> None:
         remaining = iter(refs)
         values = [x.read([*itertools.islice(remaining, len(x.arrays))]) for x in operands]
-        new = _computed(core.jaxpr, values[len(ins) :], values[: len(ins)], _Draws(grid))
+        new = _evaluated(core.jaxpr, values[len(ins) :], values[: len(ins)], _Draws(grid))
         for x, y in zip(outs, new):
             x.write([*itertools.islice(remaining, len(x.arrays))], y)
 
@@ -199,14 +174,16 @@ class _Codes(Operand):
         self.per_tile = grid.width // block
         count = grid.columns // block
         # Scales of several tiles lie in one block, of as many rows as fit into a register.
-        self.near = SUBLANES if count > SUBLANES and SUBLANES % self.per_tile == 0 else count
+        self.scale_rows = SUBLANES if count > SUBLANES and SUBLANES % self.per_tile == 0 else count
         self.arrays = [
             x[self.name].reshape(grid.rows, grid.columns // per_byte),
             x["scale"].reshape(grid.rows, count).T,
         ]
         self.specs = [
             pl.BlockSpec((grid.height, grid.width // per_byte), lambda i, j: (i, j)),
-            pl.BlockSpec((self.near, grid.height), lambda i, j: (lax.div(j * self.per_tile, self.near), i)),
+            pl.BlockSpec(
+                (self.scale_rows, grid.height), lambda i, j: (lax.div(j * self.per_tile, np.int32(self.scale_rows)), i)
+            ),
         ]
 
     def read(self, refs):
@@ -243,8 +220,8 @@ class _Codes(Operand):
 
     def _is_row(self, k: int) -> jax.Array:
         """Where the scales of the tile's k-th blocks are, in a block of transposed scales."""
-        row = lax.rem(pl.program_id(1) * self.per_tile, self.near) + k
-        return lax.broadcasted_iota(jnp.int32, (self.near, self.grid.height), 0) == row
+        row = lax.rem(pl.program_id(1) * self.per_tile, np.int32(self.scale_rows)) + k
+        return lax.broadcasted_iota(jnp.int32, (self.scale_rows, self.grid.height), 0) == row
 
     def _column(self, ref: Ref, k: int) -> jax.Array:
         """The scales of the tile's k-th blocks, as a column."""
@@ -266,16 +243,17 @@ def _reshaped(x: Any, shape: tuple[int, ...]) -> Any:
 # The leaf function within the kernel
 
 
-def _computed(jaxpr: Jaxpr, consts: Sequence[Any], args: Sequence[Any], draws: _Draws) -> list[Any]:
-    """The values of a jaxpr, in which keys are pairs of numbers, from which ``draws`` makes the random bits."""
+def _evaluated(jaxpr: Jaxpr, consts: Sequence[Any], args: Sequence[Any], draws: _Draws) -> list[Any]:
+    """Evaluate a jaxpr whose PRNG keys are pairs of uint32, with random bits from ``draws``."""
     known = dict(zip((*jaxpr.constvars, *jaxpr.invars), (*consts, *args)))
     for e in jaxpr.eqns:
         values = [x.val if isinstance(x, Literal) else known[x] for x in e.invars]
         inner = next((x for x in e.params.values() if isinstance(x, ClosedJaxpr)), None)
         if inner is not None:
-            outs = _computed(inner.jaxpr, inner.consts, values, draws)
-        elif e.primitive is lax.sign_p:  # for which Pallas asks what the device is, although it may be elsewhere
-            outs = [jnp.where(values[0] > 0, 1.0, jnp.where(values[0] < 0, -1.0, values[0]))]
+            outs = _evaluated(inner.jaxpr, inner.consts, values, draws)
+        elif e.primitive is lax.sign_p:  # Pallas's rule asks the default backend, which may be another one
+            (x,) = values
+            outs = [jnp.where(x > 0, jnp.ones_like(x), jnp.where(x < 0, -jnp.ones_like(x), x))]
         elif e.primitive.name == "random_bits":
             outs = [draws.bits(values[0])]
         else:

@@ -2,47 +2,44 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
-from jax.core import ShapedArray
-from jax.extend.core import Primitive
+from jax.extend.core import ClosedJaxpr, Primitive, jaxpr_as_fun
 from jax.interpreters import ad, batching, mlir
 
 from ..values.types import PyTree, TreeDef
 
 
-def on_one_device(alone: Callable[..., PyTree], otherwise: Callable[..., PyTree], *operands: PyTree) -> PyTree:
-    """``alone(*operands)`` if compiled for one device, or within `jax.shard_map` for its part of the arrays.
+def on_one_device(kernel: Callable[..., PyTree], fallback: Callable[..., PyTree], *operands: PyTree) -> PyTree:
+    """``kernel(*operands)`` if compiled for one TPU, or within `jax.shard_map` for the part of the arrays on one.
 
-    Otherwise, and for batches and derivatives, ``otherwise(*operands)``: XLA divides neither a kernel of our own among
-    devices, nor does JAX derive one. Both functions return arrays of the same shapes, and close over no traced values.
+    Everything else, including batches and derivatives, takes ``fallback(*operands)``: XLA cannot partition a custom
+    kernel, and JAX can neither batch nor differentiate it. Both functions return arrays of the same shapes, and close
+    over no tracers.
     """
     arrays, treedef = jax.tree.flatten(operands)
-    traced, like = jax.make_jaxpr(otherwise, return_shape=True)(*operands)
-    functions = _Functions(alone, otherwise, treedef, tuple(traced.out_avals))
-    return jax.tree.unflatten(jax.tree.structure(like), _choice.bind(*arrays, functions=functions))
+    traced, like = jax.make_jaxpr(fallback, return_shape=True)(*operands)
+    outs = _choice.bind(*arrays, functions=_Functions(kernel, treedef, traced))
+    return jax.tree.unflatten(jax.tree.structure(like), outs)
 
 
-class _Functions(NamedTuple):
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Functions:
     """The functions of flat arrays."""
 
-    alone: Callable[..., PyTree]
-    otherwise: Callable[..., PyTree]
+    kernel: Callable[..., PyTree]
     treedef: TreeDef
-    out_avals: tuple[ShapedArray, ...]
+    traced: ClosedJaxpr
+    """The fallback."""
 
-    __hash__ = object.__hash__
+    def call_kernel(self, *arrays: jax.Array) -> list[jax.Array]:
+        return jax.tree.leaves(self.kernel(*self.treedef.unflatten(arrays)))
 
-    def __eq__(self, other: object) -> bool:
-        return self is other
-
-    def call_alone(self, *arrays: jax.Array) -> list[jax.Array]:
-        return jax.tree.leaves(self.alone(*self.treedef.unflatten(arrays)))
-
-    def call_otherwise(self, *arrays: jax.Array) -> list[jax.Array]:
-        return jax.tree.leaves(self.otherwise(*self.treedef.unflatten(arrays)))
+    def call_fallback(self, *arrays: jax.Array) -> list[jax.Array]:
+        return jaxpr_as_fun(self.traced)(*arrays)
 
 
 _choice = Primitive("on_one_device")
@@ -51,20 +48,20 @@ _choice.multiple_results = True
 
 @_choice.def_impl
 def _impl(*arrays: jax.Array, functions: _Functions) -> list[jax.Array]:
-    return functions.call_otherwise(*arrays)
+    return functions.call_fallback(*arrays)
 
 
 @_choice.def_abstract_eval
-def _abstract_eval(*_: ShapedArray, functions: _Functions) -> list[ShapedArray]:
-    return list(functions.out_avals)
+def _abstract_eval(*_: Any, functions: _Functions) -> list[Any]:
+    return functions.traced.out_avals
 
 
 def _jvp(primals: Any, tangents: Any, *, functions: _Functions) -> Any:
-    return jax.jvp(functions.call_otherwise, tuple(primals), tuple(map(ad.instantiate_zeros, tangents)))
+    return jax.jvp(functions.call_fallback, tuple(primals), tuple(map(ad.instantiate_zeros, tangents)))
 
 
 def _batched(arrays: Any, axes: Any, *, functions: _Functions) -> Any:
-    outs = jax.vmap(functions.call_otherwise, in_axes=tuple(axes))(*arrays)
+    outs = jax.vmap(functions.call_fallback, in_axes=tuple(axes))(*arrays)
     return outs, [0] * len(outs)
 
 
@@ -74,7 +71,9 @@ def _lowered(ctx: mlir.LoweringRuleContext, *arrays: Any, functions: _Functions)
         alone = axes.manual_axes == frozenset(axes.mesh.axis_names)
     else:
         alone = getattr(axes, "num_devices", None) == 1
-    function = functions.call_alone if alone else functions.call_otherwise
+    # An export may be lowered for several platforms at once, with this branch in it for all of them.
+    only_tpu = tuple(ctx.platforms or ctx.module_context.platforms) == ("tpu",)
+    function = functions.call_kernel if alone and only_tpu else functions.call_fallback
     return mlir.lower_fun(function, multiple_results=True)(ctx, *arrays)
 
 

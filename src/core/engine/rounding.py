@@ -172,6 +172,7 @@ def _with_error(theta: jax.Array, u: jax.Array, dtype: DType) -> tuple[jax.Array
     return p, wide, jnp.where(jnp.isfinite(wide), (theta - wide) + u, 0.0)
 
 
+@functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
 def to_nearest(x: jax.Array, dtype: DType) -> jax.Array:
     """``x`` rounded to the nearest number of ``dtype``, in its own dtype."""
     info = jnp.finfo(dtype)
@@ -186,6 +187,11 @@ def to_nearest(x: jax.Array, dtype: DType) -> jax.Array:
         return y
     tiny, unit = float(info.smallest_normal), float(info.smallest_subnormal)  # reduce_precision flushes subnormals to 0
     return jnp.where(jnp.abs(x) < tiny, jnp.round(x * (1 / unit)) * unit, y)
+
+
+@to_nearest.defjvp
+def _to_nearest_jvp(dtype: DType, primals: tuple, tangents: tuple) -> tuple:
+    return to_nearest(primals[0], dtype), tangents[0]
 
 
 def saturated(x: jax.Array, dtype: DType) -> jax.Array:

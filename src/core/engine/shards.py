@@ -26,6 +26,12 @@ class Shards(NamedTuple):
         sharding: Any = jax.typeof(x).sharding
         return cls(sharding.mesh, sharding.spec) if sharding.mesh.are_all_axes_explicit else None
 
+    @staticmethod
+    def is_partly_explicit(x: jax.Array) -> bool:
+        """Whether an array is sharded along explicit axes of a mesh that has others too."""
+        sharding: Any = jax.typeof(x).sharding
+        return any(axis is not None for axis in sharding.spec) and not sharding.mesh.are_all_axes_explicit
+
     @property
     def counts(self) -> tuple[int, ...]:
         """The number of shards along each axis of the array."""
@@ -33,7 +39,7 @@ class Shards(NamedTuple):
         return tuple(math.prod(self.mesh.shape[name] for name in names) for names in axes)
 
     @property
-    def is_whole(self) -> bool:
+    def is_replicated(self) -> bool:
         """Whether each device has the entire array."""
         return math.prod(self.counts) == 1
 
@@ -41,7 +47,7 @@ class Shards(NamedTuple):
         """The shape of a shard."""
         return tuple(n // count for n, count in zip(shape, self.counts))
 
-    def of_blocks(self, shape: tuple[int, ...], block: int, per_byte: int) -> tuple[P, P] | None:
+    def block_specs(self, shape: tuple[int, ...], block: int, per_byte: int) -> tuple[P, P] | None:
         """The specs of the codes and the scales of an array; ``None`` if a shard's border cuts a block."""
         counts = self.counts
         if shape and shape[-1] % (counts[-1] * block) == 0:  # blocks within rows
@@ -60,8 +66,8 @@ class Shards(NamedTuple):
         axes = tuple(name for names in self.spec for name in ((names,) if isinstance(names, str) else names or ()))
         return jax.random.fold_in(key, jax.lax.axis_index(axes)) if axes else key
 
-    def gather(self, f: Callable[..., PyTree], out_specs: PyTree) -> Callable[..., PyTree]:
-        """Compute ``f`` on entire arrays, which XLA gathers as it needs them."""
+    def automatically(self, f: Callable[..., PyTree], out_specs: PyTree) -> Callable[..., PyTree]:
+        """Compute ``f`` with automatic axes; XLA inserts the communication."""
         return jax.sharding.auto_axes(f, axes=self.mesh.axis_names, out_sharding=self._placed(out_specs))
 
     def _placed(self, specs: PyTree) -> PyTree:

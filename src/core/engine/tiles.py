@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import NamedTuple, TypeAlias
 
 import jax
@@ -126,3 +126,31 @@ def _rows_of_tile(count: int, most: int) -> int:
     """
     best = next(n for n in range(most, 0, -1) if count % n == 0)
     return best if 4 * best >= most else most
+
+
+LANES = 128
+KERNEL_TILE = 1 << 16
+"""Numbers in a tile of a TPU's kernel. The arrays of three tiles and intermediate values take less than 16 MB."""
+
+
+class Grid(NamedTuple):
+    """A leaf seen as a matrix that is divided into tiles. Blocks lie within the rows of a tile."""
+
+    rows: int
+    columns: int
+    height: int
+    """Rows of a tile. The last tiles may have fewer."""
+    width: int
+    """Columns of a tile."""
+
+    @classmethod
+    def of(cls, shape: tuple[int, ...], blocks: Collection[int]) -> Grid | None:
+        """The grid for blocks of these lengths; ``None`` if they do not suit a kernel."""
+        size, width = math.prod(shape), math.lcm(*blocks, 2 * LANES)
+        if not size or size % width or width * LANES > KERNEL_TILE or min(blocks) < LANES // 4:
+            return None
+        # The leading axes are merged. If tiles would cross rows, the leaf is flattened, which XLA may copy; so are
+        # vectors, since a tile of one row fills an eighth of a register.
+        columns = shape[-1] if len(shape) > 1 and shape[-1] % width == 0 else width
+        rows, height = size // columns, KERNEL_TILE // width
+        return cls(rows, columns, min(rows, height), width)

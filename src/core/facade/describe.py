@@ -163,7 +163,7 @@ def _cut_blocks(links: Links, params: Params) -> Iterator[str]:
                 few = ", ".join(map(repr, cut[:3])) + (f" and {len(cut) - 3} others" if len(cut) > 3 else "")
                 yield (
                     f"{name}: the shards of {few} do not hold whole blocks, so each step gathers their codes on every "
-                    "device: shard another axis, or the rows"
+                    "device: shard the rows, or an axis whose shards are multiples of the block"
                 )
         if is_treewise(link) and link.moves_params:  # then its chain sees the same parameters
             for held in link.inner.keys() & {*link._leaves}:
@@ -172,11 +172,13 @@ def _cut_blocks(links: Links, params: Params) -> Iterator[str]:
 
 def _is_cut(p: Leaf, form: Format | None) -> bool:
     sharding = getattr(p, "sharding", None)
-    if not isinstance(form, Blocks) or not isinstance(sharding, NamedSharding) or math.prod(p.shape) < form.min_size:
+    if not isinstance(form, Blocks) or not isinstance(sharding, NamedSharding) or not is_trainable(p):
+        return False
+    if math.prod(p.shape) < form.min_size:
         return False
     spec = P(*sharding.spec, *(None for _ in p.shape[len(sharding.spec) :]))
     shards = Shards(sharding.mesh, spec)
-    return not shards.is_whole and shards.of_blocks(p.shape, form.block, form.per_byte) is None
+    return not shards.is_replicated and shards.block_specs(p.shape, form.block, form.per_byte) is None
 
 
 def _frozen(outside: bool, name: str, field: str, rate: HyperValue) -> str:

@@ -69,15 +69,15 @@ def in_place(
     """``yes(start())`` or ``no(start())`` in the memory of ``start()``, for branches that run at some steps only.
 
     On devices other than CPUs a branch is the body of a loop that runs once or not at all, since XLA updates in place
-    what a loop carries. Derivatives are those of the condition. What a branch replaces it must take from its argument:
-    an array that it closes over is copied.
+    what a loop carries. Derivatives are those of the condition. A branch must read what it replaces from its argument;
+    arrays that it closes over are copied.
     """
     if not isinstance(predicate, Tracer):
         return yes(start()) if predicate else no(start())
     first, like = jax.make_jaxpr(start, return_shape=True)()
     then = [jax.make_jaxpr(f, return_shape=True)(like) for f in (yes, no)]
     if any(x.out_avals != first.out_avals or x.effects or made != like for x, made in then):
-        # It converts types, orders effects, or raises.
+        # Let `lax.cond` convert weak types, order effects, or raise its error.
         return lax.cond(predicate, lambda: yes(start()), lambda: no(start()))
     jaxprs = [first, *(x for x, _ in then)]
 
