@@ -267,9 +267,15 @@ class _Draws:
     """Random bits for the numbers of a tile."""
 
     def __init__(self, grid: Grid) -> None:
-        row, column = (lax.broadcasted_iota(jnp.int32, (grid.height, grid.width), axis) for axis in (0, 1))
-        row, column = row + pl.program_id(0) * grid.height, column + pl.program_id(1) * grid.width
-        self.place = (row * grid.columns + column).astype(jnp.uint32)
+        self.grid = grid
+
+    @functools.cached_property
+    def place(self) -> jax.Array:
+        """The index of each number in the leaf."""
+        height, width = self.grid.height, self.grid.width
+        row, column = (lax.broadcasted_iota(jnp.int32, (height, width), axis) for axis in (0, 1))
+        row, column = row + pl.program_id(0) * height, column + pl.program_id(1) * width
+        return (row * self.grid.columns + column).astype(jnp.uint32)
 
     def bits(self, key: tuple[jax.Array, jax.Array]) -> jax.Array:
         """The hash of each number's place in the leaf. Salmon et al. 2011, "Parallel random numbers", Threefry-2x32."""
