@@ -349,7 +349,7 @@ def compiled(
         "kernels": module.kernels(),
         "copies": module.count("copy"),
         "gathers": module.count("gather"),
-        "all-gathers": module.count("all-gather"),
+        "all-gathers": module.collectives("all-gather"),
     }
 
 

@@ -78,6 +78,11 @@ class Module:
         """How often an operation stands anywhere in the module, within fusions too."""
         return len(re.findall(rf" {op}(?:-start)?\(", self.text))
 
+    def collectives(self, op: str) -> int:
+        """How many different ones there are. XLA may spread one over several fusions."""
+        found = re.findall(rf" {op}(?:-start)?\(.*?channel_id=(\d+)", self.text)
+        return len(set(found))
+
     def _total(self, name: str, what: str) -> float:
         return sum(self._cost(self.computations[name], x, what) for x in self.computations[name].values())
 
