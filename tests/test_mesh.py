@@ -11,7 +11,7 @@ import pytest
 from chainax.core.engine import walk
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
-from registry import quickly
+from registry import REGISTRY, quickly
 
 SHAPES = {"row": (8, 4), "conv": (3, 3, 2, 16), "bias": (8,)}
 SPECS = {"row": P("d"), "conv": P(None, None, None, "d"), "bias": P("d")}
@@ -66,6 +66,23 @@ def test_explicit_axes(tx: Any) -> None:
     want, alone = tx.step(p, tx.init(p), g, **given(tx, g))
     for ours, theirs in ((got, want), (state, alone)):
         jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=2e-5, atol=1e-6), ours, theirs)
+
+
+@pytest.mark.parametrize("tx", REGISTRY, ids=repr)
+def test_every_link_and_chain_on_explicit_axes(tx: Any) -> None:
+    """A step equals that on one device, and no parameter moves."""
+    p, g, devices = problem(0), problem(1), mesh()
+    where = {name: NamedSharding(devices, spec) for name, spec in SPECS.items()}
+
+    def steps(p: Any, g: Any) -> Any:
+        return tx.step(p, tx.init(p), g)
+
+    with jax.set_mesh(devices):
+        placed = jax.device_put(p, where)
+        got = quickly(steps)(placed, jax.device_put(g, where))
+        assert jax.tree.map(jax.typeof, got[0]) == jax.tree.map(jax.typeof, placed)
+    want = quickly(steps)(p, g)
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4, atol=2e-6), got, want)
 
 
 SHARDED = {

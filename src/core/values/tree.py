@@ -11,6 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
 from jax.tree_util import (
     GetAttrKey,
     keystr,
@@ -144,6 +146,18 @@ def _zero_if_finite(x: jax.Array) -> jax.Array:
 def widest(dtypes: Iterable[DType]) -> np.dtype:
     """float64 if it is the compute dtype of any of the dtypes, else float32."""
     return jnp.dtype(jnp.float64 if any(compute_dtype(d) == jnp.float64 for d in dtypes) else jnp.float32)
+
+
+def replicated(x: jax.Array) -> jax.Array:
+    """The array in full on each device, if it is sharded along explicit axes of a mesh."""
+    sharding = jax.typeof(x).sharding
+    return jax.sharding.reshard(x, NamedSharding(sharding.mesh, P())) if any(sharding.spec) else x
+
+
+def sharded_like(x: jax.Array, like: Leaf) -> jax.Array:
+    """The array with the sharding of another one of its shape, along explicit axes of a mesh."""
+    sharding = jax.typeof(like).sharding
+    return jax.sharding.reshard(x, sharding) if any(sharding.spec) else x
 
 
 def shard_axes(x: Leaf) -> tuple[str, ...]:

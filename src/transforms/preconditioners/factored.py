@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from ...core.facade.link import Leafwise, slot_like, transform
 from ...core.values.hyper import Hyper, OptionalHyper, hyper
 from ...core.values.numerics import is_zero, mul, safe_div, sqrt
-from ...core.values.tree import to_real
+from ...core.values.tree import replicated, to_real
 from ...core.values.value import static
 
 
@@ -107,7 +107,11 @@ class scale_by_sm3(Leafwise):
         zeros = slot_like(p)
         real = to_real(zeros, zeros.real.dtype)
         # Sums, which XLA simplifies. It would evaluate maxima of zeros at compile time, 4 s for a million.
-        return {"nu": zeros if real.ndim < 2 else jnp.concatenate([real.sum(others) for others in _others(real)])}
+        return {
+            "nu": zeros
+            if real.ndim < 2
+            else jnp.concatenate([replicated(real.sum(others)) for others in _others(real)])
+        }
 
     def leaf(self, u, slot, p, scalars):
         if u.ndim < 2:
@@ -128,7 +132,7 @@ class scale_by_sm3(Leafwise):
 
 def _largest(v: jax.Array) -> jax.Array:
     """The largest entry of each slice, axis by axis."""
-    return jnp.concatenate([v.max(others, initial=0.0) for others in _others(v)])
+    return jnp.concatenate([replicated(v.max(others, initial=0.0)) for others in _others(v)])
 
 
 def _others(v: jax.Array) -> list[tuple[int, ...]]:

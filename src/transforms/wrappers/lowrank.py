@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from ...core.facade.link import transform
 from ...core.values.conditions import cond
 from ...core.values.hyper import Hyper, hyper, integer, whole
-from ...core.values.tree import flatten, is_trainable
+from ...core.values.tree import flatten, is_trainable, replicated, sharded_like
 from ...core.values.types import Leaf, Updates
 from ...core.values.value import child, derived, static
 from ..shared.whole import check_guards, unless_rejected
@@ -95,16 +95,16 @@ class scale_by_galore(Wrapper):
 
     def projector(self, u: jax.Array) -> jax.Array:
         """The leading left singular vectors."""
-        left, _, _ = jnp.linalg.svd(self.oriented(u, u), full_matrices=False)
+        left, _, _ = jnp.linalg.svd(replicated(self.oriented(u, u)), full_matrices=False)
         return left[:, : self.rank]
 
     def project(self, P: jax.Array, u: jax.Array) -> jax.Array:
         """Pᴴu."""
-        return _times(P.conj().T, self.oriented(u, u))
+        return _times(P.conj().T, replicated(self.oriented(u, u)))
 
     def unproject(self, P: jax.Array, low: jax.Array, u: jax.Array) -> jax.Array:
         """αPx, in the orientation of u."""
-        return jnp.asarray(self.scale, u.dtype) * self.oriented(_times(P, low), u)
+        return sharded_like(jnp.asarray(self.scale, u.dtype) * self.oriented(_times(P, low), u), u)
 
 
 def _times(a: jax.Array, b: jax.Array) -> jax.Array:

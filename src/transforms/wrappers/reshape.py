@@ -264,7 +264,7 @@ def _joined(link: flatten | pack, leaves: list[Leaf], flat: Flat, group: list[in
                 f"Link {name!r} has no update at {flat.paths[i]!r}, {show(like)}, and a {what} cannot have holes: "
                 f"exclude the parameter by partition(by_path({{pattern: freeze()}}, default={name}(...)))"
             )
-        parts.append(jnp.ravel(jnp.asarray(x, _dtype(flat, i))))
+        parts.append(jnp.ravel(tree.replicated(jnp.asarray(x, _dtype(flat, i)))))
     return jnp.concatenate(parts)
 
 
@@ -275,7 +275,7 @@ def _separate(vector: jax.Array | None, leaves: list[Leaf], flat: Flat, group: l
     start = 0
     for i in group:
         shape, size = jnp.shape(flat.leaves[i]), jnp.size(flat.leaves[i])
-        leaves[i] = vector[start : start + size].reshape(shape)
+        leaves[i] = tree.sharded_like(vector[start : start + size].reshape(shape), flat.leaves[i])
         start += size
 
 
