@@ -190,6 +190,7 @@ def all_rows() -> list[Row]:
         inner = optax.chain(optax.clip_by_global_norm(norm), theirs())
         return optax.apply_if_finite(inner, 10)
 
+    int8 = cx.store(adamw(), cx.int8())
     formats = ("int8", "companded8", "float8", "int4")
     stored = [
         Row(f"{name}_{fmt}", f"{title}, {fmt} state", lambda _, tx=tx, fmt=fmt: cx.store(tx(), getattr(cx, fmt)()))
@@ -200,6 +201,7 @@ def all_rows() -> list[Row]:
     rows = [
         *(recipe(name) for name, r in RECIPES.items() if not r.eager),
         Row("guard_clip_adamw", "skip_nonfinite + clip + AdamW", guarded, guarded_in_optax),
+        Row("guard_adamw_int8", "skip_nonfinite + AdamW, int8 state", lambda _: cx.chain(cx.skip_nonfinite(), int8)),
         *stored,
         Row("adamw_bfloat16_slots", "AdamW, bfloat16 slots", lambda _: cx.store(adamw(), "bfloat16")),
         *map(rounded, ("nearest", "stochastic", "kahan", "ecc", "master")),

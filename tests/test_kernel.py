@@ -145,6 +145,47 @@ def test_kernel_of_any_chain(on: Any, name: str) -> None:
     check_same(steps(tx, (300, 512), dtype), expected)
 
 
+@pytest.mark.parametrize("rounding", ("", "kahan"))
+@pytest.mark.parametrize("device", ("tpu", "cuda"))
+def test_a_rejected_step_keeps_codes_as_they_were(on: Any, device: str, rounding: str) -> None:
+    """The leaf's function itself keeps parameters, slots and residuals. The next step is as on a CPU."""
+    inner = cx.chain(ADAMW, cx.apply_update(rounding)) if rounding else ADAMW
+    tx = cx.chain(cx.skip_nonfinite(), cx.clip_by_global_norm(1e9), cx.store(inner, cx.companded8()))
+    dtype = jnp.bfloat16 if rounding else jnp.float32
+    params, state = steps(tx, (300, 512), dtype)
+    bad = {"w": jnp.full_like(params["w"], 2.0).at[7, 9].set(jnp.nan), "b": jnp.ones_like(params["b"])}
+    good = jax.tree.map(lambda x: jnp.nan_to_num(x, nan=1.0), bad)
+    expected = jax.jit(tx.step)(params, jax.jit(tx.step)(params, state, bad)[1], good)
+    on(device)
+    kept, after = jax.jit(tx.step)(params, state, bad)
+    jax.tree.map(np.testing.assert_array_equal, kept, params)
+    assert after.links["skip_nonfinite"] != state.links["skip_nonfinite"]
+    unguarded = [{n: x for n, x in s.links.items() if n != "skip_nonfinite"} for s in (after, state)]
+    jax.tree.map(np.testing.assert_array_equal, *unguarded)
+    check_same(jax.jit(tx.step)(kept, after, good), expected)
+
+
+@pytest.mark.parametrize("device", ("tpu", "cuda"))
+def test_derivatives_of_a_rejected_step_with_codes_are_finite(device: str) -> None:
+    """By the plain operations, which compute it from zeros."""
+
+    def loss(rate: jax.Array, gradients: tuple[float, ...]) -> jax.Array:
+        tx = cx.chain(cx.skip_nonfinite(), cx.store(cx.adamw(rate), cx.companded8()))
+        p = {"w": jnp.ones((8, 512))}
+        state = tx.init(p)
+        for x in gradients:
+            p, state = tx.step(p, state, {"w": jnp.full((8, 512), x)})
+        return jnp.sum(p["w"])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(lax, "platform_dependent", lambda *args, default, **forms: forms.get(device, default)(*args))
+        slopes = [float(jax.jit(jax.grad(functools.partial(loss, gradients=x)))(0.1)) for x in ((1.0, jnp.nan), (1.0,))]
+    jax.clear_caches()
+    assert slopes[0] == pytest.approx(slopes[1], rel=1e-6)
+    assert np.isfinite(slopes[0])
+    assert slopes[0] != 0
+
+
 @pytest.mark.parametrize("device", ("cpu", "tpu"))
 def test_stochastic_rounding_in_the_kernel_is_right_on_average(on: Any, device: str) -> None:
     """No number of any tile is drawn twice, and the mean is exact: one step of 1/16 of the gap, many times over."""

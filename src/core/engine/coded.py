@@ -77,10 +77,10 @@ class CodedLeaf(NamedTuple):
         shards = Shards.of(like)
         if shards is None:
             # On a mesh with axes of both kinds, JAX would not reshape to tiles what is sharded along explicit ones.
-            return (self.function if Shards.is_partly_explicit(like) else self._on_device)(arrays, inputs)
+            return (self.plainly if Shards.is_partly_explicit(like) else self._on_device)(arrays, inputs)
         specs = self._specs(shards, inputs)
         if specs is None:
-            return self.function(arrays, inputs)
+            return self.plainly(arrays, inputs)
         like = jax.eval_shape(self.function, arrays, inputs)
         slots = {name: {s: specs.slots[name][s] for s in of} for name, of in like.slots.items()}
         spec: Any = shards.spec
@@ -118,10 +118,16 @@ class CodedLeaf(NamedTuple):
 
         def on_tpu(arrays: list[jax.Array], inputs: LeafInputs) -> LeafOutputs:
             if grid is None or not self.fits_kernel or any(x.ndim for x in arrays):
-                return self.function(arrays, inputs)
-            return on_one_device(functools.partial(self.in_kernel, grid), self.function, arrays, inputs)
+                return self.plainly(arrays, inputs)
+            return on_one_device(functools.partial(self.in_kernel, grid), self.plainly, arrays, inputs)
 
+        if inputs.dropped is not None:  # on CPUs a rejected step does not come here
+            on_cpu = functools.partial(_without_dropped, on_cpu)
         return jax.lax.platform_dependent(arrays, inputs, cpu=on_cpu, tpu=on_tpu, default=self.in_two_passes)
+
+    def plainly(self, arrays: list[jax.Array], inputs: LeafInputs) -> LeafOutputs:
+        """Compute the leaf as any other."""
+        return unless_dropped(self.in_place, inputs, self.function(arrays, inputs))
 
     def in_kernel(self, grid: Grid, arrays: list[jax.Array], inputs: LeafInputs) -> LeafOutputs:
         """Compute the leaf in one kernel for a TPU."""
@@ -139,7 +145,7 @@ class CodedLeaf(NamedTuple):
         for (name, s), x in self._coded(done.slots):
             form, signed = self.formats[name, s]
             slots[name][s] = form.keep_scaled(x, scales[name, s], signed)
-        return done._replace(slots=slots)
+        return unless_dropped(self.in_place, inputs, done._replace(slots=slots))
 
     def _coded(self, slots: Slots) -> Iterator[tuple[tuple[str, str], Any]]:
         """Those of the slots that have a format, and their keys."""
@@ -152,6 +158,31 @@ class CodedLeaf(NamedTuple):
             form, signed = self.formats[name, s]
             slots[name][s] = form.widen(x, self.shape, signed)
         return inputs._replace(slots=slots)
+
+
+def zero_if_dropped(inputs: LeafInputs) -> LeafInputs:
+    """The inputs, with an update of zeros if the step is rejected, so that its derivatives are finite."""
+    if inputs.dropped is None:
+        return inputs
+    dropped = inputs.dropped > 0
+    u, grad = (None if x is None else jnp.where(dropped, jnp.zeros_like(x), x) for x in (inputs.u, inputs.grad))
+    return inputs._replace(u=u, grad=grad)
+
+
+def unless_dropped(in_place: bool, inputs: LeafInputs, done: LeafOutputs) -> LeafOutputs:
+    """The outputs, or what they replace if the step is rejected."""
+    if inputs.dropped is None:
+        return done
+    old = LeafOutputs(
+        inputs.p if in_place and inputs.p is not None else done.leaf,
+        {name: {s: inputs.slots[name][s] for s in of} for name, of in done.slots.items()},
+        inputs.residual if done.residual is not None else None,
+    )
+    return jax.tree.map(functools.partial(jax.lax.select, inputs.dropped > 0), old, done)
+
+
+def _without_dropped(f: FunctionOfArrays, arrays: list[jax.Array], inputs: LeafInputs) -> LeafOutputs:
+    return f(arrays, inputs._replace(dropped=None))
 
 
 def _has_only_codes(form: Format) -> bool:

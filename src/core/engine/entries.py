@@ -7,9 +7,10 @@ from typing import TypeAlias
 import jax
 import jax.numpy as jnp
 
+from ..values.tree import Flat
 from ..values.types import Leaf, PyTree
 from .hooks import check_entry
-from .protocol import LinkLike
+from .protocol import LinkLike, Links, is_leafwise
 
 Entries: TypeAlias = dict[str, PyTree]
 """The entries of a state, by link."""
@@ -32,6 +33,25 @@ def with_entry(entries: Entries, name: str, entry: PyTree) -> Entries:
     made = jax.tree.map(like, entry, entries[name])
     check_entry(name, entry, entries[name])
     return {**entries, name: made}
+
+
+def encoded_places(entries: Entries, links: Links, flat: Flat) -> set[int]:
+    """The indices of leaves that have a slot in codes in one of these links."""
+    slots = [entries[name][slot] for name, link in links.items() if is_leafwise(link) for slot in link.slots]
+    return {i for slot in slots for i, x in enumerate(flat.treedef.flatten_up_to(slot)) if isinstance(x, dict)}
+
+
+def with_encoded(entries: Entries, new: Entries, run: Links, more: Links, flat: Flat) -> tuple[Entries, set[int]]:
+    """The entries, and the leaves with slots in codes, whose slots in ``run`` and ``more`` are those in ``new``."""
+    places = encoded_places(entries, run, flat)
+
+    def mixed(old: PyTree, new: PyTree) -> PyTree:
+        pairs = zip(*map(flat.treedef.flatten_up_to, (old, new)))
+        return flat.build([b if i in places else a for i, (a, b) in enumerate(pairs)])
+
+    links = {**run, **more} if places else {}
+    made = {name: {s: mixed(entries[name][s], new[name][s]) for s in link.slots} for name, link in links.items()}
+    return merged(entries, {name: of for name, of in made.items() if of}), places
 
 
 def like(new: Leaf, old: Leaf) -> Leaf:

@@ -41,7 +41,7 @@ def run(
     """What ``function`` returns, with the slots in ``formats`` encoded, in the inputs and in the outputs.
 
     ``function`` is elementwise, and takes and returns these slots in float32. With ``in_place`` the new parameter
-    overwrites the old one; slots and the residual always do.
+    overwrites the old one; slots and the residual always do. If ``inputs.dropped``, all of these stay as they are.
     """
 
     def operand(name: str, slot: str, x: Stored) -> Operand:
@@ -66,10 +66,15 @@ def run(
 
     def kernel(*refs: Ref) -> None:
         remaining = iter(refs)
-        values = [x.read([*itertools.islice(remaining, len(x.arrays))]) for x in operands]
+        sources = [[*itertools.islice(remaining, len(x.arrays))] for x in operands]
+        values = [x.read(own) for x, own in zip(operands, sources)]
         new = _evaluated(core.jaxpr, values[len(ins) :], values[: len(ins)], _Draws(grid))
+        dropped = None if olds.dropped is None else values[ins.index(olds.dropped)] > 0
         for x, y in zip(outs, new):
-            x.write([*itertools.islice(remaining, len(x.arrays))], y)
+            own = [*itertools.islice(remaining, len(x.arrays))]
+            x.write(own, y)
+            if dropped is not None and x in ins:
+                x.restore(own, sources[ins.index(x)], dropped)
 
     of_out = [(x, array) for x in outs for array in x.arrays]
     places = {id(array): i for i, array in enumerate(a for x in operands for a in x.arrays)}
@@ -100,6 +105,14 @@ class Operand:
 
     def write(self, refs: Sequence[Ref], x: jax.Array) -> None:
         raise NotImplementedError
+
+    def restore(self, refs: Sequence[Ref], olds: Sequence[Ref], dropped: jax.Array) -> None:
+        """Replace what was written by what was read if the step is rejected."""
+
+        @pl.when(dropped)
+        def _() -> None:
+            for new, old in zip(refs, olds):
+                new[...] = old[...]
 
     def result(self, arrays: Sequence[jax.Array]) -> Any:
         """The kernel's arrays in the form in which the leaf function's caller has them."""

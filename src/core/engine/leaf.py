@@ -13,7 +13,7 @@ from jax.core import Trace
 
 from ..values.tree import compute_dtype, dtype_of, from_real, shard_axes, to_real
 from ..values.types import Leaf, Scalars
-from .coded import CodedLeaf
+from .coded import CodedLeaf, unless_dropped, zero_if_dropped
 from .elementwise import is_elementwise, without_shape
 from .hooks import NO_KEY, NO_PARAMS, LeafSlots, blamed, check_precise, check_result, check_rounded
 from .plan import NO_LINKS, LeafInputs, LeafOutputs, Plan, Slots
@@ -60,7 +60,7 @@ def through_links(plan: Plan, arrays: list[jax.Array], inputs: LeafInputs) -> Le
     coded = CodedLeaf.of(function, plan, arrays, inputs)
     if coded is not None:
         return coded(arrays, inputs)
-    done = function(arrays, inputs)
+    done = unless_dropped(plan.apply, inputs, function(arrays, inputs))
     if inputs.opaque_false is None:
         return done
     return done._replace(slots=_after(done, plan.lagged, inputs.opaque_false))
@@ -74,6 +74,7 @@ def added(u: Leaf, p: Leaf) -> jax.Array:
 
 def _through(plan: Plan, arrays: list[jax.Array], inputs: LeafInputs) -> LeafOutputs:
     links, scalars = plan.frozen.thaw(arrays)
+    inputs = zero_if_dropped(inputs)
     w, theta = to_real(inputs.u, plan.dtype), None
     if inputs.p is not None:
         with blamed(plan.ending):

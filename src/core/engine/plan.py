@@ -57,6 +57,8 @@ class LeafInputs(NamedTuple):
     """The PRNG key of a random rounding."""
     dither: jax.Array | None = None
     """The step's threshold for rounding slots that hold no negative numbers: see `rounding.golden_dither`."""
+    dropped: jax.Array | None = None
+    """1 if the step is rejected, else 0, for leaves with encoded slots: their function keeps the old values itself."""
     opaque_false: jax.Array | None = None
     """A False that XLA's CPU compiler cannot fold, for plans with ``lagged`` slots."""
 

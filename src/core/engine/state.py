@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 from jax.tree_util import DictKey, SequenceKey, tree_flatten_with_path
 
 from ..values.tree import show
@@ -53,3 +55,9 @@ def _named(key: Any) -> str:
     if isinstance(key, DictKey):
         return f"{key.key!r}: "
     return "" if isinstance(key, SequenceKey) else f"{str(key).lstrip('.')}="
+
+
+def next_count(count: jax.Array) -> jax.Array:
+    """The count plus one, which stays at the largest int32 instead of wrapping around."""
+    count = jnp.asarray(count, jnp.int32)
+    return jax.lax.select(jax.lax.eq(count, np.int32(np.iinfo(np.int32).max)), count, jax.lax.add(count, np.int32(1)))

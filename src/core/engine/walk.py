@@ -21,7 +21,7 @@ from ..values.hyper import as_key, table_choices
 from ..values.tree import dtype_of, is_trainable, shard_axes, show, slot_dtype, widest
 from ..values.types import DType, Extra, Leaf, Params
 from .checks import unshardable
-from .entries import Entries, global_state, like, merged, with_entry
+from .entries import Entries, encoded_places, global_state, like, merged, with_encoded, with_entry
 from .frozen import freeze
 from .hooks import NO_PARAMS, blamed, check_global_state, check_scalars, check_verdict
 from .leaf import leaf_function, mixing_link
@@ -44,7 +44,7 @@ from .rounding import golden_dither
 from .runs import AllUpdates, runs_of, scales_uniformly, seen_by
 from .slots import SlotChecks, no_slot, resolve
 from .small import SharedScalars
-from .state import State
+from .state import State, next_count
 from .step_info import StepInfo
 from .storage import Stored, cast, formats_of
 
@@ -69,7 +69,7 @@ class Walk:
         self.ending = next(((name, link) for name, link in links.items() if is_rounding(link)), None)
         self.tree, self.state, self.extra, self.apply = tree, state, extra, apply
         # The step reads only the new counter: if it read the old one later, XLA would copy it.
-        self.number = _next(state.step)
+        self.number = next_count(state.step)
         self.count = jax.lax.sub(self.number, np.int32(1))
         self.widest = widest(leaf.dtype for leaf in tree.moving)
         self.residuals = self._residuals()
@@ -111,7 +111,7 @@ class Walk:
         def taken(leaves: list[MovingLeaf], updates: AllUpdates, dropped: jax.Array | None) -> Taken:
             treewise = next(((name, link) for name, link in run.items() if is_treewise(link)), None)
             if treewise is None:
-                moved, made = self._through_leaves(leafwise, leaves, entries, updates, last=not later)
+                moved, made = self._through_leaves(leafwise, leaves, entries, updates, dropped, not later)
             else:
                 through = self._through_tree if later else self._move_tree
                 moved, made = through(*treewise, leaves, entries, dropped)
@@ -129,13 +129,21 @@ class Walk:
 
         def chosen(now: jax.Array | None) -> Taken:
             either = now if dropped is None or now is None else dropped | now
-            return taken([leaf.zero_where(now) for leaf in leaves], updates.zero_where(now), either)
+            own = encoded_places(entries, leafwise, self.tree.flat)  # they make their updates 0 themselves
+            zeroed = [leaf if leaf.place in own else leaf.zero_where(now) for leaf in leaves]
+            return taken(zeroed, updates.zero_where(now), either)
 
         def undone(new: Taken) -> Taken:
-            params, old, count = not_taken()
+            values, kept, count = not_taken()
             own = [name for run in runs for name, link in run.items() if is_treewise(link) and link.undoes_itself]
-            moved = self.apply and any(name in own for name in runs[-1])
-            return new[0] if moved else params, {**old, **{n: new[1][n] for n in own if n in old}}, count
+            kept = {**kept, **{n: new[1][n] for n in own if n in kept}}
+            for run in runs:  # leaves with slots in codes keep their old values themselves
+                end = self.apply and run is runs[-1]
+                more = dict([self.ending]) if end and self.ending else {}
+                kept, encoded = with_encoded(kept, new[1], run, more, self.tree.flat)
+                if end:
+                    values = [b if leaf.place in encoded else a for leaf, a, b in zip(leaves, values, new[0])]
+            return new[0] if self.apply and any(name in own for name in runs[-1]) else values, kept, count
 
         return choose(functools.reduce(jnp.logical_and, verdicts), chosen, not_taken, undone)
 
@@ -166,7 +174,13 @@ class Walk:
     # Leafwise links
 
     def _through_leaves(
-        self, run: LeafwiseRun, leaves: list[MovingLeaf], entries: Entries, updates: AllUpdates, *, last: bool
+        self,
+        run: LeafwiseRun,
+        leaves: list[MovingLeaf],
+        entries: Entries,
+        updates: AllUpdates,
+        dropped: Leaf,
+        last: bool,
     ) -> tuple[list[MovingLeaf], Entries]:
         apply, moved = last and self.apply, []
         slots = {name: self._line_up_slots(name, link, entries) for name, link in run.items() if link.slots}
@@ -175,6 +189,7 @@ class Walk:
         reads_grads = any(link.reads_grads for link in run.values())
         groups: dict[tuple, tuple[Plan, list[jax.Array]]] = {}
         transfers, shared = Transfers(self.function), SharedScalars(self.function)
+        encoded = encoded_places(entries, run, self.tree.flat)
         for leaf in leaves:
             path, formats = leaf.path, formats_of(run.items(), leaf.path)
             group = leaf.dtype, path if path in self.joined else None, table_choices(run.items(), path), formats
@@ -193,6 +208,7 @@ class Walk:
                 grad=leaf.grad if reads_grads else None,
                 keys={name: self._leaf_key(key, leaf) for name, key in keys.items()},
                 dither=self.dither if dithers else None,
+                dropped=None if dropped is None or leaf.place not in encoded else dropped.astype(np.int32),
                 opaque_false=self.opaque_false if plan.lagged else None,
             )
             plan = plan._replace(out=leaf.out if last else slot_dtype(leaf.out), apply=apply)
@@ -379,9 +395,3 @@ class Walk:
 
         params = self.tree.params
         return None if params is None else self.tree.flat.build([*map(precise, params, fetched(self.residuals))])
-
-
-def _next(count: jax.Array) -> jax.Array:
-    """The count plus one, which stays at the largest int32 instead of wrapping around."""
-    count = jnp.asarray(count, jnp.int32)
-    return jax.lax.select(jax.lax.eq(count, np.int32(np.iinfo(np.int32).max)), count, jax.lax.add(count, np.int32(1)))
