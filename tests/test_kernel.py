@@ -15,7 +15,15 @@ import numpy as np
 import pytest
 from chainax.core.engine import coded, kernel
 from chainax.core.engine.blocks import Blocks
-from chainax.core.engine.codes import dynamic_map
+from chainax.core.engine.codes import (
+    dynamic_code,
+    dynamic_map,
+    dynamic_number,
+    float8_code,
+    float8_number,
+    nearest,
+    sixteenth_code,
+)
 from jax import lax
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
@@ -98,6 +106,48 @@ def check_same(found: Any, expected: Any) -> None:
         ulp = float(jnp.finfo(x.dtype).eps) if jnp.issubdtype(x.dtype, jnp.floating) else 0.0
         near = {"rtol": 2 * ulp, "atol": ulp / 16}  # parameters are about 1
         np.testing.assert_allclose(np.float64(x), np.float64(y), **near, err_msg=jax.tree_util.keystr(path))
+
+
+@pytest.mark.parametrize(("signed", "bits"), ((True, 8), (False, 8), (True, 4)))
+def test_computed_codes_differ_only_at_thresholds(signed: bool, bits: int) -> None:
+    """Of 4 million numbers of all sizes, and 40 floats around each threshold; and the numbers by less than 1e-6."""
+    values = dynamic_map(signed, bits)
+    numbers = np.asarray(dynamic_number(jnp.arange(2**bits, dtype=jnp.uint8), signed, bits))
+    np.testing.assert_allclose(numbers, values, rtol=1e-6, atol=0)
+    thresholds = ((values[1:].astype(np.float64) + values[:-1]) / 2).astype(np.float32)
+    near = [thresholds]
+    for away in (np.float32(-9), np.float32(9)):
+        x = thresholds
+        for _ in range(40):
+            near.append(x := np.nextafter(x, away))
+    rng = np.random.default_rng(0)
+    spread = rng.uniform(-1 if signed else 0, 1, 1 << 22) * 10.0 ** rng.uniform(-8, 0, 1 << 22)
+    x = np.concatenate([spread.astype(np.float32), *near, values])
+    exact, found = np.asarray(nearest(jnp.asarray(x), values)), np.asarray(dynamic_code(jnp.asarray(x), signed, bits))
+    differ = exact != found
+    crossed = thresholds[np.minimum(exact, found)[differ]]
+    assert (np.abs(exact.astype(int) - found)[differ] == 1).all()
+    assert (np.abs(x[differ] - crossed) <= 5e-7 * np.abs(crossed)).all()
+
+
+def test_computed_sixteenths_and_float8_are_exact() -> None:
+    """Bit for bit, at every tie and next to it, and for NaN."""
+    sixteenths = (np.arange(1, 17) / 16).astype(np.float32)
+    x = np.random.default_rng(0).uniform(0, 1, 1 << 20).astype(np.float32)
+    ties = sixteenths - np.float32(1 / 32)
+    x = np.concatenate([x, sixteenths, ties, np.nextafter(ties, np.float32(0)), np.nextafter(ties, np.float32(2))])
+    np.testing.assert_array_equal(sixteenth_code(jnp.asarray(x)), nearest(jnp.asarray(x), sixteenths))
+
+    every = np.arange(256, dtype=np.uint8)
+    floats = np.asarray(jnp.asarray(every).view(jnp.float8_e4m3fn).astype(jnp.float32))
+    np.testing.assert_array_equal(float8_number(jnp.asarray(every)), floats)
+    finite = np.sort(floats[np.isfinite(floats)])
+    ties = (finite[1:] + finite[:-1]) / 2
+    wide = np.random.default_rng(0).uniform(-448, 448, 1 << 20) * 10.0 ** np.linspace(-8, 0, 1 << 20)
+    x = np.concatenate([wide, finite, ties, np.nextafter(ties, np.float32(999)), np.nextafter(ties, np.float32(-999))])
+    x = np.append(x, [np.nan, 0.0, -0.0]).astype(np.float32)
+    expected = jnp.asarray(x).astype(jnp.float8_e4m3fn).view(jnp.uint8)
+    np.testing.assert_array_equal(float8_code(jnp.asarray(x)), expected)
 
 
 # Hyperparameters whose products are exact, so that it does not matter how XLA contracts them
