@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from chainax.core.engine import walk
-from jax.sharding import NamedSharding
+from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 from registry import REGISTRY, quickly
 
@@ -116,6 +116,18 @@ def test_codes_on_explicit_axes(form: Any, case: str) -> None:
     jax.tree.map(np.testing.assert_array_equal, got[1], want[1])
     np.testing.assert_allclose(got[0]["w"], want[0]["w"], rtol=1e-6, atol=1e-7)
     assert ("the shards of 'w' do not hold whole blocks" in tx.describe(placed[0])) != whole
+
+
+def test_codes_on_axes_of_both_kinds() -> None:
+    """Along explicit axes of a mesh that has automatic ones too, XLA divides plain operations."""
+    tx, p = cx.store(cx.adamw(0.5, b1=0.5, b2=0.5), cx.companded8()), {"w": problem(0)["row"].repeat(2048, 1)}
+    want = jax.jit(tx.step)(p, jax.jit(tx.init)(p), p)
+    devices = jax.make_mesh((4, 2), ("x", "y"), axis_types=(AxisType.Explicit, AxisType.Auto))
+    with jax.set_mesh(devices):
+        placed = jax.device_put(p, NamedSharding(devices, P("x")))
+        got = jax.jit(tx.step)(placed, jax.jit(tx.init)(placed), placed)
+        assert jax.typeof(got[0]["w"]) == jax.typeof(placed["w"])
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-6, atol=1e-7), got, want)
 
 
 def mapped(tx: Any, **options: Any) -> Callable:

@@ -29,7 +29,8 @@ class apply_update(Leafwise):
     Without this link `step` rounds to nearest, and loses updates below 1/256 of a bfloat16 parameter.
 
     - ``"stochastic"``: up or down, with probabilities that make the mean exact. Keeps no state. The random numbers
-      depend on ``seed``, the step and the parameter's path, but not on the sharding.
+      depend on ``seed``, the step and the parameter's path, but not on the sharding, except for leaves with slots in
+      codes on a mesh with explicit axes.
     - ``"kahan"``: the rounding error is kept in the parameter's dtype (2 bytes per parameter), and is
       added at the next step. Kahan 1965; Zamirai et al. 2020, arXiv:2010.06192.
     - ``"ecc"``: the same in 8 bits, as a fraction of the largest possible error: with bfloat16, 3 bytes for

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from abc import abstractmethod
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import jax
@@ -41,6 +42,10 @@ class Blocks(Format):
     """The codes in a byte: 2 for codes below 16, of which the first is in the upper half."""
     largest: ClassVar[float] = 1.0
     """The magnitude that the scale's code represents."""
+    encode_on_cpu: Any = None
+    """`encode` as a method that suits a CPU better, such as a table lookup, if there is one."""
+    decode_on_cpu: Any = None
+    """`decode` likewise."""
 
     def check(self) -> None:
         if self.block % 2:
@@ -59,14 +64,6 @@ class Blocks(Format):
     def decode(self, codes: jax.Array, signed: bool) -> jax.Array:
         """The number that each code represents, in float32. Elementwise like `encode`. A kernel passes int32."""
         raise NotImplementedError
-
-    def encode_on_cpu(self, x: jax.Array, signed: bool) -> jax.Array:
-        """`encode` in a form that suits a CPU better, such as a table lookup."""
-        return self.encode(x, signed)
-
-    def decode_on_cpu(self, codes: jax.Array, signed: bool) -> jax.Array:
-        """`decode` in a form that suits a CPU better."""
-        return self.decode(codes, signed)
 
     def scale(self, blocks: jax.Array) -> jax.Array:
         """The scales of `bounded` blocks along the last axis, which is kept with length 1."""
@@ -112,7 +109,7 @@ class Blocks(Format):
         return self._stored(rows, self.scale(rows), x.shape, signed)
 
     def _stored(self, rows: jax.Array, scale: jax.Array, shape: tuple[int, ...], signed: bool) -> Stored:
-        codes = self._by_device("encode", rows / scale, signed)
+        codes = _by_device(self.encode, self.encode_on_cpu, rows / scale, signed)
         if self.per_byte == 2:
             codes = jax.lax.platform_dependent(codes, cuda=_in_pairs_on_gpu, default=_in_pairs)
         return {type(self).__name__: self._flat(codes, shape), "scale": scale[..., 0]}
@@ -126,15 +123,8 @@ class Blocks(Format):
         codes = codes.reshape(*rows[:-1], rows[-1] // self.per_byte)
         if self.per_byte == 2:
             codes = jax.lax.platform_dependent(codes, cpu=_apart_on_cpu, default=_apart).reshape(rows)
-        x = self._by_device("decode", codes, signed) * kept["scale"][..., None]
+        x = _by_device(self.decode, self.decode_on_cpu, codes, signed) * kept["scale"][..., None]
         return x.reshape(-1)[: math.prod(shape)].reshape(shape) if x.size != math.prod(shape) else x.reshape(shape)
-
-    def _by_device(self, name: str, x: jax.Array, signed: bool) -> jax.Array:
-        """`encode` or `decode` in the form for the device."""
-        if getattr(type(self), f"{name}_on_cpu") is getattr(Blocks, f"{name}_on_cpu"):
-            return getattr(self, name)(x, signed)
-        forms = (functools.partial(getattr(self, f), signed=signed) for f in (f"{name}_on_cpu", name))
-        return jax.lax.platform_dependent(x, **dict(zip(("cpu", "default"), forms)))
 
     def _rows(self, x: jax.Array) -> jax.Array:
         """``x`` in blocks along a new last axis. If they divide its rows, other axes and their sharding stay."""
@@ -151,6 +141,14 @@ class Blocks(Format):
             shape = (-(-math.prod(shape) // self.per_byte),)
         flat = codes.reshape(-1)
         return (flat[: math.prod(shape)] if flat.size != math.prod(shape) else codes).reshape(shape)
+
+
+def _by_device(form: Callable, on_cpu: Callable | None, x: jax.Array, signed: bool) -> jax.Array:
+    """``form(x, signed)``, or ``on_cpu(x, signed)`` on a CPU if that is another function."""
+    if on_cpu is None:
+        return form(x, signed)
+    cpu, default = (functools.partial(f, signed=signed) for f in (on_cpu, form))
+    return jax.lax.platform_dependent(x, cpu=cpu, default=default)
 
 
 def _in_pairs(codes: jax.Array) -> jax.Array:

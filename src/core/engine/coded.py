@@ -73,11 +73,11 @@ class CodedLeaf(NamedTuple):
 
     def __call__(self, arrays: list[jax.Array], inputs: LeafInputs) -> LeafOutputs:
         """What the function returns, computed in the form that suits the device."""
-        like = inputs.u if inputs.p is None else inputs.p
-        shards = Shards.of(like)
+        leaf = inputs.u if inputs.p is None else inputs.p
+        shards = Shards.of(leaf)
         if shards is None:
             # On a mesh with axes of both kinds, JAX would not reshape to tiles what is sharded along explicit ones.
-            return (self.plainly if Shards.is_partly_explicit(like) else self._on_device)(arrays, inputs)
+            return (self.plainly if Shards.is_partly_explicit(leaf) else self._on_device)(arrays, inputs)
         specs = self._specs(shards, inputs)
         if specs is None:
             return self.plainly(arrays, inputs)
@@ -114,6 +114,7 @@ class CodedLeaf(NamedTuple):
 
         def on_cpu(arrays: list[jax.Array], inputs: LeafInputs) -> LeafOutputs:
             function = functools.partial(self.function, arrays)
+            inputs = inputs._replace(dropped=None)  # a CPU does not take a step that is rejected
             return function(inputs) if tiles is None else tiles.map(function, inputs)
 
         def on_tpu(arrays: list[jax.Array], inputs: LeafInputs) -> LeafOutputs:
@@ -121,8 +122,6 @@ class CodedLeaf(NamedTuple):
                 return self.plainly(arrays, inputs)
             return on_one_device(functools.partial(self.in_kernel, grid), self.plainly, arrays, inputs)
 
-        if inputs.dropped is not None:  # on CPUs a rejected step does not come here
-            on_cpu = functools.partial(_without_dropped, on_cpu)
         return jax.lax.platform_dependent(arrays, inputs, cpu=on_cpu, tpu=on_tpu, default=self.in_two_passes)
 
     def plainly(self, arrays: list[jax.Array], inputs: LeafInputs) -> LeafOutputs:
@@ -179,10 +178,6 @@ def unless_dropped(in_place: bool, inputs: LeafInputs, done: LeafOutputs) -> Lea
         inputs.residual if done.residual is not None else None,
     )
     return jax.tree.map(functools.partial(jax.lax.select, inputs.dropped > 0), old, done)
-
-
-def _without_dropped(f: FunctionOfArrays, arrays: list[jax.Array], inputs: LeafInputs) -> LeafOutputs:
-    return f(arrays, inputs._replace(dropped=None))
 
 
 def _has_only_codes(form: Format) -> bool:

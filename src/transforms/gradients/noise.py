@@ -14,8 +14,9 @@ from ...core.values.numerics import sqrt
 class add_noise(Leafwise):
     """Add Gaussian noise with decreasing variance. Neelakantan et al. 2015, arXiv:1511.06807, section 2.
 
-    The noise depends on ``seed``, the step and the parameter's path, and is the same for any sharding. ``vmap`` over a
-    stack of seeds or keys gives the noise of separate runs.
+    The noise depends on ``seed``, the step and the parameter's path, and is the same for any sharding, but for leaves
+    with slots in codes on a mesh with explicit axes. ``vmap`` over a stack of seeds or keys gives the noise of separate
+    runs.
     """
 
     eta: Hyper = hyper("η", "variance of the noise at the first step", default=0.01)
