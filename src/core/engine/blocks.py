@@ -197,9 +197,11 @@ class int8(Blocks):
         return dynamic_number(codes, signed, bits=8)
 
     def encode_on_cpu(self, x, signed):
+        """`encode` by a table lookup."""
         return nearest(x, dynamic_map(signed, bits=8))
 
     def decode_on_cpu(self, codes, signed):
+        """`decode` by a table lookup."""
         return jnp.asarray(dynamic_map(signed, bits=8))[codes]
 
 
@@ -223,9 +225,11 @@ class int4(Blocks):
         return dynamic_number(codes, True, bits=4) if signed else sixteenth_number(codes)
 
     def encode_on_cpu(self, x, signed):
+        """`encode` by a table lookup."""
         return nearest(x, dynamic_map(True, bits=4)) if signed else sixteenth_code(x)
 
     def decode_on_cpu(self, codes, signed):
+        """`decode` by a table lookup."""
         return jnp.asarray(dynamic_map(True, bits=4))[codes] if signed else sixteenth_number(codes)
 
 
