@@ -4,11 +4,13 @@ from collections.abc import Callable
 from typing import Any
 
 import chainax as cx
+import chainax.extend as cxe
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from chainax.core.engine import walk
+from chainax.core.values.tree import flatten
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 from registry import REGISTRY, quickly
@@ -249,3 +251,124 @@ def test_a_gradient_that_was_not_averaged_is_refused() -> None:
 
     with pytest.raises(TypeError, match=r"differs from device to device along 'd', the parameter does not: average"):
         on_shards(step, jax.device_put(jnp.ones(4), NamedSharding(mesh(), P(None))), lone())
+
+
+# Where the state lies
+
+
+PLACED = {
+    "w": ((512, 512), P("data", "model")),  # square: its rows and columns cannot be told apart by their shapes
+    "long": ((4096,), P(("data", "model"))),
+    "conv": ((3, 3, 64, 64), P(None, None, "model", "data")),
+    "bias": ((8,), P()),
+}
+KINDS = {
+    "explicit": (AxisType.Explicit, AxisType.Explicit),
+    "auto": (AxisType.Auto, AxisType.Auto),
+    "mixed": (AxisType.Explicit, AxisType.Auto),
+}
+
+
+def placed(kinds: tuple[AxisType, ...]) -> dict[str, jax.Array]:
+    """Parameters on a mesh of 4 × 2 devices."""
+    devices = jax.make_mesh((4, 2), ("data", "model"), axis_types=kinds)
+    return {
+        name: jax.device_put(jnp.ones(shape), NamedSharding(devices, spec)) for name, (shape, spec) in PLACED.items()
+    }
+
+
+def specs(state: Any) -> dict[str, P]:
+    """The spec of each array, or sharding, by path."""
+    found = {path: x for path, x in flatten(state).items() if x is not None}
+    return {path: (x if isinstance(x, NamedSharding) else x.sharding).spec for path, x in found.items()}
+
+
+@pytest.mark.parametrize("kinds", KINDS.values(), ids=KINDS)
+def test_the_state_lies_as_it_is_derived(kinds: tuple[AxisType, ...]) -> None:
+    """Of arrays, shapes and, in eager `init`, of the state itself, for axes of any kind."""
+    p = placed(kinds)
+    tx = cx.partition(
+        cx.by_path(
+            {"w": cx.adafactor(0.1), "long": cx.store(cx.adamw(0.1), cx.companded8()), "conv": cx.lbfgs(memory_size=2)},
+            default=cx.accumulate(cx.adam(0.1), 2),
+        )
+    )
+    shardings = tx.state_sharding(p)
+    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), p)
+    assert tx.state_sharding(shapes) == shardings
+    got = specs(shardings)
+    want = {
+        "w/links/scale_by_factored_rms/nu_row/w": P("data"),
+        "w/links/scale_by_factored_rms/nu_col/w": P("model"),
+        "long/links/scale_by_adam/mu/long/companded8": P(("data", "model")),
+        "long/links/scale_by_adam/mu/long/scale": P(("data", "model")),
+        "conv/links/scale_by_lbfgs/s/conv": P(None, None, None, "model", "data"),
+        "w/step": P(),
+    }
+    assert {name: got[f"links/partition/{name}"] for name in want} == want
+    state = tx.init(p)
+    same = jax.tree.map(lambda x, s: x.sharding.is_equivalent_to(s, x.ndim), state, shardings)
+    assert all(jax.tree.leaves(same))
+    abstract = tx.abstract_state(p)
+    assert jax.tree.map(lambda x: (x.shape, x.dtype), abstract) == jax.tree.map(lambda x: (x.shape, x.dtype), state)
+    jitted = jax.jit(tx.init, out_shardings=shardings)(p)
+    jax.tree.map(np.testing.assert_array_equal, state, jitted)
+
+
+def test_axes_that_a_slot_declares() -> None:
+    """Of another shape, as for the statistics of a matrix."""
+    p = placed(KINDS["explicit"])["w"]
+    spec = {
+        axes: jax.typeof(cxe.slot_like(p, axes=axes, shape=shape)).sharding.spec
+        for axes, shape in {
+            (0,): None,
+            (None, 0, 1): (5, 512, 512),
+            (0, 0): (512, 512),
+            (1, None): (512, 3),
+            (0, 1): (6, 512),
+        }.items()
+    }
+    assert spec == {
+        (0,): P("data"),
+        (None, 0, 1): P(None, "data", "model"),
+        (0, 0): P("data", None),
+        (1, None): P("model", None),
+        (0, 1): P(None, "model"),
+    }
+    with pytest.raises(ValueError, match="give a length for each axis"):
+        cxe.slot_like(p, axes=(0, None))
+
+
+def test_without_a_mesh_the_state_lies_with_the_parameters() -> None:
+    """On one device."""
+    device = jax.devices()[3]
+    p = jax.device_put({"w": jnp.ones((2, 3)), "n": jnp.int32(1), "none": None, "half": 0.5}, device)
+    shardings = cx.adam(0.1).state_sharding({**p, "text": "kept"})
+    assert {next(iter(s.device_set)) for s in jax.tree.leaves(shardings)} == {device}
+
+
+UNKNOWN = {
+    "a shape": (jax.ShapeDtypeStruct((2,), jnp.float32), "the shape of 'w' has no sharding: give jax.ShapeDtypeStruct"),
+    "two meshes": (
+        [
+            jax.device_put(jnp.ones(4), NamedSharding(jax.make_mesh((n,), ("d",), devices=jax.devices()[:n]), P("d")))
+            for n in (2, 4)
+        ],
+        r"the parameters lie on several meshes: 'w/0' on Mesh\(d: 2\), 'w/1' on Mesh\(d: 4\)",
+    ),
+}
+
+
+@pytest.mark.parametrize(("p", "message"), UNKNOWN.values(), ids=UNKNOWN)
+def test_a_sharding_that_is_not_known_is_refused(p: Any, message: str) -> None:
+    """Shapes need one, and a state lies on one mesh."""
+    with pytest.raises(ValueError, match=message):
+        cx.adam(0.1).state_sharding({"w": p})
+
+
+def test_automatic_axes_are_not_known_under_jit() -> None:
+    """Types do not carry them."""
+    p = placed(KINDS["auto"])
+    sharding: Any = p["w"].sharding
+    with jax.set_mesh(sharding.mesh), pytest.raises(ValueError, match="along automatic axes is not known while"):
+        jax.eval_shape(lambda p: cx.adam(0.1).state_sharding(p) and p, p)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import SimpleNamespace
 from typing import TypeVar, dataclass_transform, final
 
@@ -306,11 +306,24 @@ class Treewise(Link):
         raise NotImplementedError
 
 
-def slot_like(p: jax.Array, fill: Scalar = 0.0) -> jax.Array:
+def slot_like(
+    p: jax.Array, fill: Scalar = 0.0, *, axes: Sequence[int | None] | None = None, shape: Sequence[int] | None = None
+) -> jax.Array:
     """A slot with the shape and sharding of ``p``, in float32 or better.
 
     If ``p`` is complex, both parts are ``fill``: complex parameters are treated as pairs of reals.
+
+    A slot of another shape states in ``axes`` which axis of ``p`` each of its axes follows, or ``None``. It is then
+    real, sharded as these axes are, and of their lengths unless ``shape`` gives others: ``axes=(0,)`` for a number a
+    row, ``axes=(0, None), shape=(m, m)`` for the products of the rows, ``axes=(None, 0, 1), shape=(5, m, n)`` for five
+    earlier updates. An axis stays in one piece if its length is not divisible, or if an earlier axis of the slot
+    follows the same one.
     """
+    if axes is not None:
+        lengths = tuple(p.shape[i] for i in axes if i is not None) if shape is None else tuple(shape)
+        if len(lengths) != len(axes):
+            raise ValueError(f"slot_like got axes={tuple(axes)} and shape={shape}: give a length for each axis")
+        return tree.following(jnp.full(lengths, fill, tree.compute_dtype(p.dtype)), p, axes)
     dtype = tree.slot_dtype(p.dtype)
     zeros = jnp.zeros_like(p, dtype=dtype)
     if is_zero(fill):

@@ -36,12 +36,45 @@ class Transformation(Value):
         parameter is ``None`` at some step, that step changes neither the parameter nor its slots. Its bias corrections
         still count the step, so add a parameter that is frozen at first by `add_param_group`.
 
+        Outside ``jit``, slots of sharded parameters lie where `state_sharding` says, and step counters on all devices
+        of the mesh. Under ``jit``, pass ``out_shardings=tx.state_sharding(params)``.
+
         Warns (`ChainWarning`) about a `by_path` pattern that decides for no parameter.
         """
         check_params(INIT, self.links, params)
         state = engine.init(self.links, params)
         jax.eval_shape(lambda: telemetry.warn_of_unmatched(self.links, params, state))  # without copying the parameters
         return state
+
+    def state_sharding(self, params: Params) -> Any:
+        """The sharding of each array of the state, for ``jax.jit(tx.init, out_shardings=tx.state_sharding(params))``.
+
+        ``params`` are the parameters, or `jax.ShapeDtypeStruct`s with shardings; their mesh may have explicit or
+        automatic axes. Returns a tree like the state, with shardings in place of arrays. Each axis of a slot is sharded
+        as the axis of the parameter that it follows, also if the slot has fewer axes or is stored in codes; scalars are
+        on all devices.
+
+        Errors: ``ValueError`` for shapes without a sharding, for parameters on several meshes, and for tracers on
+        automatic axes, whose sharding is not known.
+
+        >>> import chainax as cx
+        >>> from jax.sharding import NamedSharding, PartitionSpec as P
+        >>> where = NamedSharding(jax.make_mesh((1, 1), ("data", "model")), P("data", "model"))
+        >>> params = {"w": jax.ShapeDtypeStruct((512, 512), "float32", sharding=where)}
+        >>> state = cx.adafactor(1e-3).state_sharding(params)
+        >>> [*state.links["scale_by_factored_rms"]["nu_row"]["w"].spec], [*state.step.spec]
+        (['data'], [])
+        """
+        return jax.tree.map(lambda x: x.sharding, self.abstract_state(params))
+
+    def abstract_state(self, params: Params) -> State:
+        """The state with a `jax.ShapeDtypeStruct` in place of each array, with shardings: what Orbax restores into.
+
+        ``params`` and errors as for `state_sharding`. Without a mesh, the sharding is that of the first parameter.
+        """
+        call = "abstract_state(params)"
+        check_roles(call, params=params)
+        return engine.abstract_state(self.links, params)
 
     def update(self, updates: Updates, state: State, params: Params = None, **extra: Any) -> tuple[Updates, State]:
         """Turn gradients into updates, as in Optax. Add them to the parameters by `apply_updates`.

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.core import Tracer
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 from jax.tree_util import (
@@ -158,6 +160,25 @@ def sharded_like(x: jax.Array, like: Leaf) -> jax.Array:
     """The array with the sharding of another one of its shape, along explicit axes of a mesh."""
     sharding = jax.typeof(like).sharding
     return jax.sharding.reshard(x, sharding) if any(sharding.spec) else x
+
+
+def following(x: jax.Array, like: Leaf, axes: Sequence[int | None]) -> jax.Array:
+    """The array with each axis sharded as the given axis of another array, along explicit axes of a mesh."""
+    typed = jax.typeof(like).sharding
+    if not any(typed.spec):
+        return x
+    sharding = typed if isinstance(like, Tracer) else like.sharding  # which has the devices
+    spec: list[str | tuple[str, ...] | None] = []
+    for n, i in zip(x.shape, axes):
+        names = None if i is None or i >= len(sharding.spec) else sharding.spec[i]
+        shards = math.prod(sharding.mesh.shape[name] for name in names_of(names))
+        spec.append(None if names in spec or n % shards else names)
+    return jax.sharding.reshard(x, NamedSharding(sharding.mesh, P(*spec)))
+
+
+def names_of(entry: str | tuple[str, ...] | None) -> tuple[str, ...]:
+    """The mesh axes in one entry of a `PartitionSpec`."""
+    return (entry,) if isinstance(entry, str) else tuple(entry or ())
 
 
 def shard_axes(x: Leaf) -> tuple[str, ...]:
