@@ -222,6 +222,7 @@ from .transforms.wrappers.lowrank import scale_by_galore
 from .transforms.wrappers.partition import freeze, partition
 from .transforms.wrappers.reshape import flatten, pack, split_complex
 from .transforms.wrappers.sharpness import adaptive_sharpness_aware, sharpness_aware
+from .transforms.wrappers.zero1 import reduce_grads, reduced_specs, zero1
 
 __version__ = "0.1.0"
 
@@ -281,11 +282,11 @@ __all__ = [  # noqa: RUF022 - a table of contents
     # links that hold a chain
     "accumulate", "accumulate_weighted", "adaptive_sharpness_aware", "apply_every", "conditionally_mask",
     "conditionally_transform", "flatten", "flush", "freeze", "from_optax", "mechanize", "pack", "partition", "restart",
-    "scale_by_galore", "sharpness_aware", "split_complex",
+    "scale_by_galore", "sharpness_aware", "split_complex", "zero1",
     # low precision: formats of the slots for `store`, rounding of the parameters
     "apply_update", "companded8", "float8", "int4", "int8", "offload",
     # functions of the loss and of trees
-    "minimize", "Minimum", "value_and_grad_from_state", "hutchinson", "global_norm",
+    "minimize", "Minimum", "value_and_grad_from_state", "hutchinson", "global_norm", "reduce_grads", "reduced_specs",
     # many chains at once, and pictures of schedules
     "grid", "sweep", "plot",
     # for authors of links, schedules and formats

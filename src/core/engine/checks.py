@@ -232,7 +232,7 @@ def warn_of_unmatched(links: Links, params: Params) -> None:
     """Warn about patterns that decide for no parameter: most often a mistyped weight-decay mask."""
     flat = flatten(params)
     for name, link in links.items():
-        for field in link._leaves:
+        for field in (*link._leaves, *link._static):
             table = getattr(link, field)
             if not isinstance(table, by_path):
                 continue

@@ -7,6 +7,7 @@ shape. So the state of parameters on any mesh is typed as if all axes of the mes
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextvars import ContextVar
 from typing import Any
 
 import jax
@@ -20,6 +21,9 @@ from ..values.tree import dtype_of, flatten, is_trainable
 from ..values.types import Leaf, Params, PyTree
 
 AnyMesh = Mesh | AbstractMesh
+
+_STANDS_FOR: ContextVar[AnyMesh | None] = ContextVar("_STANDS_FOR", default=None)
+"""While `abstract` traces: the mesh that it replaces by one with explicit axes."""
 
 
 def abstract(init: Callable[[Params], PyTree], params: Params) -> PyTree:
@@ -44,7 +48,11 @@ def abstract(init: Callable[[Params], PyTree], params: Params) -> PyTree:
         spec = s.spec if isinstance(s, NamedSharding) else P()
         return jax.ShapeDtypeStruct(np.shape(p), dtype_of(p), sharding=NamedSharding(explicit, spec))
 
-    made = _shapes(init, flat.build([typed(p, s) for p, s in zip(flat.leaves, where)]), explicit)
+    token = _STANDS_FOR.set(mesh)
+    try:
+        made = _shapes(init, flat.build([typed(p, s) for p, s in zip(flat.leaves, where)]), explicit)
+    finally:
+        _STANDS_FOR.reset(token)
 
     def placed(x: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
         spec = x.sharding.spec if isinstance(x.sharding, NamedSharding) else P()
@@ -97,6 +105,12 @@ def sharding_of(path: str, p: Leaf) -> Sharding:
     return SingleDeviceSharding(jax.devices()[0]) if sharding is None else sharding
 
 
+def spec_of(p: Leaf) -> P | None:
+    """How an array or its shape is sharded; ``None`` if it has no mesh. Of tracers only explicit axes are known."""
+    sharding = jax.typeof(p).sharding if isinstance(p, Tracer) else getattr(p, "sharding", None)
+    return sharding.spec if isinstance(sharding, NamedSharding) else None
+
+
 def is_array_like(p: Leaf) -> bool:
     """Whether a leaf is an array or the shape of one."""
     return is_array(p) or isinstance(p, (jax.ShapeDtypeStruct, np.generic)) or is_trainable(p)
@@ -106,6 +120,12 @@ def as_explicit(mesh: AnyMesh) -> AbstractMesh:
     """The same mesh with explicit axes only."""
     found = mesh.abstract_mesh if isinstance(mesh, Mesh) else mesh
     return found.update(axis_types=(AxisType.Explicit,) * len(found.axis_names))
+
+
+def axis_kinds(mesh: AnyMesh) -> dict[str, AxisType]:
+    """Whether each axis of a mesh is explicit, automatic or manual, also while `abstract` treats all as explicit."""
+    found = _STANDS_FOR.get() or mesh
+    return dict(zip(found.axis_names, found.axis_types))
 
 
 def _on_one_device(init: Callable[[Params], PyTree], params: Params, where: list[Sharding]) -> PyTree:

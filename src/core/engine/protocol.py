@@ -7,7 +7,7 @@ repeated here, with their types, so that the engine need not import the facade.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, ClassVar, Protocol, TypeAlias, TypeGuard, TypeVar
 
@@ -85,6 +85,8 @@ class LinkLike(ChainLike, Protocol):
     def inner(self) -> Mapping[str, ChainLike]: ...
 
     def visit(self, visit: Visit, params: Params, entry: PyTree) -> dict[str, PyTree]: ...
+    def seen_within(self, params: Params) -> Params: ...
+    def remarks(self, params: Params) -> Iterator[str]: ...
 
 
 class LeafwiseLike(LinkLike, Protocol):

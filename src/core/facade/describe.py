@@ -35,7 +35,7 @@ def describe(links: Links, params: Params = None) -> str:
     rows = list(_rows(links))
     widths = [max((_width(row[i]) for row in rows), default=0) for i in range(2)]
     lines = [f"{_pad(row[0], widths[0])}  {_pad(row[1], widths[1])}   {row[2]}".rstrip() for row in rows]
-    size = [f"state: {_size(links, params)}", *_avoidable(links, links, params), *_cut_blocks(links, params)]
+    size = [f"state: {_size(links, params)}", *_avoidable(links, links, params), *remarks(links, params)]
     return "\n".join([*lines, *_schedules(links), *_penalties(links), *size])
 
 
@@ -152,10 +152,12 @@ def _avoidable(outermost: Links, links: Links, params: Params) -> Iterator[str]:
                 yield from _avoidable(outermost, link.inner[held].links, params)
 
 
-def _cut_blocks(links: Links, params: Params) -> Iterator[str]:
-    """The parameters of which a shard's border cuts the blocks of encoded slots."""
+def remarks(links: Links, params: Params) -> Iterator[str]:
+    """What the links say of these parameters, and the parameters of which a shard's border cuts the blocks of codes."""
     flat = flatten(params)
     for name, link in links.items():
+        if params is not None:
+            yield from link.remarks(params)
         if is_leafwise(link) and link.formats:
             formats = {path: {link.formats.of(slot, path) for slot in link.slots} for path in flat.paths}
             cut = [path for path, p in flat.items() if any(_is_cut(p, form) for form in formats[path])]
@@ -165,9 +167,9 @@ def _cut_blocks(links: Links, params: Params) -> Iterator[str]:
                     f"{name}: the shards of {few} do not hold whole blocks, so each step gathers their codes on every "
                     "device: shard the rows, or an axis whose shards are multiples of the block"
                 )
-        if is_treewise(link) and link.moves_params:  # then its chain sees the same parameters
+        if is_treewise(link) and link.moves_params and params is not None:  # then its chain sees these parameters
             for held in link.inner.keys() & {*link._leaves}:
-                yield from _cut_blocks(link.inner[held].links, params)
+                yield from remarks(link.inner[held].links, link.seen_within(params))
 
 
 def _is_cut(p: Leaf, form: Format | None) -> bool:

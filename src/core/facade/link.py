@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from types import SimpleNamespace
 from typing import TypeVar, dataclass_transform, final
 
@@ -113,6 +113,17 @@ class Link(Transformation):
         ``visit`` returned, by name, in the form of the link's own parameters.
         """
         return {}
+
+    def seen_within(self, params: Params) -> Params:
+        """The parameters as the chains that the link holds see them, if it moves them: the shardings may differ.
+
+        Called by ``describe(params)`` and ``memory(params)``, with arrays or shapes; may return shapes.
+        """
+        return params
+
+    def remarks(self, params: Params) -> Iterator[str]:
+        """Lines for ``describe(params)`` about what the link cannot do for these parameters, arrays or shapes."""
+        return iter(())
 
 
 @contract(can_reject="accepts")

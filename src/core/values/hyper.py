@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import PartitionSpec
 
 from .contents import Array, brief, code, is_array, is_key, same
 from .errors import PlainKeyError
 from .numerics import Steps
 from .own_steps import after_own
 from .schedule import Schedule, number_or_schedule
+from .spec import spec
 from .tree import flatten, is_trainable
 from .types import DType, HyperValue, Leaf, Params, PyTree, Scalar
 from .value import Range, Value, child, fill, make, number, register
@@ -238,6 +240,8 @@ def by_leaf(params: Params, choose: Callable[[str, Leaf], HyperValue]) -> by_pat
 
 def _entry(label: str, x: HyperValue) -> HyperValue:
     """An entry as a table stores it. Values and dtypes are checked by the field that reads the table."""
+    if isinstance(x, PartitionSpec):
+        return spec(x)
     other = isinstance(x, Value) and not isinstance(x, by_path)
     return x if other or (isinstance(x, str) and x in DTYPES) else number_or_schedule(label, x, Range(closed=True))
 

@@ -168,7 +168,7 @@ def following(x: jax.Array, like: Leaf, axes: Sequence[int | None]) -> jax.Array
     if not any(typed.spec):
         return x
     sharding = typed if isinstance(like, Tracer) else like.sharding  # which has the devices
-    spec: list[str | tuple[str, ...] | None] = []
+    spec: list[Names] = []
     for n, i in zip(x.shape, axes):
         names = None if i is None or i >= len(sharding.spec) else sharding.spec[i]
         shards = math.prod(sharding.mesh.shape[name] for name in names_of(names))
@@ -176,7 +176,11 @@ def following(x: jax.Array, like: Leaf, axes: Sequence[int | None]) -> jax.Array
     return jax.sharding.reshard(x, NamedSharding(sharding.mesh, P(*spec)))
 
 
-def names_of(entry: str | tuple[str, ...] | None) -> tuple[str, ...]:
+Names = str | tuple[str, ...] | None
+"""The mesh axes along which one axis of an array is sharded."""
+
+
+def names_of(entry: Names) -> tuple[str, ...]:
     """The mesh axes in one entry of a `PartitionSpec`."""
     return (entry,) if isinstance(entry, str) else tuple(entry or ())
 

@@ -1,0 +1,306 @@
+"""Parameters that are divided along more axes of their mesh than they come with."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.core import Tracer
+from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from ...core.engine import engine
+from ...core.engine.placement import AnyMesh, axis_kinds, spec_of
+from ...core.engine.protocol import ChainLike
+from ...core.engine.state import State
+from ...core.values.contents import code
+from ...core.values.hyper import by_path, pick
+from ...core.values.spec import axes_in, only, padded, spec, spread
+from ...core.values.tree import Flat, dtype_of, is_trainable, names_of
+from ...core.values.types import Leaf, Params, PyTree
+
+SMALL = 2**16
+"""Parameters of at most so many numbers share a collective."""
+
+Specs = by_path | spec | None
+
+
+class Place(NamedTuple):
+    """Where a parameter lies, as it comes and divided further."""
+
+    home: P
+    apart: P
+    why: str
+    """Why it is not divided along all axes; empty if it is."""
+
+    @property
+    def added(self) -> tuple[str, ...]:
+        """The axes along which only ``apart`` divides it."""
+        return tuple(name for name in axes_in(self.apart) if name not in axes_in(self.home))
+
+
+class Division(NamedTuple):
+    """An array as a stack of its shards along some mesh axes, which are its first axes."""
+
+    axes: tuple[tuple[int, ...], ...]
+    """For each axis of the array, the first axes of the stack that divide it, from major to minor."""
+    sizes: tuple[int, ...]
+    """The lengths of the first axes."""
+
+    @classmethod
+    def of(cls, place: Place, ndim: int, mesh: AnyMesh) -> Division:
+        added = place.added
+        entries = (names_of(entry) for entry in padded(place.apart, ndim))
+        axes = tuple(tuple(added.index(name) for name in names if name in added) for names in entries)
+        return cls(axes, tuple(mesh.shape[name] for name in added))
+
+    @property
+    def order(self) -> list[int]:
+        """The axes of the stack, in the order in which those of the array contain them."""
+        return [axis for i, factors in enumerate(self.axes, len(self.sizes)) for axis in (*factors, i)]
+
+    def join(self, stack: jax.Array) -> jax.Array:
+        """The array."""
+        lengths = [
+            n * math.prod(self.sizes[i] for i in factors)
+            for n, factors in zip(stack.shape[len(self.sizes) :], self.axes)
+        ]
+        return stack.transpose(self.order).reshape(lengths)
+
+    def split(self, x: jax.Array) -> jax.Array:
+        """The inverse of `join`."""
+        lengths: list[int] = []
+        for n, factors in zip(x.shape, self.axes):
+            sizes = [self.sizes[i] for i in factors]
+            lengths += [*sizes, n // math.prod(sizes)]
+        inverse = sorted(range(len(lengths)), key=self.order.__getitem__)
+        return x.reshape(lengths).transpose(inverse)
+
+
+class Layout(NamedTuple):
+    """Where the trained leaves of a tree lie, as they come and divided further."""
+
+    mesh: AnyMesh | None
+    flat: Flat
+    places: dict[int, Place]
+    """By index."""
+
+    @classmethod
+    def of(cls, what: str, flat: Flat, over: Sequence[str], specs: Specs, onto_sharded: bool = True) -> Layout:
+        """The layout along the axes ``over`` of the leaves' mesh, or else of the mesh that is set.
+
+        ``specs`` says how leaves come along automatic axes, and ``onto_sharded`` whether an axis of theirs that is
+        sharded may be divided further. ``what`` names the caller in errors.
+        """
+        mesh = mesh_around(flat.leaves)
+        if mesh is None:
+            return cls(None, flat, {})
+        if lacking := [name for name in over if name not in mesh.axis_names]:
+            known = ", ".join(map(repr, mesh.axis_names))
+            raise ValueError(f"`{what}.over` names the axis {lacking[0]!r}, but the mesh has {known}")
+        if len({axis_kinds(mesh)[name] for name in over}) > 1:
+            raise ValueError(f"`{what}.over` names axes of several kinds, {code(tuple(over))}: nest one for each kind")
+        trained = ((i, path, p) for i, (path, p) in enumerate(flat.items()) if is_trainable(p))
+        return cls(mesh, flat, {i: _place(what, mesh, path, p, over, specs, onto_sharded) for i, path, p in trained})
+
+    def apart(self, leaves: list[Leaf]) -> PyTree:
+        """Leaves like the parameters, divided further."""
+        return self._moved(leaves, {i: place.apart for i, place in self.places.items()})
+
+    def home(self, leaves: list[Leaf]) -> PyTree:
+        """Leaves like the parameters, as these come. Small ones are gathered together."""
+        together: dict[int, jax.Array] = {}
+        for added, group in self.small(leaves) if self.mesh and len({*self.mesh.axis_types}) == 1 else ():
+            together |= zip(group, self._gathered(added, group, leaves))
+        others = {i: place.home for i, place in self.places.items() if i not in together}
+        return self._moved([together.get(i, x) for i, x in enumerate(leaves)], others)
+
+    def kept(self, tx: ChainLike, params: Params, state: State) -> State:
+        """The state of a chain of the divided parameters, of which XLA is told where it lies."""
+        if self.mesh is None or not axes_of_kind(self.mesh, AxisType.Auto):
+            return state  # its type says so
+        like = engine.abstract_state(tx.links, self.shapes(params)).links
+        if jax.tree.structure(like) != jax.tree.structure(state.links):
+            return state  # of another chain: the engine says so
+        return state._replace(links=jax.tree.map(lambda x, s: self._put(x, s.sharding.spec), state.links, like))
+
+    def shapes(self, params: Params) -> Params:
+        """The shapes of the divided parameters, with shardings."""
+
+        def shape(i: int, p: Leaf) -> Leaf:
+            if self.mesh is None or i not in self.places:
+                return p
+            sharding = NamedSharding(self.mesh, self.places[i].apart)
+            return jax.ShapeDtypeStruct(jnp.shape(p), dtype_of(p), sharding=sharding)
+
+        leaves = self.flat.line_up("The parameters", params)
+        return self.flat.build([shape(i, p) for i, p in enumerate(leaves)])
+
+    def small(self, leaves: list[Leaf]) -> Iterator[tuple[tuple[str, ...], list[int]]]:
+        """Groups of small leaves that are divided along the same axes, with these axes."""
+        groups: dict[tuple, list[int]] = {}
+        for i, place in self.places.items():
+            if leaves[i] is not None and place.added and jnp.size(leaves[i]) <= SMALL:
+                groups.setdefault((place.added, dtype_of(leaves[i])), []).append(i)
+        return ((added, group) for (added, _), group in groups.items())
+
+    def _gathered(self, added: tuple[str, ...], group: list[int], leaves: list[Leaf]) -> list[jax.Array]:
+        """These leaves as they come, by one collective along the axes that were ``added``."""
+        mesh, places = self._mesh, [self.places[i] for i in group]
+        divisions = [Division.of(self.places[i], jnp.ndim(leaves[i]), mesh) for i in group]
+        sizes = divisions[0].sizes
+
+        def gather(*shards: jax.Array) -> list[jax.Array]:
+            rows = jax.lax.all_gather(joined(shards), added).reshape(*sizes, -1)
+            return [d.join(x) for d, x in zip(divisions, parts(rows, [(*sizes, *x.shape) for x in shards]))]
+
+        specs = tuple(place.apart for place in places), [place.home for place in places]
+        mapped = jax.shard_map(gather, mesh=mesh, in_specs=specs[0], out_specs=specs[1], check_vma=False)
+        return mapped(*(self._put(leaves[i], self.places[i].apart) for i in group))
+
+    def summed(self, over: Sequence[str], leaves: list[Leaf]) -> list[Leaf]:
+        """The sums of leaves over devices, divided further. Within `jax.shard_map` over these axes."""
+        out = list(leaves)
+        for added, group in self.small(leaves):
+            whole = [i for i in group if not axes_in(self.places[i].home)]
+            for i, x in zip(whole, self._scattered(over, added, whole, leaves) if whole else ()):
+                out[i] = x
+        for i, place in self.places.items():
+            for name in over if out[i] is leaves[i] and out[i] is not None else ():
+                axis = next((j for j, entry in enumerate(place.apart) if name in names_of(entry)), None)
+                if axis is None:
+                    out[i] = jax.lax.psum(out[i], name)
+                else:
+                    out[i] = self._reduced(out[i], name, axis, place.home)
+        return out
+
+    def _reduced(self, x: jax.Array, name: str, axis: int, home: P) -> jax.Array:
+        """The sum over devices along a mesh axis, divided along an axis of the array."""
+
+        def reduced(x: jax.Array) -> jax.Array:
+            return jax.lax.psum_scatter(x, name, scatter_dimension=axis, tiled=True)
+
+        explicit = axes_of_kind(self._mesh, AxisType.Explicit)
+        if not any(entry in explicit for entry in axes_in(home)):
+            return reduced(x)
+        # JAX 0.10 cannot lower it for a type that is sharded along explicit axes.
+        out = NamedSharding(jax.sharding.get_abstract_mesh(), only(home, explicit))
+        return jax.sharding.auto_axes(reduced, axes=explicit, out_sharding=out)(x)
+
+    def _scattered(
+        self, over: Sequence[str], added: tuple[str, ...], group: list[int], leaves: list[Leaf]
+    ) -> Iterator[jax.Array]:
+        """The sums of these leaves over devices, divided along the axes ``added``, by one collective an axis."""
+        divisions = [Division.of(self.places[i], leaves[i].ndim, self._mesh) for i in group]
+        sizes = divisions[0].sizes
+        stacks = [d.split(leaves[i]) for d, i in zip(divisions, group)]
+        rows = jnp.concatenate([x.reshape(*sizes, -1) for x in stacks], -1)
+        for name in over:
+            rows = jax.lax.psum_scatter(rows, name) if name in added else jax.lax.psum(rows, name)
+        return parts(rows, [x.shape[len(sizes) :] for x in stacks])
+
+    def _moved(self, leaves: list[Leaf], to: dict[int, P]) -> PyTree:
+        moved = (self._put(x, to[i]) if i in to and x is not None else x for i, x in enumerate(leaves))
+        return self.flat.build([*moved])
+
+    def _put(self, x: Leaf, where: P) -> jax.Array:
+        mesh = self._mesh
+        if not isinstance(x, Tracer):
+            return jax.device_put(x, NamedSharding(mesh, where))
+        if getattr(jax.typeof(x), "memory_space", None) is jax.memory.Space.Host:
+            return x  # it lies there as it will on the device
+        if axes := axes_of_kind(mesh, AxisType.Explicit):
+            x = jax.sharding.reshard(x, NamedSharding(mesh, only(where, axes)))
+        if axes := axes_of_kind(mesh, AxisType.Auto):
+            x = jax.lax.with_sharding_constraint(x, NamedSharding(mesh, only(where, axes)))
+        return x
+
+    @property
+    def _mesh(self) -> AnyMesh:
+        assert self.mesh is not None
+        return self.mesh
+
+
+def joined(arrays: Iterable[jax.Array]) -> jax.Array:
+    """Arrays one after the other, as a vector."""
+    return jnp.concatenate([x.reshape(-1) for x in arrays])
+
+
+def parts(rows: jax.Array, shapes: list[tuple[int, ...]]) -> Iterator[jax.Array]:
+    """The inverse of `joined`, along the last axis of ``rows``: arrays of these shapes, first axes included."""
+    lengths = [math.prod(shape[rows.ndim - 1 :]) for shape in shapes]
+    ends = itertools.accumulate(lengths)
+    return (rows[..., end - n : end].reshape(shape) for shape, n, end in zip(shapes, lengths, ends))
+
+
+def _place(
+    what: str, mesh: AnyMesh, path: str, p: Leaf, over: Sequence[str], specs: Specs, onto_sharded: bool
+) -> Place:
+    kinds, ndim, found = axis_kinds(mesh), jnp.ndim(p), spec_of(p)
+    explicit, auto = ([name for name in mesh.axis_names if kinds[name] == kind] for kind in KINDS)
+    stated = _stated(what, specs, mesh, path, ndim)
+    typed = axes_of_kind(mesh, AxisType.Explicit)
+    known = typed if isinstance(p, Tracer) else [] if found is None else mesh.axis_names
+    found = P() if found is None else found
+    checked = [name for name in known if name in auto or specs is not None]
+    if only(found, checked, ndim) != only(stated, checked, ndim):
+        raise ValueError(
+            f"the parameter {path!r} is sharded by {only(found, checked)}, but `{what}.specs` says "
+            f"{only(stated, checked)}. Types do not carry the sharding along automatic axes: give "
+            f"specs=by_path({{{path!r}: {only(found, mesh.axis_names)}}}, default=P())"
+        )
+    both = zip(only(found, explicit, ndim), only(stated, auto, ndim))
+    home = only([names_of(a) + names_of(b) for a, b in both], mesh.axis_names)
+    # JAX cannot divide an axis of an array along axes of several kinds.
+    others = [name for name in mesh.axis_names if not onto_sharded or kinds[name] != kinds[over[0]]]
+    free = [i for i, entry in enumerate(padded(home, ndim)) if not any(name in others for name in names_of(entry))]
+    return Place(home, *spread(jnp.shape(p), home, over, mesh.shape, free))
+
+
+def _stated(what: str, specs: Specs, mesh: AnyMesh, path: str, ndim: int) -> P:
+    """How a parameter is sharded according to ``specs``."""
+    entry = pick(f"{what}.specs", specs, path)[1] if isinstance(specs, by_path) else specs
+    stated = P() if entry is None else entry.partition
+    if lacking := [name for name in axes_in(stated) if name not in mesh.axis_names]:
+        raise ValueError(f"`{what}.specs` shards {path!r} along {lacking[0]!r}, which is no axis of the mesh")
+    if len(stated) > ndim:
+        raise ValueError(f"`{what}.specs` has {stated} for {path!r}, which has {ndim} axes")
+    return stated
+
+
+KINDS = AxisType.Explicit, AxisType.Auto
+
+
+def mesh_around(leaves: list[Leaf]) -> AnyMesh | None:
+    """The mesh on which arrays lie, or else the one that is set; ``None`` if there is none."""
+    for x in leaves:
+        sharding = None if x is None or isinstance(x, Tracer) else getattr(x, "sharding", None)
+        if isinstance(sharding, NamedSharding):
+            return sharding.mesh
+    around = [jax.sharding.get_abstract_mesh()]
+    around += [jax.typeof(x).sharding.mesh for x in leaves if isinstance(x, Tracer)]
+    return next((mesh for mesh in around if not mesh.empty), None)
+
+
+def axes_of_kind(mesh: AnyMesh, kind: AxisType) -> tuple[str, ...]:
+    """The explicit, automatic or manual axes of a mesh."""
+    return tuple(name for name, each in zip(mesh.axis_names, mesh.axis_types) if each == kind)
+
+
+def platform(mesh: AnyMesh) -> str:
+    """The platform of the devices of a mesh, empty if it is not known."""
+    device = mesh.devices.flat[0] if isinstance(mesh, Mesh) else getattr(mesh, "abstract_device", None)
+    return getattr(device, "platform", "")
+
+
+def check_specs(where: str, x: object, limits: None = None) -> Specs:
+    """A field for the shardings along automatic axes: a table of `PartitionSpec`s, or one for all parameters."""
+    x = spec(x) if isinstance(x, P) else x
+    for entry in (*x.entries, x.default) if isinstance(x, by_path) else (x,):
+        if not (entry is None or isinstance(entry, spec)):
+            raise ValueError(f"`{where}` must be by_path({{pattern: PartitionSpec(...)}}, default=...), got {code(x)}")
+    return x  # pyright: ignore[reportReturnType]
