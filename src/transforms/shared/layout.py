@@ -19,7 +19,7 @@ from ...core.engine.protocol import ChainLike
 from ...core.engine.state import State
 from ...core.values.contents import code
 from ...core.values.hyper import by_path, pick
-from ...core.values.spec import axes_in, only, padded, spec, spread
+from ...core.values.spec import TILE, axes_in, only, padded, spec, spread
 from ...core.values.tree import Flat, dtype_of, is_trainable, names_of
 from ...core.values.types import Leaf, Params, PyTree
 
@@ -109,15 +109,27 @@ class Layout(NamedTuple):
 
     def apart(self, leaves: list[Leaf]) -> PyTree:
         """Leaves like the parameters, divided further."""
-        return self._moved(leaves, {i: place.apart for i, place in self.places.items()})
+        out = list(leaves)
+        for i, place in self.places.items():
+            out[i] = None if out[i] is None else self._put(out[i], place.apart)
+        return self.flat.build(out)
 
     def home(self, leaves: list[Leaf]) -> PyTree:
         """Leaves like the parameters, as these come. Small ones are gathered together."""
         together: dict[int, jax.Array] = {}
         for added, group in self.small(leaves) if self.mesh and len({*self.mesh.axis_types}) == 1 else ():
             together |= zip(group, self._gathered(added, group, leaves))
-        others = {i: place.home for i, place in self.places.items() if i not in together}
-        return self._moved([together.get(i, x) for i, x in enumerate(leaves)], others)
+        out = [together.get(i, x) for i, x in enumerate(leaves)]
+        for i, place in self.places.items():
+            if i in together or out[i] is None:
+                continue
+            out[i] = self._put(out[i], place.apart)
+            # One axis after the other: XLA's TPU compiler makes an all-reduce of a gather along several at once.
+            left = list(self._mesh.axis_names)
+            for name in reversed(place.added):
+                left.remove(name)
+                out[i] = self._put(out[i], only(place.apart, left))
+        return self.flat.build(out)
 
     def kept(self, tx: ChainLike, params: Params, state: State) -> State:
         """The state of a chain of the divided parameters, of which XLA is told where it lies."""
@@ -155,7 +167,9 @@ class Layout(NamedTuple):
         sizes = divisions[0].sizes
 
         def gather(*shards: jax.Array) -> list[jax.Array]:
-            rows = jax.lax.all_gather(joined(shards), added).reshape(*sizes, -1)
+            rows = joined(shards)
+            for name in reversed(added):
+                rows = jax.lax.all_gather(rows, name)
             return [d.join(x) for d, x in zip(divisions, parts(rows, [(*sizes, *x.shape) for x in shards]))]
 
         specs = tuple(place.apart for place in places), [place.home for place in places]
@@ -182,7 +196,12 @@ class Layout(NamedTuple):
         """The sum over devices along a mesh axis, divided along an axis of the array."""
 
         def reduced(x: jax.Array) -> jax.Array:
-            return jax.lax.psum_scatter(x, name, scatter_dimension=axis, tiled=True)
+            n = self._mesh.shape[name]
+            if axis < x.ndim - 1 or x.shape[axis] % (n * TILE[1]) == 0:
+                return jax.lax.psum_scatter(x, name, scatter_dimension=axis, tiled=True)
+            # XLA's TPU compiler would make an all-reduce of one whose results are no whole tiles.
+            stack = jnp.moveaxis(x.reshape(*x.shape[:-1], n, x.shape[-1] // n), -2, 0)
+            return jax.lax.psum_scatter(stack, name)
 
         explicit = axes_of_kind(self._mesh, AxisType.Explicit)
         if not any(entry in explicit for entry in axes_in(home)):
@@ -202,10 +221,6 @@ class Layout(NamedTuple):
         for name in over:
             rows = jax.lax.psum_scatter(rows, name) if name in added else jax.lax.psum(rows, name)
         return parts(rows, [x.shape[len(sizes) :] for x in stacks])
-
-    def _moved(self, leaves: list[Leaf], to: dict[int, P]) -> PyTree:
-        moved = (self._put(x, to[i]) if i in to and x is not None else x for i, x in enumerate(leaves))
-        return self.flat.build([*moved])
 
     def _put(self, x: Leaf, where: P) -> jax.Array:
         mesh = self._mesh
