@@ -1,6 +1,7 @@
 """Sweep learning rate × weight decay × order of the links on digits, and print the best settings.
 
-The two orders of the links are two structures. Each is compiled once and runs its grid in one `vmap`.
+The two orders of the links are two structures. Each is compiled once and runs its grid in one `vmap`, divided
+among all local devices.
 Prints a table of held-out errors and the best settings for each order, and how often the training function
 was traced.
 """

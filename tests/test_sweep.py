@@ -16,8 +16,11 @@ import numpy as np
 import optax
 import pytest
 from chainax.sweeping import group
+from chainax.sweeping.devices import layout
 from jax.core import Tracer
 from jax.experimental import io_callback
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
 
 ADAMW = cx.adamw(1e-3)
 COUPLED = ADAMW.move("add_decayed_weights", before="scale_by_adam")
@@ -258,6 +261,196 @@ def test_results_are_named_by_their_paths():
     assert all(type(column) is np.ndarray for column in table.values())
 
 
+# Devices
+
+
+@pytest.fixture
+def groups(monkeypatch) -> list[group.Group]:
+    """The groups of the sweeps, when they have been compiled."""
+    seen, compile = [], group.Group.compile
+    monkeypatch.setattr(group.Group, "compile", lambda self, *args: compile(self, *args) or seen.append(self))
+    return seen
+
+
+def scaled(tx: Any, x: jax.Array) -> jax.Array:
+    """One step of size ``learning_rate``."""
+    return jnp.sum(tx.step(x, tx.init(x), jnp.cos(x))[0])
+
+
+def fitted(tx: Any, x: jax.Array, y: jax.Array) -> dict[str, Any]:
+    """A short run on data, with all that line searches need."""
+
+    def loss(params: Any) -> jax.Array:
+        return jnp.mean(jnp.square(jnp.tanh(x @ params["w"]) @ jnp.linspace(0.5, -0.6, 16) - y))
+
+    def body(carry: Any, _: None) -> tuple[Any, Any]:
+        params, state = carry
+        value, grads = jax.value_and_grad(loss)(params)
+        extra = {"value": value, "grad": grads, "value_fn": loss} if "scale_by_zoom_linesearch" in tx.names else {}
+        return tx.step(params, state, grads, **extra), value
+
+    start = {"w": jnp.linspace(-0.4, 0.5, 128).reshape(8, 16)}
+    (params, _), losses = jax.lax.scan(body, (start, tx.init(start)), length=4)
+    return {"losses": losses, "w": params["w"]}
+
+
+RATES = np.geomspace(1e-3, 0.1, 16).tolist()
+NOISY = cx.chain(
+    cx.clip_by_global_norm(0.1), cx.add_noise(0.1, seed=jnp.int32(0)), cx.scale_by_adam(), cx.scale_by_lr(0.1)
+)
+SPREAD = {
+    "norms, noise and codes": [
+        cx.store(tx, cx.int8(min_size=0)) for tx in cx.grid(NOISY, {"add_noise.seed": list(jnp.arange(16))})
+    ],
+    "conditions": [cx.chain(cx.skip_nonfinite(), cx.accumulate(cx.adamw(rate), 2)) for rate in RATES],
+    "loops": [cx.lbfgs(10 * rate) for rate in RATES],
+}
+
+
+LONG = ("conditions", "loops")
+
+
+@pytest.mark.parametrize("case", [pytest.param(case, marks=[pytest.mark.long] * (case in LONG)) for case in SPREAD])
+def test_rows_do_not_depend_on_the_devices(groups, case):
+    """Sixteen chains, two a device: bit for bit what one device gives with two at once, without communication."""
+    x = jnp.sin(jnp.arange(256.0)).reshape(32, 8)
+    data = x, jnp.cos(x[:, 0])
+    table = cx.sweep(fitted, SPREAD[case], *data)
+    with jax.default_device(jax.devices()[3]):
+        alone = cx.sweep(fitted, SPREAD[case], *data, batch_size=2)
+    assert [(g.mesh.size, g.size) for g in groups] == [(8, 16), (1, 2)]
+    assert len(np.unique(table["losses"][:, -1])) == 16
+    for name in ("losses", "w"):
+        np.testing.assert_array_equal(table[name], alone[name])
+    collectives = r"all-reduce|all-gather|all-to-all|reduce-scatter|collective"
+    assert not re.search(collectives, groups[0].compiled.as_text())
+
+
+def test_each_device_holds_its_chains(groups):
+    """An eighth of the bytes, and all devices together what one device needs for all."""
+    wide = jnp.zeros((64, 256))
+
+    def train(tx, x):
+        return jax.lax.scan(lambda c, _: (tx.step(*c, jnp.cos(c[0])), 0), (x, tx.init(x)), length=3)[0][0]
+
+    chains = [cx.adamw(rate) for rate in RATES]
+    cx.sweep(train, chains, wide)
+    with jax.default_device(jax.devices()[0]):
+        cx.sweep(train, chains, wide)
+    (spread, alone) = (g.compiled.memory_analysis() for g in groups)
+    slots = 2 * wide.nbytes * 16
+    assert alone.temp_size_in_bytes + alone.output_size_in_bytes >= slots
+    for name in ("temp_size_in_bytes", "output_size_in_bytes"):
+        assert getattr(spread, name) == pytest.approx(getattr(alone, name) / 8, rel=0.02, abs=256)
+    assert group.memory(groups[0].compiled)[0] == pytest.approx(group.memory(groups[1].compiled)[0], rel=0.02, abs=4096)
+
+
+@pytest.mark.parametrize("devices", (1, 3, 8))
+def test_layouts(devices):
+    """No more chains than asked for, no idle device and no batch that could be left out."""
+    for runs in range(1, 40):
+        for most in range(1, 50):
+            count, each = layout(runs, most, devices)
+            size = count * each
+            assert 1 <= count <= devices
+            assert size <= most
+            batches = -(-runs // size)
+            assert batches * size - runs < count + batches * each  # padding
+            assert batches * each <= -(-runs // min(devices, most, runs)) + each - 1  # time of the busiest device
+        assert layout(runs, runs + -runs % devices, devices)[1] == -(-runs // devices)  # all at once
+
+
+def test_fewer_chains_at_once_leave_no_accelerator_idle(monkeypatch):
+    """Where each device has its own memory, one chain a device is the least; a host's memory is shared."""
+    sizes, batch = [], group.Group.batch
+    monkeypatch.setattr(group.Group, "batch", lambda self, start: sizes.append(self.size) or batch(self, start))
+    monkeypatch.setattr(group, "free_bytes", lambda device: 1.0)
+    chains = [cx.sgd(rate) for rate in RATES]
+    expected = cx.sweep(scaled, chains, START)["result"]
+    assert set(sizes[1:]) == {1}
+    sizes.clear()
+    monkeypatch.setattr(group, "is_host", lambda device: False)
+    np.testing.assert_array_equal(cx.sweep(scaled, chains, START)["result"], expected)
+    assert sizes == [16, 8, 8, 8]
+
+
+@pytest.mark.parametrize("axes", (AxisType.Explicit, AxisType.Auto))
+def test_devices_of_the_callers_mesh(groups, axes):
+    """Those of the mesh, whatever its axes and wherever the arguments are; keys of chains may be on it too."""
+    x = jnp.linspace(-1, 1, 16)
+    chains = [cx.sgd(rate) for rate in RATES]
+    keys = cx.grid(NOISY, {"add_noise.seed": list(jax.vmap(jax.random.key)(jnp.arange(3)))})
+    expected = [cx.sweep(scaled, list_, x)["result"] for list_ in (chains, keys)]
+    mesh = jax.make_mesh((2, 2), ("a", "b"), axis_types=(axes,) * 2, devices=jax.devices()[4:])
+    sharded = jax.device_put(x, NamedSharding(mesh, P("a")))
+    with jax.set_mesh(mesh):
+        found = [cx.sweep(scaled, list_, sharded)["result"] for list_ in (chains, keys)]
+        assert jax.sharding.get_mesh() == mesh
+    outside = cx.sweep(scaled, chains, sharded)["result"]
+    for a, b in zip([*found, outside], [*expected, expected[0]]):
+        np.testing.assert_allclose(a, b, rtol=1e-6)
+    devices = [[device.id for device in g.mesh.devices.flat] for g in groups]
+    assert devices == [[*range(8)], [0, 1, 2], [4, 5, 6, 7], [4, 5, 6], [*range(8)]]
+
+
+def test_devices_without_a_mesh(groups, monkeypatch):
+    """The default device or platform if there is one; no more devices than chains; a mesh of others is refused."""
+    chains = [cx.sgd(rate) for rate in RATES[:3]]
+    for default in (jax.devices()[5], "cpu", None):
+        with jax.default_device(default):
+            cx.sweep(scaled, chains, jax.device_put(START, jax.devices()[6]))
+    cx.sweep(scaled, chains[:1], START)
+    assert [[d.id for d in g.mesh.devices.flat] for g in groups] == [[5], [0, 1, 2], [0, 1, 2], [0]]
+
+    class Elsewhere:
+        empty, local_devices = False, ()
+
+    monkeypatch.setattr(jax.sharding, "get_mesh", Elsewhere)
+    with pytest.raises(ValueError, match=r"the mesh set by jax\.set_mesh has none of them"):
+        cx.sweep(scaled, chains, START)
+
+
+def test_arguments_are_copied_once(monkeypatch):
+    """Structures share the copies."""
+    copied, put = [], jax.device_put
+
+    def device_put(x: Any, where: Any) -> Any:
+        copied.extend([x] if np.shape(x) == (7,) and x.sharding != where else [])
+        return put(x, where)
+
+    monkeypatch.setattr(jax, "device_put", device_put)
+    cx.sweep(scaled, [make(rate) for make in (cx.sgd, cx.adam) for rate in RATES], jnp.ones(7))
+    assert len(copied) == 1
+
+
+@pytest.mark.parametrize("axes", (AxisType.Explicit, AxisType.Auto))
+def test_a_mesh_within_the_training_is_refused(axes):
+    """Each chain is on one device; the error says so. Likewise for arrays with explicit axes that come in otherwise."""
+    mesh = jax.make_mesh((8,), ("a",), axis_types=(axes,))
+    where = NamedSharding(mesh, P("a"))
+    chains, closed_over = [cx.sgd(rate) for rate in RATES], jax.device_put(jnp.ones(8), where)
+
+    def moving(tx, x):
+        put = jax.sharding.reshard if axes is AxisType.Explicit else jax.lax.with_sharding_constraint
+        return scaled(tx, put(x, where))
+
+    trains = [moving] + [lambda tx, x: scaled(tx, closed_over)] * (axes is AxisType.Explicit)
+    for train in trains:
+        with jax.set_mesh(mesh), pytest.raises((ValueError, NotImplementedError)) as caught:
+            cx.sweep(train, chains, jnp.ones(8))
+        assert "there is no mesh within `train`" in caught.value.__notes__[-1]
+
+
+def test_lapack_runs_on_one_device_of_a_host(groups):
+    """Several devices that share the threads of a host would wait for each other for ever."""
+    x = jnp.cos(jnp.arange(12.0) ** 2).reshape(4, 3)
+    chains = [cx.scale(size) for size in RATES]
+    table = cx.sweep(lambda tx, x: jnp.linalg.svd(tx.step_size * x, compute_uv=False), chains, x)
+    assert [(g.mesh.size, g.size) for g in groups] == [(1, 16)]
+    expected = np.linalg.svd(np.asarray(x, np.float64), compute_uv=False)
+    np.testing.assert_allclose(table["result"], np.outer(RATES, expected), rtol=1e-4)
+
+
 # The grid
 
 
@@ -475,6 +668,8 @@ def test_one_structure_that_fails_leaves_the_others(where):
     assert others == ["", first, ""]
     assert "no momentum" in first if where == "tracing" else "Error" in first
     assert "\n" not in first
+    # JAX raises the error of a callback again at exit, unless another callback has run on its devices since.
+    cx.sweep(lambda tx: io_callback(lambda: np.float32(0), jax.ShapeDtypeStruct((), jnp.float32)), chains[::2])
 
 
 def test_all_structures_that_fail_raise():

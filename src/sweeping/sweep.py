@@ -16,6 +16,7 @@ from ..core.values.contents import code
 from ..core.values.tree import flatten
 from ..core.values.warning import warn
 from .columns import settings_of
+from .devices import Devices, available
 from .group import Group, named
 from .progress import progress_bar
 
@@ -34,6 +35,14 @@ def sweep(
     ``batch_size`` chains run at once; by default as many as fit into memory according to the compiler
     (if not all of them fit, that costs another compilation).
 
+    The chains that run at once are divided among the devices: this process's devices of the mesh set by
+    ``jax.set_mesh``; without a mesh, the default device if one is set, or all local devices. Each device computes its
+    own chains, without communication, and has a copy of the arrays in ``args``, however they were sharded. Within
+    ``train`` there is no mesh: arrays on a mesh with explicit axes must come in through ``args``, and to divide a
+    single chain among devices, call ``train`` in a loop. Rows do not depend on the number of devices, apart from
+    rounding errors where the number of chains on each differs. Each of several processes runs the whole sweep. On CPUs
+    divided into several devices, functions that call LAPACK run on one.
+
     ``over`` is a list of chains, such as `grid` returns, or a dict of chains by name. ``train`` returns any tree
     of arrays or numbers. Arrays in ``args`` are shared by all chains; everything else in ``args`` is a constant.
 
@@ -45,8 +54,8 @@ def sweep(
     are NaN, and a last column, ``exception``, holds the error.
 
     Errors: ``TypeError`` for anything that is not a chain and for a ``train`` that does not take these arguments;
-    ``ValueError`` for an empty list, stacked chains, and results whose names or shapes differ between chains; and the
-    error of ``train``, if it fails for all structures.
+    ``ValueError`` for an empty list, stacked chains, a mesh without devices of this process, and results whose names or
+    shapes differ between chains; and the error of ``train``, if it fails for all structures.
 
     >>> import chainax as cx
     >>> def train(tx, x):
@@ -68,12 +77,13 @@ def sweep(
     for i, tx in enumerate(chains):
         members.setdefault(jax.tree.structure(tx), []).append(i)
     groups = [Group(f"structure {k + 1} of {len(members)}", which) for k, which in enumerate(members.values())]
+    devices = Devices(available(), args)
     rows: list[Any] = [None] * len(chains)
     with progress_bar(len(chains), progress) as tell:
         for group in groups:
             tell(f"compiling {group.what}", 0)
             try:
-                group.compile(train, [chains[i] for i in group.members], args, batch_size)
+                group.compile(train, [chains[i] for i in group.members], args, batch_size, devices)
             except Exception as e:
                 _fail(group, e, groups, names)
         results = _check_results([group for group in groups if not group.error], names, settings)
@@ -165,6 +175,11 @@ def _fail(group: Group, e: Exception, groups: list[Group], names: list[str]) -> 
         )
     if isinstance(e, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" in str(e):
         remedies.append(f"Give `sweep` a smaller batch_size than {group.size}: that many chains are in memory at once.")
+    if isinstance(e, (ValueError, NotImplementedError)) and ("mesh" in str(e) or "shard_map" in str(e)):
+        remedies.append(
+            "`sweep` computes each chain on one device, so there is no mesh within `train`: give it arrays on a mesh "
+            "as arguments, `sweep(train, over, x)`. To divide one chain among devices, call `train` in a loop."
+        )
     for note in (f"In `sweep`, {which}", *remedies):
         e.add_note(note)
     group.error = e
