@@ -102,6 +102,7 @@ from .core.values.schedule import (
     quotient,
     total,
 )
+from .core.values.spec import spec
 from .core.values.tree import global_norm
 from .core.values.warning import ChainWarning
 from .plotting import plot
@@ -231,8 +232,8 @@ __all__ = [  # noqa: RUF022 - a table of contents
     # chains, their steps, their states and their files
     "chain", "stack", "store", "make_step", "apply_updates", "State", "Report", "to_config", "from_config",
     "ChainWarning",
-    # hyperparameters by path
-    "by_leaf", "by_path",
+    # hyperparameters, formats, chains and shardings by path
+    "by_leaf", "by_path", "spec",
     # schedules, and how they are put together
     "Schedule", "bias_corrected_schedule", "constant_schedule", "cosine_annealing_schedule", "cosine_decay_schedule",
     "cosine_onecycle_schedule", "cyclic_schedule", "exponential_decay", "from_function", "half_life_schedule",

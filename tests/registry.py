@@ -199,6 +199,7 @@ LINKS = (
     cx.skip_nonfinite(max_consecutive=2),
     cx.trace(0.9, 0.1),
     cx.trace(0.9, nesterov=True),
+    cx.zero1(cx.chain(cx.clip_by_global_norm(1.0), cx.adam(0.1)), over="d"),
     cx.zero_nans(),
     given(cx.accumulate_weighted(cx.sgd(0.1, momentum=0.9), 2)),
     given(cx.adaptive_sharpness_aware()),

@@ -46,7 +46,8 @@ class zero1(Reshaped):
     `reduce_grads` avoids it.
 
     Errors: ``ValueError`` for axes that the mesh does not have, and for a parameter that is not sharded as ``specs``
-    says. Warns (`ChainWarning`) if there are several devices but no mesh, since nothing is spread then.
+    says. Warns (`ChainWarning`) if nothing is spread: without a mesh, unless there is one device only,
+    and within `jax.shard_map` over these axes.
 
     >>> import chainax as cx
     >>> tx = cx.zero1(cx.adamw(1e-3), over="data")
@@ -113,15 +114,13 @@ class zero1(Reshaped):
 
     def layout(self, flat: Flat) -> Layout:
         """Where the leaves lie outside, and within."""
-        layout = Layout.of("zero1", flat, names_of(self.over), self.specs)
-        if layout.mesh is None and jax.device_count() > 1:
-            warn(f"zero1 found no mesh, so nothing is spread over {self.over!r}: {MESH}")
         manual = jax.sharding.get_abstract_mesh().manual_axes
-        if divided := [name for name in names_of(self.over) if name in manual]:
-            raise ValueError(
-                f"`zero1.over` names the axis {divided[0]!r}, along which jax.shard_map has already divided the "
-                "arrays: call step outside shard_map"
-            )
+        divided = [name for name in names_of(self.over) if name in manual]
+        layout = Layout(None, flat, {}) if divided else Layout.of("zero1", flat, names_of(self.over), self.specs)
+        if divided:
+            warn(f"zero1 spreads nothing over {divided[0]!r} within jax.shard_map over this axis: call step outside")
+        elif layout.mesh is None and jax.device_count() > 1:
+            warn(f"zero1 spreads nothing over {self.over!r} without a mesh: {MESH}")
         return layout
 
     def _warn_of_all_reduces(self, layout: Layout, us: list[Leaf]) -> None:
