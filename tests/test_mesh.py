@@ -52,6 +52,19 @@ WHOLE = {
     "mechanize": cx.mechanize(cx.adamw(1.0), s_init=0.1),
     "lbfgs": cx.lbfgs(memory_size=2),
     "record": cx.chain(cx.record("norm", "max"), cx.sgd(0.1)),
+    "lamb": cx.lamb(0.1),
+    "lars": cx.lars(0.1, trust_coefficient=0.5),
+    "ldog": cx.ldog(r_eps=0.1),
+    "norms of a leaf": cx.chain(
+        cx.orthogonal_grad(),
+        cx.normalize_by_block_norm(),
+        cx.scale_by_param_block_norm(),
+        cx.clip_by_block_rms(0.5),
+        cx.scale_by_param_block_rms(),
+        cx.scale_by_running_norm(),
+        cx.cautious(),
+        cx.scale_by_lr(0.1),
+    ),
 }
 
 
@@ -180,6 +193,45 @@ def on_shards(f: Callable, *arrays: jax.Array) -> Any:
     return quickly(jax.shard_map(f, mesh=mesh(), in_specs=specs, out_specs=specs[0]))(*arrays)
 
 
+def test_what_is_recorded_is_of_the_whole() -> None:
+    """Norm, root mean square and largest number of a leaf, of which each device has a part."""
+    tx, x = cx.chain(cx.record("norm", "rms", "max", "ratio"), cx.sgd(0.1)), jnp.arange(32.0).reshape(8, 4)
+    where = NamedSharding(mesh(), P("d"))
+
+    def slots(x: jax.Array) -> Any:
+        return tx.update(x, tx.init(x), x)[1].links["record"]
+
+    got = jax.shard_map(slots, mesh=mesh(), in_specs=P("d"), out_specs=P())(jax.device_put(x, where))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), got, slots(x))
+
+
+UNTYPED = {
+    "clip_by_global_norm": cx.clip_by_global_norm(1.0),
+    "scale_by_trust_ratio": cx.lamb(0.1),
+    "scale_by_factored_rms": cx.chain(cx.scale_by_factored_rms(min_dim_size_to_factor=8)),
+    "add_noise": cx.add_noise(1.0),
+    "apply_update": cx.apply_update("stochastic"),
+    "scale_by_dog": cx.accumulate(cx.dog(), 1),
+}
+
+
+@pytest.mark.parametrize("name", UNTYPED)
+def test_without_types_links_say_what_they_take_for_the_whole(name: str) -> None:
+    """Elementwise ones say nothing."""
+    p, g = lone(), lone()
+
+    def run(tx: Any) -> None:
+        step = jax.shard_map(
+            lambda p, g: tx.step(p, tx.init(p), g)[0], mesh=mesh(), in_specs=P("d"), out_specs=P("d"), check_vma=False
+        )
+        jax.eval_shape(step, p, g)
+
+    with pytest.warns(cx.ChainWarning, match=rf"along 'd': norms.* of link '{name}' are .*Pass check_vma=True"):
+        run(UNTYPED[name])
+    run(cx.adamw(0.1))
+
+
+@pytest.mark.filterwarnings("ignore:with check_vma=False")
 def test_without_types_the_norm_is_that_of_the_shard() -> None:
     """As the documentation of ``check_vma=False`` says: nothing tells the engine of the other shards."""
     tx = cx.chain(cx.clip_by_global_norm(1.0), cx.scale_by_lr(1.0))
@@ -220,13 +272,11 @@ def test_two_leaves_of_one_path_draw_apart() -> None:
 
 
 REFUSED = {
-    "scale_by_trust_ratio": cx.lamb(),
     "scale_by_factored_rms": cx.chain(
         cx.scale_by_factored_rms(min_dim_size_to_factor=8)
     ),  # a shard would not be factored
     "scale_by_adam_mini": cx.adam_mini(),
     "centralize": cx.chain(cx.centralize()),
-    "normalize_by_block_norm": cx.chain(cx.normalize_by_block_norm()),
     "flatten": cx.flatten(cx.sgd(0.1)),
     "scale_by_galore": cx.chain(cx.scale_by_galore(cx.scale(1.0), rank=1)),
 }

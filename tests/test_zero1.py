@@ -300,7 +300,10 @@ def test_nothing_is_spread_without_a_mesh() -> None:
 
 def sines(p: Any, x: jax.Array) -> jax.Array:
     """A loss of a batch."""
-    return sum((jnp.sum(jnp.sin(a[None] * x.reshape(-1, *[1] * a.ndim))) for a in jax.tree.leaves(p)), 0.0) / x.size
+    return (
+        sum((jnp.sum(jnp.sin(a[None] * x.reshape(-1, *[1] * a.ndim))) for a in jax.tree.leaves(p)), jnp.zeros(()))
+        / x.size
+    )
 
 
 MESHES = {

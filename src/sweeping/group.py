@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +14,7 @@ import numpy as np
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from ..core.engine.checks import UNTYPED
 from ..core.facade.chain import stack
 from ..core.facade.transformation import Transformation
 from ..core.values.contents import is_array, is_key
@@ -70,7 +72,9 @@ class Group:
             self.arrays = of_chains + devices.args_on(self.mesh)
             mapped = once if alike else jax.vmap(run, (self.axes,), axis_size=each)
             with jax.set_mesh(self.mesh):  # not the caller's, which may have explicit axes
-                lowered = self._spread(mapped).lower(self.batch(0))
+                with warnings.catch_warnings():
+                    warnings.filterwarnings("ignore", UNTYPED)  # no array is a part of another: see `_spread`
+                    lowered = self._spread(mapped).lower(self.batch(0))
                 if count > 1 and is_host(devices.list[0]) and block_each_other(lowered):
                     available = 1
                     continue

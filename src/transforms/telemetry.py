@@ -20,7 +20,7 @@ from ..core.values.contents import code, is_array
 from ..core.values.errors import did_you_mean
 from ..core.values.hyper import compiled
 from ..core.values.numerics import safe_div, sqrt
-from ..core.values.tree import flatten, global_norm
+from ..core.values.tree import flatten, global_norm, leaf_size, max_abs
 from ..core.values.types import PyTree
 from ..core.values.value import derived, fill, static
 from .clipping.clip import clip_by_global_norm
@@ -39,9 +39,9 @@ def _root_of_squares(x: jax.Array) -> jax.Array:
 
 QUANTITIES = {
     "norm": Quantity(lambda u, p: global_norm(u), _root_of_squares),
-    "max": Quantity(lambda u, p: jnp.max(jnp.abs(u), initial=0.0), lambda x: jnp.max(x, axis=0)),
+    "max": Quantity(lambda u, p: max_abs([u]), lambda x: jnp.max(x, axis=0)),
     "param_norm": Quantity(lambda u, p: global_norm(p), _root_of_squares),
-    "size": Quantity(lambda u, p: jnp.full((), u.size, u.dtype), lambda x: jnp.sum(x, axis=0)),
+    "size": Quantity(lambda u, p: jnp.full((), leaf_size(u), u.dtype), lambda x: jnp.sum(x, axis=0)),
 }
 
 STATISTICS: dict[str, tuple[tuple[str, ...], Callable[..., jax.Array]]] = {

@@ -14,11 +14,11 @@ from jax.tree_util import all_leaves, tree_leaves
 from ..values.contents import is_array
 from ..values.errors import PlainKeyError, did_you_mean, renamed
 from ..values.hyper import by_path, not_a_scalar, pick
-from ..values.tree import dtype_of, flatten, is_trainable, shard_axes, show, widened
+from ..values.tree import dtype_of, flatten, is_trainable, shard_axes, show, untyped_axes, widened
 from ..values.types import Extra, Leaf, Params, PyTree, Updates
 from ..values.value import Value
 from ..values.warning import warn
-from .protocol import ChainLike, LinkLike, Links, is_leafwise, is_treewise
+from .protocol import ChainLike, LinkLike, Links, is_leafwise, is_random, is_treewise
 from .state import State
 
 REMEDY = "Carry it over with adopt(params, state), or start over with init(params)"
@@ -96,6 +96,8 @@ def check_arguments(links: Links, updates: Updates, state: State, params: Params
         if link.reads_params and params is None and updates is not None:
             raise TypeError(f"Link {name!r} reads the parameters: call {_with(f'tx.{UPDATE}', extra)}")
     check_entries(links, state, params)
+    if untyped_axes() and (name := next((n for n, link in links.items() if _depends_on_shards(link)), None)):
+        warn_of_untyped(name)
 
 
 def check_state(call: str, tx: ChainLike, params: Params, state: State) -> None:
@@ -223,6 +225,20 @@ def unshardable(name: str, path: str, axes: tuple[str, ...]) -> str:
     )
 
 
+UNTYPED = "with check_vma=False, jax.shard_map does not say"
+"""How a warning begins."""
+
+
+def warn_of_untyped(name: str) -> None:
+    """Warn that a link takes what is on a device for the whole, since types do not say otherwise."""
+    along = " and ".join(map(repr, untyped_axes()))
+    warn(
+        f"{UNTYPED} which arrays are parts along {along}: norms, means and random numbers of link {name!r} are those "
+        "of the part on each device. Pass check_vma=True, the default of jax.shard_map, unless parameters and "
+        "gradients are the same on all devices"
+    )
+
+
 def as_parameter(u: Leaf, p: Leaf) -> Leaf:
     """The update, converted to the parameter's dtype if only the parameter is complex."""
     return jnp.asarray(u, dtype_of(p)) if jnp.iscomplexobj(p) and not jnp.iscomplexobj(u) else u
@@ -253,6 +269,14 @@ def _keeps_state(link: LinkLike, params: Params) -> bool:
         return False
     like = params if link.moves_params else widened(params)
     return bool(jax.tree.leaves(jax.eval_shape(link.init_tree, like)))
+
+
+def _depends_on_shards(link: LinkLike) -> bool:
+    """Whether a link reads the types of the arrays to see of what they are parts. Those within it are asked later."""
+    if is_treewise(link):
+        return not link.inner
+    ending = link.final_rounding is not None and link.final_rounding.random
+    return link.needs_all_updates or link.knows_shards or is_random(link) or ending
 
 
 def _is_tree(x: object) -> bool:

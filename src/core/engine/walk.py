@@ -18,9 +18,9 @@ from jax.core import Trace
 
 from ..values.conditions import choose
 from ..values.hyper import as_key, table_choices
-from ..values.tree import dtype_of, is_trainable, shard_axes, show, slot_dtype, widest
+from ..values.tree import dtype_of, is_trainable, shard_axes, show, slot_dtype, untyped_axes, widest
 from ..values.types import DType, Extra, Leaf, Params
-from .checks import unshardable
+from .checks import unshardable, warn_of_untyped
 from .entries import Entries, encoded_places, global_state, like, merged, with_encoded, with_entry
 from .frozen import freeze
 from .hooks import NO_PARAMS, blamed, check_global_state, check_scalars, check_verdict
@@ -247,12 +247,15 @@ class Walk:
 
     def _check_elementwise(self, plan: Plan, arrays: list[jax.Array], inputs: LeafInputs, path: str) -> None:
         """Raise if each device has only a part of the leaf and a link computes with several of its numbers at once."""
-        if not (axes := shard_axes(inputs.u)):
+        axes = shard_axes(inputs.u)
+        if not (axes or untyped_axes()):
             return
         alike = plan, jnp.shape(inputs.u), axes
         if alike not in self._mixing:
-            self._mixing[alike] = mixing_link(plan, arrays, inputs)
-        if mixing := self._mixing[alike]:
+            self._mixing[alike] = mixing = mixing_link(plan, arrays, inputs)
+            if mixing and not axes:
+                warn_of_untyped(mixing)
+        if axes and (mixing := self._mixing[alike]):
             raise TypeError(unshardable(mixing, path, axes))
 
     # Whole-tree links

@@ -101,8 +101,9 @@ class Transformation(Value):
         Sharded parameters keep their shardings, on a mesh with explicit or automatic axes. Under
         `jax.shard_map` each device has a part of them, which JAX tracks in the types: norms over all parameters are
         then summed over the devices, each part gets its own random numbers, and links that compute with
-        several numbers of a leaf, such as `scale_by_trust_ratio`, raise ``TypeError``. With ``check_vma=False`` JAX
-        does not track this: norms are those of the part, and random numbers are the same on all devices.
+        rows or columns of a leaf, such as `scale_by_factored_rms`, raise ``TypeError``. With ``check_vma=False`` JAX
+        does not track this: norms are those of the part, random numbers are the same on all devices, and a
+        `ChainWarning` says so.
 
         For a complex parameter, ``jax.grad`` returns the conjugate of the direction of ascent. Conjugate it for
         `step` and `update`, and in ``grad_fn``; PyTorch's gradients are already conjugated. The argument ``grad``

@@ -191,6 +191,12 @@ def shard_axes(x: Leaf) -> tuple[str, ...]:
     return tuple(sorted(aval.mat.varying if hasattr(aval, "mat") else getattr(aval, "vma", ())))
 
 
+def untyped_axes() -> tuple[str, ...]:
+    """The mesh axes of a `jax.shard_map` with ``check_vma=False``, where types do not say which arrays vary."""
+    manual = jax.sharding.get_abstract_mesh().manual_axes
+    return () if not manual or shard_axes(lax.axis_index(manual)) else tuple(manual)
+
+
 def by_axes(leaves: Iterable[Leaf]) -> dict[tuple[str, ...], list[Leaf]]:
     """The leaves, grouped by the mesh axes along which they vary."""
     found: dict[tuple[str, ...], list[Leaf]] = {}
@@ -202,6 +208,16 @@ def by_axes(leaves: Iterable[Leaf]) -> dict[tuple[str, ...], list[Leaf]]:
 def summed(total: jax.Array, axes: tuple[str, ...]) -> jax.Array:
     """Add up a sum over shards across the devices along these mesh axes."""
     return lax.psum(total, axes) if axes else total
+
+
+def leaf_sum(x: jax.Array) -> jax.Array:
+    """The sum over a leaf, of which `jax.shard_map` may have given each device a part."""
+    return summed(jnp.sum(x), shard_axes(x))
+
+
+def leaf_size(x: jax.Array) -> int:
+    """The size of a leaf, of which `jax.shard_map` may have given each device a part."""
+    return x.size * math.prod(lax.axis_size(axis) for axis in shard_axes(x))
 
 
 def _total(f: Elementwise, leaves: list[Leaf]) -> jax.Array:

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from ...core.facade.link import Leafwise, Scaling, transform
 from ...core.values.hyper import Hyper, hyper
 from ...core.values.numerics import safe_div, sqrt
+from ...core.values.tree import leaf_size, leaf_sum
 
 ON_CHIP = 2**23
 """The numbers in the largest array of which TPUs keep several on the chip: 32 MB in float32, of 128 MB on a v5e."""
@@ -28,7 +29,7 @@ class clip_by_block_rms(Leafwise):
 
     equation = "u ← u·min(1, d/RMS(u))"
     role = "clip"
-    bounds_size = True
+    bounds_size = knows_shards = True
 
     def leaf(self, u, slot, p, scalars):
         return computed_once(u) * bounding(rms(u), self.threshold)
@@ -42,7 +43,7 @@ class scale_by_param_block_norm(Leafwise):
 
     equation = "u ← u·max(‖θ‖, ε)"
     role = "scale"
-    reads_params = True
+    reads_params = knows_shards = True
 
     def leaf(self, u, slot, p, scalars):
         return u * jnp.maximum(norm(p), self.min_scale)
@@ -56,7 +57,7 @@ class scale_by_param_block_rms(Leafwise):
 
     equation = "u ← u·max(RMS(θ), ε)"
     role = "scale"
-    reads_params = True
+    reads_params = knows_shards = True
 
     def leaf(self, u, slot, p, scalars):
         u, p = computed_once((u, p))  # so that p is read for its norm when it is read for the step
@@ -81,12 +82,12 @@ class normalize_by_update_norm(Scaling):
 
 def norm(x: jax.Array) -> jax.Array:
     """The Euclidean norm of a block."""
-    return sqrt(jnp.sum(jnp.square(x)))
+    return sqrt(leaf_sum(jnp.square(x)))
 
 
 def rms(x: jax.Array) -> jax.Array:
     """The root mean square of a block; 0 for an empty one."""
-    return sqrt(jnp.sum(jnp.square(x)) / max(1, x.size))
+    return sqrt(leaf_sum(jnp.square(x)) / max(1, leaf_size(x)))
 
 
 def computed_once(tree: Arrays) -> Arrays:

@@ -28,7 +28,7 @@ class scale_by_trust_ratio(Leafwise):
     equation = "u ← u·η·max(‖θ‖, n) / (max(‖u‖, n) + ε), or u if a norm is 0"
     role = "scale"
     undoes_scale = True
-    reads_params = True
+    reads_params = knows_shards = True
 
     def leaf(self, u, slot, p, scalars):
         theta, length = (jnp.maximum(norm(x), self.min_norm) for x in (p, u))
@@ -49,7 +49,7 @@ class scale_by_lars(Leafwise):
 
     equation = "u ← (u + λθ)·η‖θ‖ / (‖u‖ + λ‖θ‖ + ε), or u + λθ if ‖θ‖ or the divisor is 0"
     undoes_scale = True
-    reads_params = True
+    reads_params = knows_shards = True
     decay_field = "weight_decay"
 
     @derived
@@ -70,7 +70,7 @@ class normalize_by_block_norm(Leafwise):
 
     equation = "u ← u / (‖u‖ + ε), 0 if that is 0/0"
     role = "precondition"
-    bounds_size = fixes_norm = True
+    bounds_size = fixes_norm = knows_shards = True
 
     def leaf(self, u, slot, p, scalars):
         return safe_div(u, norm(u) + self.eps)

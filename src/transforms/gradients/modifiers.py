@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from ...core.facade.link import Leafwise, slot_like, transform
 from ...core.values.hyper import Hyper, hyper
 from ...core.values.numerics import averaged, safe_div
+from ...core.values.tree import leaf_size, leaf_sum
 from ..clipping.blocks import norm
 
 
@@ -28,12 +29,12 @@ class cautious(Leafwise):
 
     equation = "φ = 1 where ug > 0, else 0,  u ← φu·n / max(Σφ + ξ, cn)"
     role = "align"
-    reads_grads = True
+    reads_grads = knows_shards = True
 
     def leaf(self, u, slot, p, scalars):
-        agrees = u * slot.grad > 0
-        stay = jnp.sum(agrees.astype(u.dtype)) + self.xi
-        return jnp.where(agrees, u * safe_div(float(u.size), jnp.maximum(stay, self.floor * u.size)), 0.0)
+        agrees, size = u * slot.grad > 0, float(leaf_size(u))
+        stay = leaf_sum(agrees.astype(u.dtype)) + self.xi
+        return jnp.where(agrees, u * safe_div(size, jnp.maximum(stay, self.floor * size)), 0.0)
 
 
 @transform
@@ -80,12 +81,12 @@ class orthogonal_grad(Leafwise):
     """
 
     equation = "v = u − (uᵀθ/θᵀθ)θ,  u ← v·‖u‖/‖v‖"
-    reads_params = True
+    reads_params = knows_shards = True
 
     def leaf(self, u, slot, p, scalars):
-        v = u - safe_div(jnp.sum(u * p), jnp.sum(jnp.square(p))) * p
+        v = u - safe_div(leaf_sum(u * p), leaf_sum(jnp.square(p))) * p
         # The remainder of a parallel gradient is only rounding error, including that of the two sums.
-        rounding = (4 + math.log2(max(1, u.size))) * float(jnp.finfo(u.dtype).eps)
+        rounding = (4 + math.log2(max(1, leaf_size(u)))) * float(jnp.finfo(u.dtype).eps)
         length, remainder = norm(u), norm(v)
         return v * jnp.where(remainder > rounding * length, safe_div(length, remainder), 0.0)
 

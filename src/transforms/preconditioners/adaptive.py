@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from ...core.facade.link import Leafwise, slot_like, transform
 from ...core.values.hyper import Hyper, OptionalHyper, hyper
 from ...core.values.numerics import averaged, is_zero, mul, one_minus_power, over_root, root, sqrt
-from ...core.values.tree import to_real
+from ...core.values.tree import leaf_sum, to_real
 from ...core.values.value import derived, static
 from .adam import scale_by_adam
 
@@ -195,6 +195,7 @@ class scale_by_running_norm(Leafwise):
     nonnegative = ("nu",)
     equation = "v ← β₂v + (1−β₂)‖u‖², v₁ = ‖u₁‖²,  u ← u / (√(v+ε̄) + ε)"
     role = "precondition"
+    knows_shards = True
 
     def init_leaf(self, p):
         return {"nu": jnp.zeros((), slot_like(p).real.dtype)}
@@ -205,7 +206,7 @@ class scale_by_running_norm(Leafwise):
 
     def leaf(self, u, slot, p, scalars):
         keep, take = scalars
-        v = keep * slot.nu + take * jnp.sum(jnp.square(u))
+        v = keep * slot.nu + take * leaf_sum(jnp.square(u))
         return over_root(u, v, self.eps, self.eps_root), {"nu": v}
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -208,7 +208,8 @@ class Layout(NamedTuple):
             return reduced(x)
         # JAX 0.10 cannot lower it for a type that is sharded along explicit axes.
         out = NamedSharding(jax.sharding.get_abstract_mesh(), only(home, explicit))
-        return jax.sharding.auto_axes(reduced, axes=explicit, out_sharding=out)(x)
+        automatic: Any = jax.sharding.auto_axes(reduced, axes=explicit, out_sharding=out)
+        return automatic(x)
 
     def _scattered(
         self, over: Sequence[str], added: tuple[str, ...], group: list[int], leaves: list[Leaf]

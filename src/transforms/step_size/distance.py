@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from ...core.facade.link import Leafwise, slot_like, transform
 from ...core.values.hyper import Hyper, hyper
 from ...core.values.numerics import safe_div, sqrt
-from ...core.values.tree import global_norm, widest
+from ...core.values.tree import global_norm, leaf_sum, widest
 from ...core.values.types import DType, Params, Scalar
 from ...core.values.value import derived, static
 from ..shared.vector_link import VectorLink
@@ -91,7 +91,7 @@ class scale_by_ldog(Leafwise):
     nonnegative = ("distance", "total")
     role = "scale"
     undoes_scale = True
-    reads_params = True
+    reads_params = knows_shards = True
 
     @derived
     def equation(self) -> str:
@@ -104,8 +104,8 @@ class scale_by_ldog(Leafwise):
         return {"start": start, "distance": first, "total": jnp.zeros_like(first)}
 
     def leaf(self, u, slot, p, scalars):
-        distance = jnp.maximum(slot.distance, sqrt(jnp.sum(jnp.square(p - slot.start))))
-        total = slot.total + jnp.sum(jnp.square(u))
+        distance = jnp.maximum(slot.distance, sqrt(leaf_sum(jnp.square(p - slot.start))))
+        total = slot.total + leaf_sum(jnp.square(u))
         rate = safe_div(distance, sqrt(total + self.eps))
         return rate * u, {"start": slot.start, "distance": distance, "total": total}
 
