@@ -1,0 +1,115 @@
+"""Training by several processes: they start here on one machine, and `processes` is what each of them runs."""
+
+import functools
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from jax.sharding import AxisType, Mesh
+from processes import COMBINATIONS, DEVICES, RESUMED, results
+
+LIMIT_S = 300
+"""The time that all processes of a run may take, in seconds."""
+
+
+def run(task: str, folder: Path, processes: int, *, killed: bool = False) -> None:
+    """Run ``processes``. All must succeed or, if one is ``killed``, the last, which ends the run."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    flags = f"--xla_force_host_platform_device_count={DEVICES // processes}"
+    environment = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
+    worker = str(Path(__file__).with_name("processes.py"))
+    logs = [folder / f"{task}-{i}.log" for i in range(processes)]
+    children, codes = [], []
+    end = time.monotonic() + LIMIT_S
+    try:
+        for i, log in enumerate(logs):
+            arguments = [sys.executable, worker, task, str(folder), str(port), str(processes), str(i)]
+            with log.open("w") as out:
+                children.append(subprocess.Popen(arguments, env=environment, stdout=out, stderr=out))
+        while time.monotonic() < end:
+            codes = [child.poll() for child in children]  # the last one last: others fail when it is killed
+            if codes[-1] == -signal.SIGKILL if killed else codes == [0] * processes:
+                return
+            if any(code is not None and (killed or code) for code in codes):
+                break
+            time.sleep(0.1)
+    finally:
+        for child in children:
+            child.kill()
+            child.wait()
+    texts = "\n".join(f"{log.name}:\n{log.read_text()[-3000:]}" for log in logs)
+    raise AssertionError(f"the exit codes are {codes} (None: still running, and ended)\n{texts}")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The results of four processes, of which one is killed in the end, and of two, which go on where they ended."""
+    made = tmp_path_factory.mktemp("processes")
+    run("killed", made, 4, killed=True)
+    run("resumed", made, 2)
+    return made
+
+
+def load(file: Path) -> dict[str, np.ndarray]:
+    """The arrays of a file."""
+    with np.load(file, allow_pickle=False) as stored:
+        return dict(stored)
+
+
+def mesh(kind: AxisType) -> Mesh:
+    """As many devices of this process."""
+    return jax.make_mesh((DEVICES,), ("data",), axis_types=(kind,), devices=jax.devices()[:DEVICES])
+
+
+@functools.cache
+def of_one_process(name: str) -> dict[str, np.ndarray]:
+    """The result without a mesh, on one device; or, if each shard draws its own numbers, on as many devices."""
+    how = COMBINATIONS[name]
+    return results(how, mesh(how.kind) if how.given else None)
+
+
+def assert_close(got: dict[str, np.ndarray], want: dict[str, np.ndarray]) -> None:
+    """All arrays within 1e-6."""
+    assert got.keys() == want.keys()
+    for name, x in got.items():
+        np.testing.assert_allclose(x, want[name], rtol=1e-6, atol=1e-6, err_msg=name)
+
+
+RUNS = [(name, n) for name, how in COMBINATIONS.items() for n in how.processes]
+
+
+@pytest.mark.parametrize(("name", "processes"), RUNS)
+def test_several_processes_train_as_one(folder: Path, name: str, processes: int) -> None:
+    """In float32; in few bits if the gradients are the same. Trained in few bits, the loss is within 1 %."""
+    want, how = of_one_process(name), COMBINATIONS[name]
+    first, *others = (load(folder / f"{name}-{processes}-{i}.npz") for i in range(processes))
+    if how.given:
+        losses = first.pop("losses"), {**want}.pop("losses")
+        jax.tree.map(np.testing.assert_array_equal, first, {k: x for k, x in want.items() if k != "losses"})
+        np.testing.assert_allclose(*losses, rtol=1e-6)
+        assert first["scale_by_adam/mu/in/companded8"].dtype == np.int8
+    elif how.in_bits:
+        np.testing.assert_allclose(first["losses"], want["losses"], rtol=1e-2)
+        assert want["losses"][-1] < 0.1 * want["losses"][0]
+    else:
+        assert_close(first, want)
+        assert want["losses"][-1] < 0.2 * want["losses"][0]
+    for other in others:  # `state_dict` gives all of it to every process
+        other.pop("losses") if how.given else None
+        jax.tree.map(np.testing.assert_array_equal, other, first)
+
+
+def test_two_processes_resume_what_four_began(folder: Path) -> None:
+    """From the last checkpoint before one of the four was killed. The end is that of an uninterrupted run."""
+    want = {name: x for name, x in of_one_process(RESUMED).items() if name != "losses"}
+    for i in range(2):
+        assert_close(load(folder / f"resumed-{i}.npz"), want)
