@@ -11,7 +11,6 @@ from pathlib import Path
 
 import jax
 import numpy as np
-import pytest
 from jax.sharding import AxisType, Mesh
 from processes import COMBINATIONS, DEVICES, RESUMED, results
 
@@ -50,15 +49,6 @@ def run(task: str, folder: Path, processes: int, *, killed: bool = False) -> Non
     raise AssertionError(f"the exit codes are {codes} (None: still running, and ended)\n{texts}")
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The results of four processes, of which one is killed in the end, and of two, which go on where they ended."""
-    made = tmp_path_factory.mktemp("processes")
-    run("killed", made, 4, killed=True)
-    run("resumed", made, 2)
-    return made
-
-
 def load(file: Path) -> dict[str, np.ndarray]:
     """The arrays of a file."""
     with np.load(file, allow_pickle=False) as stored:
@@ -77,39 +67,56 @@ def of_one_process(name: str) -> dict[str, np.ndarray]:
     return results(how, mesh(how.kind) if how.given else None)
 
 
-def assert_close(got: dict[str, np.ndarray], want: dict[str, np.ndarray]) -> None:
-    """All arrays within 1e-6."""
+def without_losses(result: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Parameters and state."""
+    return {name: x for name, x in result.items() if name != "losses"}
+
+
+def assert_equal(got: dict[str, np.ndarray], want: dict[str, np.ndarray]) -> None:
+    """All arrays bit for bit."""
     assert got.keys() == want.keys()
     for name, x in got.items():
-        np.testing.assert_allclose(x, want[name], rtol=1e-6, atol=1e-6, err_msg=name)
+        np.testing.assert_array_equal(x, want[name], err_msg=name, strict=True)
 
 
-RUNS = [(name, n) for name, how in COMBINATIONS.items() for n in how.processes]
+def assert_close(got: dict[str, np.ndarray], want: dict[str, np.ndarray]) -> None:
+    """All arrays within 1e-6 of their largest number."""
+    assert got.keys() == want.keys()
+    for name, x in got.items():
+        np.testing.assert_allclose(x, want[name], rtol=0, atol=1e-6 * np.max(np.abs(want[name])), err_msg=name)
 
 
-@pytest.mark.parametrize(("name", "processes"), RUNS)
-def test_several_processes_train_as_one(folder: Path, name: str, processes: int) -> None:
-    """In float32; in few bits if the gradients are the same. Trained in few bits, the loss is within 1 %."""
+def check(folder: Path, name: str, processes: int) -> None:
+    """Float32 equals one process, and so do few bits for the same gradients. Trained, their loss is within 1 %."""
     want, how = of_one_process(name), COMBINATIONS[name]
     first, *others = (load(folder / f"{name}-{processes}-{i}.npz") for i in range(processes))
+    losses = first.pop("losses"), want["losses"]
     if how.given:
-        losses = first.pop("losses"), {**want}.pop("losses")
-        jax.tree.map(np.testing.assert_array_equal, first, {k: x for k, x in want.items() if k != "losses"})
-        np.testing.assert_allclose(*losses, rtol=1e-6)
+        assert_equal(first, without_losses(want))
         assert first["scale_by_adam/mu/in/companded8"].dtype == np.int8
     elif how.in_bits:
-        np.testing.assert_allclose(first["losses"], want["losses"], rtol=1e-2)
-        assert want["losses"][-1] < 0.1 * want["losses"][0]
+        np.testing.assert_allclose(*losses, rtol=1e-2)
     else:
-        assert_close(first, want)
-        assert want["losses"][-1] < 0.2 * want["losses"][0]
+        assert_close({**first, "losses": losses[0]}, want)
+    if not how.given:
+        assert losses[0][-1] < 0.8 * losses[0][0]
     for other in others:  # `state_dict` gives all of it to every process
-        other.pop("losses") if how.given else None
-        jax.tree.map(np.testing.assert_array_equal, other, first)
+        assert_equal(without_losses(other), first)
 
 
-def test_two_processes_resume_what_four_began(folder: Path) -> None:
-    """From the last checkpoint before one of the four was killed. The end is that of an uninterrupted run."""
-    want = {name: x for name, x in of_one_process(RESUMED).items() if name != "losses"}
+def test_several_processes_train_as_one_and_resume(tmp_path: Path) -> None:
+    """Two and four. At the end one of the four is killed; two resume what they began, and end where one process does.
+
+    One test, because each start of a process costs seconds.
+    """
+    run("killed", tmp_path, 4, killed=True)
+    run("resumed", tmp_path, 2)
+    for name, how in COMBINATIONS.items():
+        for processes in how.processes:
+            try:
+                check(tmp_path, name, processes)
+            except AssertionError as e:
+                e.add_note(f"in {name!r}, by {processes} processes")
+                raise
     for i in range(2):
-        assert_close(load(folder / f"resumed-{i}.npz"), want)
+        assert_close(load(tmp_path / f"resumed-{i}.npz"), without_losses(of_one_process(RESUMED)))
