@@ -102,7 +102,7 @@ def sharding_of(path: str, p: Leaf) -> Sharding:
             f"the shape of {path!r} has no sharding: give jax.ShapeDtypeStruct(shape, dtype, sharding=...), as "
             "jax.typeof and jax.eval_shape on explicit axes do"
         )
-    return SingleDeviceSharding(jax.devices()[0]) if sharding is None else sharding
+    return SingleDeviceSharding(jax.local_devices()[0]) if sharding is None else sharding
 
 
 def spec_of(p: Leaf) -> P | None:
@@ -129,7 +129,7 @@ def axis_kinds(mesh: AnyMesh) -> dict[str, AxisType]:
 
 
 def _on_one_device(init: Callable[[Params], PyTree], params: Params, where: list[Sharding]) -> PyTree:
-    sharding = where[0] if where else SingleDeviceSharding(jax.devices()[0])
+    sharding = where[0] if where else SingleDeviceSharding(jax.local_devices()[0])
     made = jax.eval_shape(lambda: init(params)) if not where else _shapes(init, params, None)
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), made)
 

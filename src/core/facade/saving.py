@@ -12,6 +12,7 @@ import numpy as np
 from jax.core import Tracer
 
 from ..engine import engine
+from ..engine.processes import gathered, spread
 from ..engine.protocol import LinkLike, Links
 from ..engine.state import State
 from ..values.errors import PlainKeyError
@@ -55,7 +56,8 @@ def _listed(names: list[str], most: int = 20) -> str:
 
 def state_dict(state: State) -> dict[str, np.ndarray]:
     """See `Transformation.state_dict`; the methods of the same names document the next three functions."""
-    return {VERSION_KEY: np.array(VERSION, np.int32), **{name: np.asarray(x) for name, x in _named(state).items()}}
+    arrays = {name: np.asarray(gathered(name, x)) for name, x in _named(state).items()}  # one at a time
+    return {VERSION_KEY: np.array(VERSION, np.int32), **arrays}
 
 
 def load_state_dict(  # noqa: D103
@@ -132,14 +134,16 @@ def _load(links: Links, params: Params, arrays: Mapping[str, ArrayLike], *, trus
             part = nonnegative.get(name)
             least = 0.0 if part or name == "step" or name.endswith("/step") else -math.inf
             # An infinite mean square is valid: it stops only its coordinate. Other infinities come only from `init`.
-            problem = _odd_numbers(arrays[name], new, least, endless=part is not None and part.path is not None)
+            endless = part is not None and part.path is not None
+            problem = _odd_numbers(name, arrays[name], new, least, endless=endless)
         if problem:
             report.mismatched.append(f"{name} ({problem})")
         else:
-            loaded[name] = _owned(arrays[name], new)
-    lost = [part.link_name for part in parts if _settle(part, news, loaded, report, trusted=trusted)]
+            loaded[name] = _owned(name, arrays[name], new)
+    given = None if trusted else arrays
+    lost = [part.link_name for part in parts if _settle(part, news, loaded, report, unchecked=given)]
     report.matched.extend(name for name in loaded if name in arrays)
-    births = _births(parts, loaded, arrays, report)
+    births = _births(parts, news, loaded, arrays, report)
     known = {*news, *report.matched}
     report.unexpected.extend(name for name in arrays if name not in known)
     state = jax.tree.unflatten(treedef, [loaded.get(name, new) for name, new in news.items()])
@@ -211,9 +215,17 @@ def _check_joined(parts: list[_Part], arrays: Iterable[str]) -> None:
                 )
 
 
-def _settle(part: _Part, news: Mapping[str, Array], loaded: dict[str, Array], report: Report, *, trusted: bool) -> bool:
+def _settle(
+    part: _Part,
+    news: Mapping[str, Array],
+    loaded: dict[str, Array],
+    report: Report,
+    *,
+    unchecked: Mapping[str, ArrayLike] | None,
+) -> bool:
     """Load all slots of a part or none: with means but no mean squares, the steps would have another length.
 
+    ``unchecked`` has the arrays that were loaded, if their codes must be checked.
     Returns whether loaded arrays for the whole tree were dropped.
     """
     before = len(loaded)
@@ -225,7 +237,7 @@ def _settle(part: _Part, news: Mapping[str, Array], loaded: dict[str, Array], re
         names = part.names(slot)
         if not all(name in loaded for name in names):  # codes are meaningless without their scales
             drop(names, "the other arrays of its slot do not fit")
-        elif not trusted and (problem := _odd_codes(part, slot, loaded)):
+        elif unchecked is not None and (problem := _odd_codes(part, slot, unchecked, news)):
             drop(names, problem)
     lacking = [slot for slot in part.slots if not all(name in loaded for name in part.names(slot))]
     for slot in lacking:
@@ -239,7 +251,11 @@ def _settle(part: _Part, news: Mapping[str, Array], loaded: dict[str, Array], re
 
 
 def _births(
-    parts: list[_Part], loaded: Mapping[str, Array], arrays: Mapping[str, ArrayLike], report: Report
+    parts: list[_Part],
+    news: Mapping[str, Array],
+    loaded: Mapping[str, Array],
+    arrays: Mapping[str, ArrayLike],
+    report: Report,
 ) -> dict[Place, dict[str, jax.Array]]:
     """The ``born`` of each chain's state. Loaded parts keep theirs; for parts that were not, it is the current step."""
     births: dict[Place, dict[str, jax.Array]] = {}
@@ -249,6 +265,7 @@ def _births(
             links.setdefault((part.place, part.link_name), []).append(part)
     for (place, link), own in links.items():
         prefix, born = own[0].prefix, births.setdefault(place, {})
+        count = news[f"{prefix}step"]
         step: Any = loaded.get(f"{prefix}step")
         has_run = step is not None and (isinstance(step, Tracer) or int(step) > 0)
         carried = {part.path for part in own if any(name in loaded for name in jax.tree.leaves(part.slots))}
@@ -257,14 +274,14 @@ def _births(
         for path in ("", *paths):
             key = f"{link}/{path}"
             if (path in carried if path else carried) and (stored := f"{prefix}born/{key}") in arrays:
-                problem = _misfit(arrays[stored], COUNT) or _odd_numbers(arrays[stored], COUNT, 0.0)
-                if not problem and has_run and not isinstance(step, Tracer) and arrays[stored] > step:
+                problem = _misfit(arrays[stored], count) or _odd_numbers(stored, arrays[stored], count, 0.0)
+                if not problem and has_run and not isinstance(step, Tracer) and arrays[stored] > np.asarray(step):
                     problem = "a step in the future"
                 if problem:
                     report.mismatched.append(f"{stored} ({problem})")
                 else:
                     report.matched.append(stored)
-                    born[key] = _owned(arrays[stored], COUNT)
+                    born[key] = _owned(stored, arrays[stored], count)
             elif step is not None and has_run and path not in carried and (path or not carried):
                 born[key] = jnp.copy(step)  # each buffer of a state can be donated only once
     return births
@@ -281,9 +298,6 @@ def _with_births(state: State, births: Mapping[Place, dict[str, jax.Array]]) -> 
 
 # Arrays
 
-COUNT = np.zeros((), np.int32)
-"""The shape and dtype of a count of steps."""
-
 
 def _misfit(x: ArrayLike, like: Array) -> str:
     """Why an array cannot be converted to the shape and dtype of another; ``""`` if it can."""
@@ -293,7 +307,7 @@ def _misfit(x: ArrayLike, like: Array) -> str:
     return "" if numbers and np.shape(x) == like.shape else f"{dtype}{list(np.shape(x))} for {show(like)}"
 
 
-def _odd_numbers(stored: ArrayLike, like: Array, least: float, *, endless: bool = False) -> str:
+def _odd_numbers(name: str, stored: ArrayLike, like: Array, least: float, *, endless: bool = False) -> str:
     """The invalid numbers of an array, which no step can have stored; ``""`` if all are valid.
 
     Numbers must not be below ``least``. They must be finite, or equal to those of ``like``, the array's first value,
@@ -301,32 +315,36 @@ def _odd_numbers(stored: ArrayLike, like: Array, least: float, *, endless: bool 
     """
     if isinstance(stored, Tracer) or isinstance(like, Tracer):
         return ""
-    x = _typed(stored, like)
+    x = _typed(name, stored, like)
     with np.errstate(all="ignore"):
         loaded = x.astype(like.dtype)
     if not jnp.issubdtype(like.dtype, jnp.inexact):
         if not np.array_equal(loaded, x):
             return f"numbers that {like.dtype} cannot hold"
-    elif not (np.isfinite(loaded) | (x == np.asarray(like)) | (endless & (x == math.inf))).all():
-        return "numbers that are not finite"
+    else:
+        odd = ~(np.isfinite(loaded) | (endless & (x == math.inf)))  # alike in all processes: all gather or none
+        if odd.any() and (odd & (x != np.asarray(gathered(name, like)))).any():
+            return "numbers that are not finite"
     parts = (np.real(loaded), np.imag(loaded)) if np.iscomplexobj(loaded) else (loaded,)
     return f"numbers below {least:g}" if least > -math.inf and any(np.any(x < least) for x in parts) else ""
 
 
-def _odd_codes(part: _Part, slot: str, loaded: Mapping[str, Any]) -> str:
+def _odd_codes(part: _Part, slot: str, arrays: Mapping[str, ArrayLike], news: Mapping[str, Array]) -> str:
     """The invalid numbers of a slot that is stored as codes and scales; ``""`` if all are valid."""
     codes = part.slots[slot]
     formats = getattr(part.link, "formats", None)
     if not isinstance(codes, dict) or part.path is None or formats is None:
         return ""
     form, signed = formats.of(slot, part.path), slot not in part.link.nonnegative
-    kept = {key: loaded[name] for key, name in codes.items()}
+    if any(isinstance(arrays[name], Tracer) for name in codes.values()):
+        return ""
+    kept = {key: jnp.array(_typed(name, arrays[name], news[name]), news[name].dtype) for key, name in codes.items()}
     if np.any(np.asarray(kept.get("scale", 0.0)) < 0):
         return "scales below 0"
-    if form is None or any(isinstance(x, Tracer) for x in kept.values()):
+    if form is None:
         return ""
     like = np.zeros(part.shape, np.float32)
-    return _odd_numbers(form.widen(kept, part.shape, signed), like, -math.inf if signed else 0.0)
+    return _odd_numbers(slot, form.widen(kept, part.shape, signed), like, -math.inf if signed else 0.0)
 
 
 def _is_nameless(dtype: DType, like: Array) -> bool:
@@ -334,23 +352,23 @@ def _is_nameless(dtype: DType, like: Array) -> bool:
     return dtype == np.dtype(f"V{like.dtype.itemsize}")
 
 
-def _typed(stored: ArrayLike, like: Array) -> np.ndarray:
-    x = np.asarray(stored)
+def _typed(name: str, stored: ArrayLike, like: Array) -> np.ndarray:
+    x = np.asarray(gathered(name, stored))
     return x.view(like.dtype) if _is_nameless(x.dtype, like) else x
 
 
-def _owned(stored: ArrayLike, like: Array) -> jax.Array:
+def _owned(name: str, stored: ArrayLike, like: Array) -> jax.Array:
     """A copy of the array in the dtype and sharding of another.
 
     Without the copy, JAX might use the memory of a NumPy array, or of the file that it maps.
     """
-    if isinstance(stored, (Tracer, jax.Array)):
-        x = jnp.array(stored, like.dtype)
-    else:
-        x = np.array(_typed(stored, like), like.dtype)
-    if isinstance(x, Tracer) or not isinstance(like, jax.Array) or isinstance(like, Tracer):
-        return jnp.asarray(x)
-    return jax.device_put(x, like.sharding)
+    if isinstance(stored, Tracer) or not isinstance(like, jax.Array) or isinstance(like, Tracer):
+        return jnp.array(stored if isinstance(stored, jax.Array) else _typed(name, stored, like), like.dtype)
+    is_local = like.sharding.is_fully_addressable
+    if isinstance(stored, jax.Array) and stored.is_fully_addressable == is_local:
+        return jax.device_put(jnp.array(stored, like.dtype), like.sharding)
+    x = _typed(name, stored, like)
+    return jax.device_put(np.array(x, like.dtype), like.sharding) if is_local else spread(x, like.dtype, like.sharding)
 
 
 def _named(state: State) -> dict[str, Array]:

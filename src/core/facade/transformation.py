@@ -163,7 +163,12 @@ class Transformation(Value):
     def state_dict(self, state: State) -> dict[str, np.ndarray]:
         """The state as a flat dict of NumPy arrays: ``"step"``, ``"scale_by_adam/mu/encoder/kernel"``, ...
 
-        Errors: ``ValueError`` if two parameters have the same path, as in ``{"a/b": x, "a": {"b": y}}``.
+        With parameters sharded over several processes, all processes must call this, also those that do not write the
+        file: arrays are gathered one by one, each on every device while it is copied, and every process gets the whole
+        state. For a state too large for that, save the arrays of ``state`` shard by shard, as Orbax does.
+
+        Errors: ``ValueError`` if two parameters have the same path, as in ``{"a/b": x, "a": {"b": y}}``, and for arrays
+        that lie on devices of other processes only.
         """
         check_roles("state_dict(state)", state=state)
         check_buffers("state_dict(state)", state=state)
@@ -175,8 +180,9 @@ class Transformation(Value):
         """The state for ``params`` with the arrays that `state_dict` returned, and a report of what matched.
 
         Entries are matched by link, slot and path, so links may have been swapped, inserted or removed
-        in between. Arrays are converted to the dtype of the slot. Read untrusted files by
-        ``np.load(file, allow_pickle=False)``: a pickle can run any code.
+        in between. Arrays are converted to the dtype of the slot, and lie as `state_sharding` says, so the number of
+        devices and processes may have changed. All processes that share the parameters must call this, with the same
+        arrays. Read untrusted files by ``np.load(file, allow_pickle=False)``: a pickle can run any code.
         With ``strict``, ``params`` may be shapes, as from ``jax.eval_shape``.
 
         Errors: with ``strict``, ``KeyError`` unless all entries match; the message lists those that do not.
