@@ -61,7 +61,7 @@ in_codes = cx.chain(
 COMBINATIONS = {
     "replicated, clip and AdamW": Combination(clipped_adamw, REPLICATED, EXPLICIT),
     "sharded, clip and AdamW": Combination(clipped_adamw, SHARDED, EXPLICIT),
-    # ZeRO-1 belongs here: Combination(cx.zero1(clipped_adamw, over="data"), REPLICATED, EXPLICIT)
+    "ZeRO-1, clip and AdamW": Combination(cx.zero1(clipped_adamw, over="data"), REPLICATED, EXPLICIT),
     "sharded, LAMB": Combination(cx.lamb(1e-2), SHARDED, AUTO),
     "sharded, Adafactor": Combination(cx.adafactor(1e-2, min_dim_size_to_factor=4), SHARDED, EXPLICIT, processes=(2,)),
     "sharded, codes, gradients given": Combination(in_codes, SHARDED, EXPLICIT, in_bits=True, given=True),

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax.core import Trace
 
-from ..values.tree import compute_dtype, dtype_of, from_real, shard_axes, to_real
+from ..values.tree import compute_dtype, dtype_of, from_real, shard_axes, to_real, untyped_axes
 from ..values.types import Leaf, Scalars
 from .coded import CodedLeaf, unless_dropped, zero_if_dropped
 from .elementwise import is_elementwise, without_shape
@@ -133,7 +133,7 @@ def mixing_link(plan: Plan, arrays: list[jax.Array], inputs: LeafInputs) -> str 
     times the number of devices.
     """
     part = jnp.shape(to_real(inputs.u, plan.dtype))
-    devices = math.prod(jax.lax.axis_size(axis) for axis in shard_axes(inputs.u))
+    devices = math.prod(jax.lax.axis_size(axis) for axis in shard_axes(inputs.u) or untyped_axes())
     for name, link, shared in zip(plan.names, *plan.frozen.thaw(arrays)):
         texts = []
         for shape in () if link.knows_shards else (part, tuple(devices * n for n in part)):
