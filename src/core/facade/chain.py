@@ -21,7 +21,7 @@ from ..values.types import Scalar
 from ..values.value import fill, register
 from ..values.warning import warn
 from . import order
-from .link import Leafwise, Link
+from .link import Link
 from .saving import VERSION_KEY
 from .transformation import Transformation
 
@@ -88,6 +88,9 @@ class chain(Transformation):
         fill(self, names=tuple(names), values=tuple(link for _, link in pairs))
         for problem in order.problems(self.links):
             warn(problem)
+
+    def _stored(self, wanted: storage, default: FormatLike | None) -> chain:
+        return self._edited((name, link._stored(wanted, default)) for name, link in self.links.items())
 
     def _edited(self, pairs: Iterable[tuple[str, Link]]) -> chain:
         new = object.__new__(chain)
@@ -297,24 +300,7 @@ def store(tx: T, /, default: FormatLike | None = None, **slots: FormatLike) -> T
                 f"no link has a slot {slot!r}{did_you_mean(slot, known)}; those of {code(tx)} are "
                 f"{', '.join(known) or 'none'}"
             )
-    return _stored(tx, wanted, default)
-
-
-def _stored(tx: Any, wanted: storage, default: FormatLike | None) -> Any:
-    """``tx``, a chain, a link or a table of these, with its slots in the ``wanted`` formats."""
-    if isinstance(tx, chain):
-        return tx._edited((name, _stored(link, wanted, default)) for name, link in tx.links.items())
-    if isinstance(tx, by_path):
-        return tx if tx.of_numbers else tx.map(lambda _, entry: _stored(entry, wanted, default))
-    if isinstance(tx, Leafwise):
-        if "storage" not in type(tx)._static:
-            return tx
-        old = tx.formats.table if tx.formats else {}
-        new = {slot: wanted.table.get(slot, default) for slot in tx.slots}
-        new = {**old, **{slot: form for slot, form in new.items() if form is not None}}
-        return tx.replace(storage=storage(**new)) if new else tx
-    inner = {f: x for f in tx._leaves if isinstance(x := getattr(tx, f), (Transformation, by_path))}
-    return tx.replace(**{f: _stored(x, wanted, default) for f, x in inner.items()}) if tx.inner else tx
+    return tx._stored(wanted, default)
 
 
 def _stored_links(tx: ChainLike) -> list[LinkLike]:

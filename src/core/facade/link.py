@@ -5,21 +5,20 @@ from __future__ import annotations
 import dataclasses
 import inspect
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from types import SimpleNamespace
-from typing import TypeVar, dataclass_transform, final
+from typing import Any, TypeVar, dataclass_transform, final
 
 import jax
-import jax.numpy as jnp
 
 from ..engine.protocol import Visit
 from ..engine.rounding import Rounding
 from ..engine.step_info import StepInfo
 from ..engine.storage import storage
-from ..values import tree
 from ..values.declared import check_decorator, check_hooks, contract
 from ..values.hyper import by_path, hyper
-from ..values.numerics import is_zero, mul
+from ..values.numerics import mul
+from ..values.tree import slot_like
 from ..values.types import Leaf, Params, PyTree, Scalar, Scalars, Updates
 from ..values.value import child, frozen, number, static
 from .declared import check_class
@@ -114,6 +113,14 @@ class Link(Transformation):
         """
         return {}
 
+    def _stored(self, wanted: storage, default: Any) -> Link:
+        def within(x: object) -> object:
+            if isinstance(x, by_path):
+                return x if x.of_numbers else x.map(lambda _, entry: within(entry))
+            return x._stored(wanted, default) if isinstance(x, Transformation) else x
+
+        return self.replace(**{field: within(getattr(self, field)) for field in self._leaves}) if self.inner else self
+
     def seen_within(self, params: Params) -> Params:
         """The parameters as the chains that the link holds see them, if it moves them: the shardings may differ.
 
@@ -202,6 +209,14 @@ class Leafwise(Link):
     def __repr__(self) -> str:
         plain = super().__repr__()
         return f"store({plain}, {self.formats.arguments()})" if self.formats else plain
+
+    def _stored(self, wanted: storage, default: Any) -> Leafwise:
+        if "storage" not in type(self)._static:
+            return self
+        old = self.formats.table if self.formats else {}
+        new = {slot: wanted.table.get(slot, default) for slot in self.slots}
+        new = {**old, **{slot: form for slot, form in new.items() if form is not None}}
+        return self.replace(storage=storage(**new)) if new else self
 
     def scalars(self, at: StepInfo) -> Scalars:
         """Numbers that leaves share. Called once per step for each group of leaves with the same hyperparameters.
@@ -315,32 +330,6 @@ class Treewise(Link):
         ``state`` and ``at`` as in `update_tree`. Returns the parameters, in their dtypes, and the next state.
         """
         raise NotImplementedError
-
-
-def slot_like(
-    p: jax.Array, fill: Scalar = 0.0, *, axes: Sequence[int | None] | None = None, shape: Sequence[int] | None = None
-) -> jax.Array:
-    """A slot with the shape and sharding of ``p``, in float32 or better.
-
-    If ``p`` is complex, both parts are ``fill``: complex parameters are treated as pairs of reals.
-
-    A slot of another shape states in ``axes`` which axis of ``p`` each of its axes follows, or ``None``. It is then
-    real, sharded as these axes are, and of their lengths unless ``shape`` gives others: ``axes=(0,)`` for a number a
-    row, ``axes=(0, None), shape=(m, m)`` for the products of the rows, ``axes=(None, 0, 1), shape=(5, m, n)`` for five
-    earlier updates. An axis stays in one piece if its length is not divisible, or if an earlier axis of the slot
-    follows the same one.
-    """
-    if axes is not None:
-        lengths = tuple(p.shape[i] for i in axes if i is not None) if shape is None else tuple(shape)
-        if len(lengths) != len(axes):
-            raise ValueError(f"slot_like got axes={tuple(axes)} and shape={shape}: give a length for each axis")
-        return tree.following(jnp.full(lengths, fill, tree.compute_dtype(p.dtype)), p, axes)
-    dtype = tree.slot_dtype(p.dtype)
-    zeros = jnp.zeros_like(p, dtype=dtype)
-    if is_zero(fill):
-        return zeros
-    real = jnp.asarray(fill, tree.compute_dtype(p.dtype))
-    return zeros + (jax.lax.complex(real, real) if jnp.issubdtype(dtype, jnp.complexfloating) else real)
 
 
 def _check_storage(where: str, x: object, limits: None) -> storage | None:

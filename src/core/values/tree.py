@@ -24,8 +24,8 @@ from jax.tree_util import (
     tree_unflatten,
 )
 
-from .numerics import sqrt
-from .types import DType, Leaf, PyTree, TreeDef
+from .numerics import is_zero, sqrt
+from .types import DType, Leaf, PyTree, Scalar, TreeDef
 
 
 @dataclasses.dataclass(frozen=True)
@@ -160,6 +160,32 @@ def sharded_like(x: jax.Array, like: Leaf) -> jax.Array:
     """The array with the sharding of another one of its shape, along explicit axes of a mesh."""
     sharding = jax.typeof(like).sharding
     return jax.sharding.reshard(x, sharding) if any(sharding.spec) else x
+
+
+def slot_like(
+    p: jax.Array, fill: Scalar = 0.0, *, axes: Sequence[int | None] | None = None, shape: Sequence[int] | None = None
+) -> jax.Array:
+    """A slot with the shape and sharding of ``p``, in float32 or better.
+
+    If ``p`` is complex, both parts are ``fill``: complex parameters are treated as pairs of reals.
+
+    A slot of another shape states in ``axes`` which axis of ``p`` each of its axes follows, or ``None``. It is then
+    real, sharded as these axes are, and of their lengths unless ``shape`` gives others: ``axes=(0,)`` for a number a
+    row, ``axes=(0, None), shape=(m, m)`` for the products of the rows, ``axes=(None, 0, 1), shape=(5, m, n)`` for five
+    earlier updates. An axis stays in one piece if its length is not divisible, or if an earlier axis of the slot
+    follows the same one.
+    """
+    if axes is not None:
+        lengths = tuple(p.shape[i] for i in axes if i is not None) if shape is None else tuple(shape)
+        if len(lengths) != len(axes):
+            raise ValueError(f"slot_like got axes={tuple(axes)} and shape={shape}: give a length for each axis")
+        return following(jnp.full(lengths, fill, compute_dtype(p.dtype)), p, axes)
+    dtype = slot_dtype(p.dtype)
+    zeros = jnp.zeros_like(p, dtype=dtype)
+    if is_zero(fill):
+        return zeros
+    real = jnp.asarray(fill, compute_dtype(p.dtype))
+    return zeros + (jax.lax.complex(real, real) if jnp.issubdtype(dtype, jnp.complexfloating) else real)
 
 
 def following(x: jax.Array, like: Leaf, axes: Sequence[int | None]) -> jax.Array:
