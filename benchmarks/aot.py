@@ -99,7 +99,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(reason, file=sys.stderr)
         return 1
     if not ready():  # the compilers are loaded when JAX begins, so it begins again with them
-        return _again(sys.argv)
+        return again(sys.argv)
     rows = [row for row in all_rows() if options.rows is None or row.name in options.rows]
     if options.list:
         print("\n".join(f"{row.name:24}{row.title}" for row in rows))
@@ -142,7 +142,8 @@ def environment() -> dict[str, str]:
     return {**os.environ, **ENVIRONMENT, "PYTHONPATH": path}
 
 
-def _again(argv: list[str]) -> int:
+def again(argv: list[str]) -> int:
+    """Begin again with the compilers."""
     os.execve(sys.executable, [sys.executable, *argv], environment())
 
 

@@ -152,3 +152,43 @@ def _parse(kind: str) -> Iterator[tuple[float, bool]]:
             lead, last = dims[: -len(sides)], dims[-len(sides) :]
             dims = lead + [-(-n // side) * side for n, side in zip(last, sides)]
         yield math.prod(dims) * BYTES[dtype], "S(" in layout
+
+
+def collectives(text: str, side: int) -> Iterator[tuple[str, tuple[int, ...], float]]:
+    """The collectives of a module for a square of ``side`` × ``side`` chips.
+
+    For each its kind, the axes of the square along which it moves data, and the bytes of the whole array that a chip
+    gathers or reduces. What XLA's TPU compiler spreads over several fusions counts once, and an all-reduce within a fusion that keeps a
+    slice of it counts as the reduce-scatter that it is.
+    """
+    module, seen = Module(text), set()
+    for name, computation in module.computations.items():
+        for x in computation.values():
+            op = x.op.removesuffix("-start")
+            if op not in ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute"):
+                continue
+            channel = re.search(r"channel_id=(\d+)", x.line)
+            groups = re.search(r"replica_groups=(mesh\S+ \{[^}]*\}|\{\{[^}]*\}|\S+)", x.line)
+            key = (channel and channel[1], x.type) if name != module.entry else x.line
+            if key in seen:
+                continue
+            seen.add(key)
+            kind = "reduce-scatter" if op == "all-reduce" and name.startswith("all-reduce-scatter") else op
+            axes, bytes_ = _axes(groups[1] if groups else "", side), sum(size for size, _ in _arrays(x.type))
+            yield kind, axes, bytes_ * (side ** len(axes) if op == "reduce-scatter" else 1)
+
+
+def _axes(groups: str, side: int) -> tuple[int, ...]:
+    """The axes of a square of chips along which the groups of a collective lie."""
+    if re.match(rf"mesh\['axis_0'={side * side}\]", groups):
+        return 0, 1
+    if named := re.search(r"\{('axis_\d'(?:,'axis_\d')*)\}", groups):
+        return tuple(int(n) for n in re.findall(r"axis_(\d)", named[1]))
+    if listed := re.match(r"\{\{([\d,]+)", groups):
+        members = [int(n) for n in listed[1].split(",")]
+        if len(members) > side:
+            return 0, 1
+        return (0,) if len(members) > 1 and members[1] - members[0] == side else (1,)
+    if counted := re.match(r"\[(\d+),(\d+)\]<=\[[\d,]+\](T)?", groups):
+        return (0, 1) if int(counted[2]) > side else (0,) if counted[3] else (1,)
+    return 0, 1
