@@ -158,8 +158,8 @@ def collectives(text: str, side: int) -> Iterator[tuple[str, tuple[int, ...], fl
     """The collectives of a module for a square of ``side`` × ``side`` chips.
 
     For each its kind, the axes of the square along which it moves data, and the bytes of the whole array that a chip
-    gathers or reduces. What XLA's TPU compiler spreads over several fusions counts once, and an all-reduce within a fusion that keeps a
-    slice of it counts as the reduce-scatter that it is.
+    gathers or reduces. What XLA's TPU compiler spreads over several fusions counts once, and an all-reduce within a
+    fusion that keeps a slice of it counts as the reduce-scatter that it is.
     """
     module, seen = Module(text), set()
     for name, computation in module.computations.items():

@@ -339,7 +339,7 @@ def test_the_state_lies_as_it_is_derived(kinds: tuple[AxisType, ...]) -> None:
     p = placed(kinds)
     tx = cx.partition(
         cx.by_path(
-            {"w": cx.adafactor(0.1), "long": cx.store(cx.adamw(0.1), cx.companded8()), "conv": cx.lbfgs(memory_size=2)},
+            {"w": cx.adafactor(0.1), "long": cx.store(cx.adamw(0.1), cx.int8()), "conv": cx.lbfgs(memory_size=2)},
             default=cx.accumulate(cx.adam(0.1), 2),
         )
     )
@@ -350,7 +350,7 @@ def test_the_state_lies_as_it_is_derived(kinds: tuple[AxisType, ...]) -> None:
     want = {
         "w/links/scale_by_factored_rms/nu_row/w": P("data"),
         "w/links/scale_by_factored_rms/nu_col/w": P("model"),
-        "long/links/scale_by_adam/mu/long/companded8": P(("data", "model")),
+        "long/links/scale_by_adam/mu/long/int8": P(("data", "model")),
         "long/links/scale_by_adam/mu/long/scale": P(("data", "model")),
         "conv/links/scale_by_lbfgs/s/conv": P(None, None, None, "model", "data"),
         "w/step": P(),
