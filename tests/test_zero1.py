@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from chainax.transforms.wrappers import zero1 as module
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 from registry import quickly
@@ -293,6 +294,30 @@ def test_nothing_is_spread_without_a_mesh() -> None:
     assert "zero1: without a mesh nothing is spread" in tx.describe(p)
     with pytest.warns(cx.ChainWarning, match=r"nothing over 'data' within jax.shard_map over this axis: call step"):
         jax.shard_map(lambda p: tx.step(p, state, p)[0], mesh=mesh_of(), in_specs=P(), out_specs=P())(p)
+
+
+@pytest.mark.parametrize(
+    ("names", "over", "along"),
+    ((("data",), "data", "an axis that spans all devices"), (("pod", "data"), ("pod", "data"), "several axes")),
+    ids=("one axis", "two axes"),
+)
+def test_tpus_reduce_over_all_devices_by_all_reduces(
+    names: Any, over: Any, along: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A step says so, unless the gradients arrive reduced."""
+    monkeypatch.setattr(module, "platform", lambda mesh: "tpu")
+    tx, mesh = cx.zero1(cx.sgd(0.1), over), jax.make_mesh((8,) if len(names) == 1 else (4, 2), names)
+    with jax.set_mesh(mesh):
+        p = jax.device_put({"w": jnp.ones((16, 8))}, P())
+        state = tx.init(p)
+        with pytest.warns(cx.ChainWarning, match=rf"along {along} by all-reduces.*cx.reduce_grads\(grads, over="):
+            jax.eval_shape(tx.step, p, state, p)
+        jax.eval_shape(tx.step, p, state, jax.device_put(p, P(over)))
+        beside = jax.make_mesh((4, 2), ("data", "model"))
+    with jax.set_mesh(beside):
+        p = jax.device_put({"w": jnp.ones((16, 8))}, P())
+        spread = cx.zero1(cx.sgd(0.1))
+        jax.eval_shape(spread.step, p, spread.init(p), p)
 
 
 # Gradients that their owner averages

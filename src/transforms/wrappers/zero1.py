@@ -19,7 +19,7 @@ from ...core.values.tree import Flat, names_of
 from ...core.values.types import Leaf, Params, PyTree, Updates
 from ...core.values.value import child, derived, static
 from ...core.values.warning import warn
-from ..shared.layout import Layout, check_specs, mesh_around, platform
+from ..shared.layout import Layout, axes_of_kind, check_specs, mesh_around, platform
 from ..shared.wrappers import forwarded_arguments
 from .reshape import Reshaped
 
@@ -124,18 +124,18 @@ class zero1(Reshaped):
         return layout
 
     def _warn_of_all_reduces(self, layout: Layout, us: list[Leaf]) -> None:
-        """Warn if XLA's TPU compiler will not reduce the gradients by a reduce-scatter."""
+        """Warn if XLA's TPU compiler will not reduce the gradients by a reduce-scatter, as far as types say."""
         mesh, over = layout.mesh, names_of(self.over)
-        if mesh is None or platform(mesh) != "tpu" or any(mesh.axis_types[0] != AxisType.Explicit for _ in over):
+        if mesh is None or platform(mesh) != "tpu" or not {*over} <= {*axes_of_kind(mesh, AxisType.Explicit)}:
             return
-        typed = [jax.typeof(u).sharding.spec for u in us if isinstance(u, Tracer)]
-        arrive = any(name in axes_in(spec) or name in getattr(spec, "unreduced", ()) for spec in typed for name in over)
-        wide = [name for name in over if mesh.shape[name] > 1]
-        if not arrive and (len(wide) > 1 or [mesh.shape[name] for name in wide] == [mesh.size]):
-            along = "several axes" if len(wide) > 1 else "an axis that spans all devices"
+        sizes = [mesh.shape[name] for name in over if mesh.shape[name] > 1]
+        specs = [jax.typeof(u).sharding.spec for u in us if isinstance(u, Tracer)]
+        reduced = any(name in (*axes_in(spec), *getattr(spec, "unreduced", ())) for spec in specs for name in over)
+        if not reduced and (len(sizes) > 1 or sizes == [mesh.size]):
+            along = "several axes" if len(sizes) > 1 else "an axis that spans all devices"
             warn(
                 f"zero1: XLA's TPU compiler reduces gradients along {along} by all-reduces, which move twice the bytes "
-                f"of reduce-scatters: average them with cx.reduce_grads(grads, over={self.over!r}) in jax.shard_map"
+                f"of reduce-scatters: average them by cx.reduce_grads(grads, over={self.over!r}) in jax.shard_map"
             )
 
 
