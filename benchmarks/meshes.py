@@ -33,7 +33,7 @@ class Row:
     title: str
     axes: tuple[str, ...] = ("data", "model")
     fsdp: bool = False
-    """Whether the parameters are sharded along the data axes too."""
+    """Whether the parameters are sharded along the data axis too."""
     reduces: bool = False
     """Whether the program averages the gradients itself, by `reduce_grads`."""
     automatic: bool = False
@@ -56,7 +56,7 @@ def rows() -> list[Row]:
         Row("dp", "data parallel", two),
         Row("dp_zero1", "data parallel, ZeRO-1 over two axes, `reduce_grads`", two, reduces=True,
             chain=lambda tx: cx.zero1(tx, over=two)),
-        Row("fsdp", "FSDP along one axis", ("pod", "data"), fsdp=True),
+        Row("fsdp", "FSDP and tensor-parallel", fsdp=True),
         Row("tensor", "tensor-parallel"),
         Row("tensor_zero1", "tensor-parallel, ZeRO-1", chain=lambda tx: cx.zero1(tx, over="data")),
         Row("tensor_zero1_int8", "tensor-parallel, ZeRO-1, int8 state",
@@ -95,6 +95,7 @@ def loss(row: Row, inside: bool) -> Callable[[dict[str, Any], Any], Any]:
 
     data = None if inside else row.data
     model = "model" if "model" in row.axes else None
+    of = specs(model)
 
     def put(x: Any, *spec: Any) -> Any:
         move = jax.lax.with_sharding_constraint if row.automatic else jax.sharding.reshard
@@ -109,7 +110,7 @@ def loss(row: Row, inside: bool) -> Callable[[dict[str, Any], Any], Any]:
 
     def f(p: dict[str, Any], tokens: Any) -> Any:
         if row.fsdp:  # each device needs all of a matrix to use it
-            p = {name: put(x) for name, x in p.items()}
+            p = {name: put(x, *of[name.rpartition("/")[2]]) for name, x in p.items()}
         x = p["embed"][tokens] if row.automatic else p["embed"].at[tokens].get(out_sharding=P(data))
         for i in range(LAYERS):
 
@@ -122,7 +123,7 @@ def loss(row: Row, inside: bool) -> Callable[[dict[str, Any], Any], Any]:
             y = jax.nn.gelu(product("bsd,df->bsf", normed(x), w("up"), data, None, model) + w("up_bias"))
             x = x + product("bsf,fd->bsd", y, w("down"), data, None, None) + w("down_bias")
         logits = product("bsd,vd->bsv", normed(x), p["embed"], data, None, model)
-        return jnp.mean(jax.nn.logsumexp(logits, -1) - logits[..., 0])
+        return jnp.mean(jax.nn.logsumexp(logits, -1))
 
     return f
 
@@ -131,6 +132,7 @@ def trained(row: Row) -> dict[str, Any]:
     """The facts of a function from parameters, state and a batch to the next parameters and state."""
     import chainax as cx
     import jax
+    from chainax.core.values.spec import spread
     from jax.sharding import AxisType, NamedSharding
     from jax.sharding import PartitionSpec as P
 
@@ -140,7 +142,7 @@ def trained(row: Row) -> dict[str, Any]:
 
     def place(name: str, shape: tuple[int, ...]) -> NamedSharding:
         if row.fsdp:
-            return NamedSharding(mesh, P(row.data[-1]) if shape[0] % DATA == 0 else P())
+            return NamedSharding(mesh, spread(shape, of[name.rpartition("/")[2]], row.data, mesh.shape)[0])
         return NamedSharding(mesh, of[name.rpartition("/")[2]])
 
     params = {
