@@ -65,7 +65,7 @@ def on(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
             return forms.get(device, default)(*args)
 
         monkeypatch.setattr(lax, "platform_dependent", chosen)
-        monkeypatch.setattr(coded, "on_one_device", lambda kernel, fallback, *args: kernel(*args))
+        monkeypatch.setattr(coded, "on_one_device", lambda kernel, fallback, *args, **_: kernel(*args))
         monkeypatch.setattr(kernel, "run", functools.partial(kernel.run, interpret=True))
         for form in (cx.int8, cx.int4) if exact else ():
             bits = 8 // form.per_byte

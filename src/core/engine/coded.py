@@ -76,8 +76,7 @@ class CodedLeaf(NamedTuple):
         leaf = inputs.u if inputs.p is None else inputs.p
         shards = Shards.of(leaf)
         if shards is None:
-            # On a mesh with axes of both kinds, JAX would not reshape to tiles what is sharded along explicit ones.
-            return (self.plainly if Shards.is_partly_explicit(leaf) else self._on_device)(arrays, inputs)
+            return self._on_device(arrays, inputs)
         specs = self._specs(shards, inputs)
         if specs is None:
             return self.plainly(arrays, inputs)
@@ -113,9 +112,11 @@ class CodedLeaf(NamedTuple):
         tiles, grid = Tiles.of(self.shape, math.lcm(*blocks)), Grid.of(self.shape, blocks)
 
         def on_cpu(arrays: list[jax.Array], inputs: LeafInputs) -> LeafOutputs:
-            function = functools.partial(self.function, arrays)
             inputs = inputs._replace(dropped=None)  # a CPU does not take a step that is rejected
-            return function(inputs) if tiles is None else tiles.map(function, inputs)
+            if tiles is None:
+                return self.function(arrays, inputs)
+            # XLA would gather the tiles of a leaf that it divides along automatic axes of a mesh.
+            return on_one_device(functools.partial(self.in_tiles, tiles), self.function, arrays, inputs, portable=True)
 
         def on_tpu(arrays: list[jax.Array], inputs: LeafInputs) -> LeafOutputs:
             if grid is None or not self.fits_kernel or any(x.ndim for x in arrays):
@@ -127,6 +128,10 @@ class CodedLeaf(NamedTuple):
     def plainly(self, arrays: list[jax.Array], inputs: LeafInputs) -> LeafOutputs:
         """Compute the leaf as any other."""
         return unless_dropped(self.in_place, inputs, self.function(arrays, inputs))
+
+    def in_tiles(self, tiles: Tiles, arrays: list[jax.Array], inputs: LeafInputs) -> LeafOutputs:
+        """Compute the leaf tile by tile."""
+        return tiles.map(functools.partial(self.function, arrays), inputs)
 
     def in_kernel(self, grid: Grid, arrays: list[jax.Array], inputs: LeafInputs) -> LeafOutputs:
         """Compute the leaf in one kernel for a TPU."""

@@ -10,19 +10,26 @@ import jax
 from jax.extend.core import ClosedJaxpr, Primitive, jaxpr_as_fun
 from jax.interpreters import ad, batching, mlir
 
-from ..values.types import PyTree, TreeDef
+from ..values.types import PyTree
 
 
-def on_one_device(kernel: Callable[..., PyTree], fallback: Callable[..., PyTree], *operands: PyTree) -> PyTree:
+def on_one_device(
+    kernel: Callable[..., PyTree], fallback: Callable[..., PyTree], *operands: PyTree, portable: bool = False
+) -> PyTree:
     """``kernel(*operands)`` if compiled for one TPU, or within `jax.shard_map` for the part of the arrays on one.
 
     Everything else, including batches and derivatives, takes ``fallback(*operands)``: XLA cannot partition a custom
     kernel, and JAX can neither batch nor differentiate it. Both functions return arrays of the same shapes, and close
-    over no tracers.
+    over no tracers. A ``portable`` kernel consists of plain operations, so it is taken on one device of any kind, and
+    batched.
     """
     arrays, treedef = jax.tree.flatten(operands)
     traced, like = jax.make_jaxpr(fallback, return_shape=True)(*operands)
-    outs = _choice.bind(*arrays, functions=_Functions(kernel, treedef, traced))
+
+    def flat(*arrays: jax.Array) -> list[jax.Array]:
+        return jax.tree.leaves(kernel(*treedef.unflatten(arrays)))
+
+    outs = _choice.bind(*arrays, functions=_Functions(flat, traced, portable))
     return jax.tree.unflatten(jax.tree.structure(like), outs)
 
 
@@ -30,13 +37,10 @@ def on_one_device(kernel: Callable[..., PyTree], fallback: Callable[..., PyTree]
 class _Functions:
     """The functions of flat arrays."""
 
-    kernel: Callable[..., PyTree]
-    treedef: TreeDef
+    call_kernel: Callable[..., list[jax.Array]]
     traced: ClosedJaxpr
     """The fallback."""
-
-    def call_kernel(self, *arrays: jax.Array) -> list[jax.Array]:
-        return jax.tree.leaves(self.kernel(*self.treedef.unflatten(arrays)))
+    portable: bool
 
     def call_fallback(self, *arrays: jax.Array) -> list[jax.Array]:
         return jaxpr_as_fun(self.traced)(*arrays)
@@ -61,7 +65,8 @@ def _jvp(primals: Any, tangents: Any, *, functions: _Functions) -> Any:
 
 
 def _batched(arrays: Any, axes: Any, *, functions: _Functions) -> Any:
-    outs = jax.vmap(functions.call_fallback, in_axes=tuple(axes))(*arrays)
+    kernel, fallback = (jax.vmap(f, in_axes=tuple(axes)) for f in (functions.call_kernel, functions.call_fallback))
+    outs = on_one_device(kernel, fallback, *arrays, portable=True) if functions.portable else fallback(*arrays)
     return outs, [0] * len(outs)
 
 
@@ -72,8 +77,8 @@ def _lowered(ctx: mlir.LoweringRuleContext, *arrays: Any, functions: _Functions)
     else:
         alone = getattr(axes, "num_devices", None) == 1
     # An export may be lowered for several platforms at once, with this branch in it for all of them.
-    only_tpu = tuple(ctx.platforms or ctx.module_context.platforms) == ("tpu",)
-    function = functions.call_kernel if alone and only_tpu else functions.call_fallback
+    known = functions.portable or tuple(ctx.platforms or ctx.module_context.platforms) == ("tpu",)
+    function = functions.call_kernel if alone and known else functions.call_fallback
     return mlir.lower_fun(function, multiple_results=True)(ctx, *arrays)
 
 

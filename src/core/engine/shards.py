@@ -1,4 +1,7 @@
-"""Encoded slots on a mesh with explicit axes: each device computes its shard, if blocks are whole within it."""
+"""Encoded slots on a mesh with explicit axes: each device computes its shard, if blocks are whole within it.
+
+If the mesh has automatic axes too, XLA divides what is computed on a shard along those.
+"""
 
 from __future__ import annotations
 
@@ -24,13 +27,7 @@ class Shards(NamedTuple):
     def of(cls, x: jax.Array) -> Shards | None:
         """The shards; ``None`` outside of such a mesh."""
         sharding: Any = jax.typeof(x).sharding
-        return cls(sharding.mesh, sharding.spec) if sharding.mesh.are_all_axes_explicit else None
-
-    @staticmethod
-    def is_partly_explicit(x: jax.Array) -> bool:
-        """Whether an array is sharded along explicit axes of a mesh that has others too."""
-        sharding: Any = jax.typeof(x).sharding
-        return any(axis is not None for axis in sharding.spec) and not sharding.mesh.are_all_axes_explicit
+        return cls(sharding.mesh, sharding.spec) if sharding.mesh.explicit_axes else None
 
     @property
     def counts(self) -> tuple[int, ...]:
@@ -58,7 +55,8 @@ class Shards(NamedTuple):
 
     def map(self, f: Callable[..., PyTree], in_specs: PyTree, out_specs: PyTree) -> Callable[..., PyTree]:
         """Compute ``f`` on each device's shards. Arguments with other shardings are moved first."""
-        mapped = jax.shard_map(f, mesh=self.mesh, in_specs=in_specs, out_specs=out_specs)
+        explicit = set(self.mesh.explicit_axes)
+        mapped = jax.shard_map(f, mesh=self.mesh, in_specs=in_specs, out_specs=out_specs, axis_names=explicit)
         return lambda *args: mapped(*jax.tree.map(jax.sharding.reshard, args, self._placed(in_specs)))
 
     def own_key(self, key: jax.Array) -> jax.Array:
@@ -68,7 +66,7 @@ class Shards(NamedTuple):
 
     def automatically(self, f: Callable[..., PyTree], out_specs: PyTree) -> Callable[..., PyTree]:
         """Compute ``f`` with automatic axes; XLA inserts the communication."""
-        return jax.sharding.auto_axes(f, axes=self.mesh.axis_names, out_sharding=self._placed(out_specs))
+        return jax.sharding.auto_axes(f, axes=self.mesh.explicit_axes, out_sharding=self._placed(out_specs))
 
     def _placed(self, specs: PyTree) -> PyTree:
         return jax.tree.map(functools.partial(NamedSharding, self.mesh), specs)
