@@ -154,6 +154,12 @@ def replicated(x: jax.Array) -> jax.Array:
     return jax.sharding.reshard(x, NamedSharding(sharding.mesh, P())) if any(sharding.spec) else x
 
 
+def not_divided(x: jax.Array) -> jax.Array:
+    """The array, which XLA would else divide as it likes along automatic axes of the mesh at hand."""
+    mesh = jax.typeof(x).sharding.mesh
+    return lax.with_sharding_constraint(x, NamedSharding(mesh, P())) if mesh.auto_axes else x
+
+
 def sharded_like(x: jax.Array, like: Leaf) -> jax.Array:
     """The array with the sharding of another one of its shape, along explicit axes of a mesh."""
     sharding = jax.typeof(like).sharding

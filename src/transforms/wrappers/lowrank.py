@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from ...core.facade.link import transform
 from ...core.values.conditions import cond
 from ...core.values.hyper import Hyper, hyper, integer, whole
-from ...core.values.tree import flatten, is_trainable, replicated, sharded_like
+from ...core.values.tree import flatten, is_trainable, not_divided, replicated, sharded_like
 from ...core.values.types import Leaf, Updates
 from ...core.values.value import child, derived, static
 from ..shared.whole import check_guards, unless_rejected
@@ -91,7 +91,7 @@ class scale_by_galore(Wrapper):
     def renewed(self, P: jax.Array, u: jax.Array, due: jax.Array) -> jax.Array:
         """The projector for this step: a new one if it is due, or if the leaf has had no gradient before."""
         missing = jnp.all(P == 0)
-        return cond(due | missing, lambda: self.projector(jax.lax.stop_gradient(u)), lambda: P)
+        return not_divided(cond(due | missing, lambda: self.projector(jax.lax.stop_gradient(u)), lambda: P))
 
     def projector(self, u: jax.Array) -> jax.Array:
         """The leading left singular vectors."""
