@@ -17,8 +17,9 @@ test: lint types pytest newest  ## All checks, on the oldest Python and on the n
 bench: .venv/test.done  ## The step beside Optax and torch: a table a workload, and benchmarks/results/<device>.{json,md}
 	$(BIN)/python benchmarks/step.py --fresh
 
-aot: .venv/aot  ## What the compilers for TPUs and GPUs make of a step: benchmarks/compiled/devices.md. Executes nothing
+aot: .venv/aot  ## What the compilers for TPUs and GPUs make of a step: benchmarks/compiled/*.md. Executes nothing
 	$(BIN)/python benchmarks/aot.py
+	$(BIN)/python benchmarks/meshes.py
 
 lint: .venv/test.done
 	$(BIN)/ruff check .

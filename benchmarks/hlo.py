@@ -180,10 +180,14 @@ def collectives(text: str, side: int) -> Iterator[tuple[str, tuple[int, ...], fl
 
 def _axes(groups: str, side: int) -> tuple[int, ...]:
     """The axes of a square of chips along which the groups of a collective lie."""
-    if re.match(rf"mesh\['axis_0'={side * side}\]", groups):
-        return 0, 1
-    if named := re.search(r"\{('axis_\d'(?:,'axis_\d')*)\}", groups):
-        return tuple(int(n) for n in re.findall(r"axis_(\d)", named[1]))
+    if groups.startswith("mesh"):
+        mesh, used = groups.split("]", 1)
+        sizes = [int(n) for n in re.findall(r"=(\d+)", mesh)]
+        found = set()
+        for axis in map(int, re.findall(r"axis_(\d)", used)):
+            stride = math.prod(sizes[axis + 1 :])
+            found |= {0} if stride >= side else {1} if stride * sizes[axis] <= side else {0, 1}
+        return tuple(sorted(found))
     if listed := re.match(r"\{\{([\d,]+)", groups):
         members = [int(n) for n in listed[1].split(",")]
         if len(members) > side:
