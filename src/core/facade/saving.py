@@ -80,6 +80,12 @@ def _flat(arrays: Mapping[str, ArrayLike]) -> dict[str, ArrayLike]:
     return {name.removeprefix("links/"): x for name, x in flatten(dict(arrays)).items() if x is not None}
 
 
+def _unboxed(arrays: Mapping[str, ArrayLike], names: Iterable[str]) -> dict[str, ArrayLike]:
+    """The arrays under the given names where possible: flax.nnx boxes arrays, and Orbax restores boxes as dicts."""
+    boxes = {f"{name}/value": name for name in names if name not in arrays}
+    return {boxes.get(name, name): x for name, x in arrays.items()}
+
+
 def adopt(links: Links, params: Params, state: State) -> tuple[State, Report]:  # noqa: D103
     loaded = _load(links, params, _named(state), trusted=True)
     return loaded.state, loaded.report
@@ -118,7 +124,8 @@ class _Loaded(NamedTuple):
 def _load(links: Links, params: Params, arrays: Mapping[str, ArrayLike], *, trusted: bool) -> _Loaded:
     """The state for these links and parameters, with the arrays that fit. Unless ``trusted``, numbers are checked."""
     fresh = engine.init(links, params)
-    news, treedef = _named(fresh), jax.tree.structure(fresh)
+    news, treedef = _beside(params, _named(fresh)), jax.tree.structure(fresh)
+    arrays = _unboxed(arrays, news)
     parts = list(_parts(links, params, fresh, jax.tree.unflatten(treedef, list(news))))
     _check_joined(parts, arrays)
     nonnegative = {name: part for part in parts for slot in part.link.nonnegative for name in part.names(slot)}
@@ -139,7 +146,7 @@ def _load(links: Links, params: Params, arrays: Mapping[str, ArrayLike], *, trus
             loaded[name] = _owned(arrays[name], new)
     lost = [part.link_name for part in parts if _settle(part, news, loaded, report, trusted=trusted)]
     report.matched.extend(name for name in loaded if name in arrays)
-    births = _births(parts, loaded, arrays, report)
+    births = _births(parts, news, loaded, arrays, report)
     known = {*news, *report.matched}
     report.unexpected.extend(name for name in arrays if name not in known)
     state = jax.tree.unflatten(treedef, [loaded.get(name, new) for name, new in news.items()])
@@ -239,7 +246,11 @@ def _settle(part: _Part, news: Mapping[str, Array], loaded: dict[str, Array], re
 
 
 def _births(
-    parts: list[_Part], loaded: Mapping[str, Array], arrays: Mapping[str, ArrayLike], report: Report
+    parts: list[_Part],
+    news: Mapping[str, Array],
+    loaded: Mapping[str, Array],
+    arrays: Mapping[str, ArrayLike],
+    report: Report,
 ) -> dict[Place, dict[str, jax.Array]]:
     """The ``born`` of each chain's state. Loaded parts keep theirs; for parts that were not, it is the current step."""
     births: dict[Place, dict[str, jax.Array]] = {}
@@ -249,6 +260,7 @@ def _births(
             links.setdefault((part.place, part.link_name), []).append(part)
     for (place, link), own in links.items():
         prefix, born = own[0].prefix, births.setdefault(place, {})
+        count = news[f"{prefix}step"]
         step: Any = loaded.get(f"{prefix}step")
         has_run = step is not None and (isinstance(step, Tracer) or int(step) > 0)
         carried = {part.path for part in own if any(name in loaded for name in jax.tree.leaves(part.slots))}
@@ -257,14 +269,14 @@ def _births(
         for path in ("", *paths):
             key = f"{link}/{path}"
             if (path in carried if path else carried) and (stored := f"{prefix}born/{key}") in arrays:
-                problem = _misfit(arrays[stored], COUNT) or _odd_numbers(arrays[stored], COUNT, 0.0)
-                if not problem and has_run and not isinstance(step, Tracer) and arrays[stored] > step:
+                problem = _misfit(arrays[stored], count) or _odd_numbers(arrays[stored], count, 0.0)
+                if not problem and has_run and not isinstance(step, Tracer) and int(arrays[stored]) > int(step):
                     problem = "a step in the future"
                 if problem:
                     report.mismatched.append(f"{stored} ({problem})")
                 else:
                     report.matched.append(stored)
-                    born[key] = _owned(arrays[stored], COUNT)
+                    born[key] = _owned(arrays[stored], count)
             elif step is not None and has_run and path not in carried and (path or not carried):
                 born[key] = jnp.copy(step)  # each buffer of a state can be donated only once
     return births
@@ -280,9 +292,6 @@ def _with_births(state: State, births: Mapping[Place, dict[str, jax.Array]]) -> 
 
 
 # Arrays
-
-COUNT = np.zeros((), np.int32)
-"""The shape and dtype of a count of steps."""
 
 
 def _misfit(x: ArrayLike, like: Array) -> str:
@@ -344,13 +353,20 @@ def _owned(stored: ArrayLike, like: Array) -> jax.Array:
 
     Without the copy, JAX might use the memory of a NumPy array, or of the file that it maps.
     """
-    if isinstance(stored, (Tracer, jax.Array)):
-        x = jnp.array(stored, like.dtype)
-    else:
-        x = np.array(_typed(stored, like), like.dtype)
-    if isinstance(x, Tracer) or not isinstance(like, jax.Array) or isinstance(like, Tracer):
-        return jnp.asarray(x)
-    return jax.device_put(x, like.sharding)
+    if isinstance(stored, Tracer) or not isinstance(like, jax.Array) or isinstance(like, Tracer):
+        return jnp.array(stored if isinstance(stored, jax.Array) else _typed(stored, like), like.dtype)
+    if isinstance(stored, jax.Array):  # moved first: JAX computes nothing on devices outside of `jax.set_mesh`
+        return jax.device_put(stored, like.sharding, may_alias=False).astype(like.dtype)
+    return jax.device_put(np.array(_typed(stored, like), like.dtype), like.sharding)
+
+
+def _beside(params: Params, named: dict[str, Any]) -> dict[str, Any]:
+    """The arrays, with those that `init` left on the default device on the parameters' one device, if they have one."""
+    put = [p for p in jax.tree.leaves(params) if isinstance(p, jax.Array) and not isinstance(p, Tracer) and p.committed]
+    if not put or len(put[0].devices()) > 1:
+        return named
+    (own,) = put[0].devices()
+    return {name: x if isinstance(x, Tracer) or x.committed else jax.device_put(x, own) for name, x in named.items()}
 
 
 def _named(state: State) -> dict[str, Array]:
