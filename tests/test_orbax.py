@@ -175,7 +175,8 @@ def test_a_run_goes_on_bit_for_bit(tx: Any, saver: Callable, tmp_path: Path) -> 
 @pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
 @pytest.mark.parametrize(
     ("name", "shape"),
-    ((*((name, shape) for name in CHAINS for shape in ((2, 4), (2, 2))), ("clip and AdamW", (1, 1)))),
+    (*((name, shape) for name in CHAINS for shape in ((2, 4), (2, 2))), ("clip and AdamW", (1, 1))),
+    ids=str,
 )
 def test_on_another_mesh(name: str, shape: tuple[int, int], kind: AxisType, tmp_path: Path) -> None:
     """A state moves with a target and without one, within `jax.set_mesh` and without, and by `adopt`."""

@@ -262,7 +262,8 @@ def _births(
         prefix, born = own[0].prefix, births.setdefault(place, {})
         count = news[f"{prefix}step"]
         step: Any = loaded.get(f"{prefix}step")
-        has_run = step is not None and (isinstance(step, Tracer) or int(step) > 0)
+        is_known = step is not None and not isinstance(step, Tracer)
+        has_run = step is not None and (not is_known or int(step) > 0)
         carried = {part.path for part in own if any(name in loaded for name in jax.tree.leaves(part.slots))}
         # If nothing was loaded there is one birth for the entire link, otherwise one for each parameter.
         paths = [part.path for part in own if part.path] if carried else []
@@ -270,7 +271,7 @@ def _births(
             key = f"{link}/{path}"
             if (path in carried if path else carried) and (stored := f"{prefix}born/{key}") in arrays:
                 problem = _misfit(arrays[stored], count) or _odd_numbers(arrays[stored], count, 0.0)
-                if not problem and has_run and not isinstance(step, Tracer) and int(arrays[stored]) > int(step):
+                if not problem and is_known and has_run and np.asarray(arrays[stored]) > np.asarray(step):
                     problem = "a step in the future"
                 if problem:
                     report.mismatched.append(f"{stored} ({problem})")

@@ -71,6 +71,7 @@ class Transformation(Value):
         """The state with a `jax.ShapeDtypeStruct` in place of each array, with shardings: what Orbax restores into.
 
         ``params`` and errors as for `state_sharding`. Without a mesh, the sharding is that of the first parameter.
+        ``born`` is empty: add the names of the checkpoint if links or parameters have joined.
         """
         call = "abstract_state(params)"
         check_roles(call, params=params)
@@ -173,6 +174,7 @@ class Transformation(Value):
     ) -> tuple[State, Report]:
         """The state for ``params`` with the arrays that `state_dict` returned, and a report of what matched.
 
+        ``arrays`` may also be the nested dict of a state that Orbax or flax restored without a target, on any devices.
         Entries are matched by link, slot and path, so links may have been swapped, inserted or removed
         in between. Arrays are converted to the dtype of the slot. Read untrusted files by
         ``np.load(file, allow_pickle=False)``: a pickle can run any code.
