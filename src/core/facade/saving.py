@@ -262,8 +262,7 @@ def _births(
         prefix, born = own[0].prefix, births.setdefault(place, {})
         count = news[f"{prefix}step"]
         step: Any = loaded.get(f"{prefix}step")
-        is_known = step is not None and not isinstance(step, Tracer)
-        has_run = step is not None and (not is_known or int(step) > 0)
+        steps = math.inf if isinstance(step, Tracer) else 0 if step is None else int(step)
         carried = {part.path for part in own if any(name in loaded for name in jax.tree.leaves(part.slots))}
         # If nothing was loaded there is one birth for the entire link, otherwise one for each parameter.
         paths = [part.path for part in own if part.path] if carried else []
@@ -271,14 +270,14 @@ def _births(
             key = f"{link}/{path}"
             if (path in carried if path else carried) and (stored := f"{prefix}born/{key}") in arrays:
                 problem = _misfit(arrays[stored], count) or _odd_numbers(arrays[stored], count, 0.0)
-                if not problem and is_known and has_run and np.asarray(arrays[stored]) > np.asarray(step):
+                if not problem and 0 < steps < math.inf and np.asarray(arrays[stored]) > steps:
                     problem = "a step in the future"
                 if problem:
                     report.mismatched.append(f"{stored} ({problem})")
                 else:
                     report.matched.append(stored)
                     born[key] = _owned(arrays[stored], count)
-            elif step is not None and has_run and path not in carried and (path or not carried):
+            elif step is not None and steps > 0 and path not in carried and (path or not carried):
                 born[key] = jnp.copy(step)  # each buffer of a state can be donated only once
     return births
 
@@ -364,10 +363,10 @@ def _owned(stored: ArrayLike, like: Array) -> jax.Array:
 def _beside(params: Params, named: dict[str, Any]) -> dict[str, Any]:
     """The arrays, with those that `init` left on the default device on the parameters' one device, if they have one."""
     put = [p for p in jax.tree.leaves(params) if isinstance(p, jax.Array) and not isinstance(p, Tracer) and p.committed]
-    if not put or len(put[0].devices()) > 1:
+    own = put[0].devices() if put else ()
+    if len(own) != 1:
         return named
-    (own,) = put[0].devices()
-    return {name: x if isinstance(x, Tracer) or x.committed else jax.device_put(x, own) for name, x in named.items()}
+    return {name: x if isinstance(x, Tracer) or x.committed else jax.device_put(x, *own) for name, x in named.items()}
 
 
 def _named(state: State) -> dict[str, Array]:
