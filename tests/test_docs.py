@@ -1,4 +1,4 @@
-"""The documentation for contributors: its code runs, its error messages are what one gets, and its names exist."""
+"""The documentation: its code runs, its error messages are what one gets, and its names exist."""
 
 import ast
 import builtins
@@ -15,13 +15,14 @@ import chainax as cx
 import chainax.extend as cxe
 import jax
 import jax.numpy as jnp
+import orbax.checkpoint
 import pytest
 from test_architecture import FLOORS
 
 ROOT = Path(__file__).parent.parent
 PAGES = {
     page: (ROOT / page).read_text(encoding="utf-8")
-    for page in ("CONTRIBUTING.md", "docs/architecture.md", "docs/extending.md")
+    for page in ("CONTRIBUTING.md", "docs/architecture.md", "docs/checkpoints.md", "docs/extending.md")
 }
 HEAD, *SECTIONS = PAGES["docs/extending.md"].split("\n## ")
 
@@ -61,10 +62,20 @@ def test_recipes_run_as_written(section: str) -> None:
     run(section, scope)
 
 
+def test_checkpoints_run_as_written() -> None:
+    """The page docs/checkpoints.md, from top to bottom."""
+    text, scope = PAGES["docs/checkpoints.md"], dict[str, Any]()
+    run(text, scope)
+    assert len(list(blocks(text))) == len(re.findall(r"^```\w", text, flags=re.M))
+    same = jax.tree.map(lambda x, y: bool((x == y).all()), scope["outside"], scope["last"]["state"])
+    assert all(jax.tree.leaves(same))
+    assert scope["moved"]["params"].keys() == scope["params"].keys()
+
+
 # Names
 
 MODULES = [cx, *(importlib.import_module(module.name) for module in pkgutil.walk_packages(cx.__path__, "chainax."))]
-ALIASES = {"cx": cx, "cxe": cxe, "tx": cx.chain}
+ALIASES = {"cx": cx, "cxe": cxe, "tx": cx.chain, "orbax": orbax, "v1": orbax.checkpoint.v1}
 
 
 def defined(code: str) -> Iterator[str]:
@@ -131,7 +142,7 @@ def test_names_exist(page: str) -> None:
     own = {name for language, code in blocks(text) if language == "python" for name in defined(code)}
     prose = re.sub(r"^```.*?^```", "", text, flags=re.S | re.M)
     spans = set(re.findall(r"`([^`]+)`", prose))
-    assert len(spans) > 40
+    assert len(spans) > 20
     assert {span: wrong for span in spans if (wrong := missing(span, own))} == {}
     folder = (ROOT / page).parent
     assert [path for path in re.findall(r"\]\(([^)#:]+)\)", prose) if not (folder / path).exists()] == []

@@ -82,6 +82,12 @@ def _flat(arrays: Mapping[str, ArrayLike]) -> dict[str, ArrayLike]:
     return {name.removeprefix("links/"): x for name, x in flatten(dict(arrays)).items() if x is not None}
 
 
+def _unboxed(arrays: Mapping[str, ArrayLike], names: Iterable[str]) -> dict[str, ArrayLike]:
+    """The arrays under the given names where possible: flax.nnx boxes arrays, and Orbax restores boxes as dicts."""
+    boxes = {f"{name}/value": name for name in names if name not in arrays}
+    return {boxes.get(name, name): x for name, x in arrays.items()}
+
+
 def adopt(links: Links, params: Params, state: State) -> tuple[State, Report]:  # noqa: D103
     loaded = _load(links, params, _named(state), trusted=True)
     return loaded.state, loaded.report
@@ -120,7 +126,8 @@ class _Loaded(NamedTuple):
 def _load(links: Links, params: Params, arrays: Mapping[str, ArrayLike], *, trusted: bool) -> _Loaded:
     """The state for these links and parameters, with the arrays that fit. Unless ``trusted``, numbers are checked."""
     fresh = engine.init(links, params)
-    news, treedef = _named(fresh), jax.tree.structure(fresh)
+    news, treedef = _beside(params, _named(fresh)), jax.tree.structure(fresh)
+    arrays = _unboxed(arrays, news)
     parts = list(_parts(links, params, fresh, jax.tree.unflatten(treedef, list(news))))
     _check_joined(parts, arrays)
     nonnegative = {name: part for part in parts for slot in part.link.nonnegative for name in part.names(slot)}
@@ -267,7 +274,7 @@ def _births(
         prefix, born = own[0].prefix, births.setdefault(place, {})
         count = news[f"{prefix}step"]
         step: Any = loaded.get(f"{prefix}step")
-        has_run = step is not None and (isinstance(step, Tracer) or int(step) > 0)
+        steps = math.inf if isinstance(step, Tracer) else 0 if step is None else int(step)
         carried = {part.path for part in own if any(name in loaded for name in jax.tree.leaves(part.slots))}
         # If nothing was loaded there is one birth for the entire link, otherwise one for each parameter.
         paths = [part.path for part in own if part.path] if carried else []
@@ -275,14 +282,14 @@ def _births(
             key = f"{link}/{path}"
             if (path in carried if path else carried) and (stored := f"{prefix}born/{key}") in arrays:
                 problem = _misfit(arrays[stored], count) or _odd_numbers(stored, arrays[stored], count, 0.0)
-                if not problem and has_run and not isinstance(step, Tracer) and arrays[stored] > np.asarray(step):
+                if not problem and 0 < steps < math.inf and np.asarray(arrays[stored]) > steps:
                     problem = "a step in the future"
                 if problem:
                     report.mismatched.append(f"{stored} ({problem})")
                 else:
                     report.matched.append(stored)
                     born[key] = _owned(stored, arrays[stored], count)
-            elif step is not None and has_run and path not in carried and (path or not carried):
+            elif step is not None and steps > 0 and path not in carried and (path or not carried):
                 born[key] = jnp.copy(step)  # each buffer of a state can be donated only once
     return births
 
@@ -366,9 +373,18 @@ def _owned(name: str, stored: ArrayLike, like: Array) -> jax.Array:
         return jnp.array(stored if isinstance(stored, jax.Array) else _typed(name, stored, like), like.dtype)
     is_local = like.sharding.is_fully_addressable
     if isinstance(stored, jax.Array) and stored.is_fully_addressable == is_local:
-        return jax.device_put(jnp.array(stored, like.dtype), like.sharding)
+        return jax.device_put(stored, like.sharding, may_alias=False).astype(like.dtype)
     x = _typed(name, stored, like)
     return jax.device_put(np.array(x, like.dtype), like.sharding) if is_local else spread(x, like.dtype, like.sharding)
+
+
+def _beside(params: Params, named: dict[str, Any]) -> dict[str, Any]:
+    """The arrays, with those that `init` left on the default device on the parameters' one device, if they have one."""
+    put = [p for p in jax.tree.leaves(params) if isinstance(p, jax.Array) and not isinstance(p, Tracer) and p.committed]
+    own = put[0].devices() if put else ()
+    if len(own) != 1:
+        return named
+    return {name: x if isinstance(x, Tracer) or x.committed else jax.device_put(x, *own) for name, x in named.items()}
 
 
 def _named(state: State) -> dict[str, Array]:

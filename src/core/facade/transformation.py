@@ -73,6 +73,7 @@ class Transformation(Value):
         """The state with a `jax.ShapeDtypeStruct` in place of each array, with shardings: what Orbax restores into.
 
         ``params`` and errors as for `state_sharding`. Without a mesh, the sharding is that of the first parameter.
+        ``born`` is empty: add the names of the checkpoint if links or parameters have joined.
         """
         call = "abstract_state(params)"
         check_roles(call, params=params)
@@ -199,6 +200,7 @@ class Transformation(Value):
     ) -> tuple[State, Report]:
         """The state for ``params`` with the arrays that `state_dict` returned, and a report of what matched.
 
+        ``arrays`` may also be the nested dict of a state that Orbax or flax restored without a target, on any devices.
         Entries are matched by link, slot and path, so links may have been swapped, inserted or removed
         in between. Arrays are converted to the dtype of the slot, and lie as `state_sharding` says, so the number of
         devices and processes may have changed. All processes that share the parameters must call this, with the same
