@@ -59,12 +59,12 @@ def rows() -> list[Row]:
         Row("fsdp", "FSDP and tensor-parallel", fsdp=True),
         Row("tensor", "tensor-parallel"),
         Row("tensor_zero1", "tensor-parallel, ZeRO-1", chain=lambda tx: cx.zero1(tx, over="data")),
-        Row("tensor_zero1_int8", "tensor-parallel, ZeRO-1, int8 state",
-            chain=lambda tx: cx.zero1(cx.store(tx, cx.int8()), over="data")),
+        Row("tensor_zero1_int8", "tensor-parallel, ZeRO-1, int8 state in blocks of 64",
+            chain=lambda tx: cx.zero1(cx.store(tx, cx.int8(block=64)), over="data")),
         Row("tensor_zero1_automatic", "tensor-parallel, ZeRO-1, automatic axes", automatic=True,
             chain=lambda tx: cx.zero1(tx, over="data", specs=cx.by_path(
                 {f"{name}$": spec for name, spec in specs("model").items()}))),
-        Row("tensor_int8", "tensor-parallel, int8 state", chain=lambda tx: cx.store(tx, cx.int8())),
+        Row("tensor_int8", "tensor-parallel, int8 state in blocks of 64", chain=lambda tx: cx.store(tx, cx.int8(block=64))),
     ]  # fmt: skip
 
 

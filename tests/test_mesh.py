@@ -1,5 +1,6 @@
 """Sharded parameters: meshes with explicit axes, and shards under `jax.shard_map`."""
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -143,6 +144,49 @@ def test_codes_on_axes_of_both_kinds() -> None:
         got = jax.jit(tx.step)(placed, jax.jit(tx.init)(placed), placed)
         assert jax.typeof(got[0]["w"]) == jax.typeof(placed["w"])
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-6, atol=1e-7), got, want)
+
+
+@pytest.mark.parametrize("form", (cx.int8(), cx.companded8()), ids=repr)
+@pytest.mark.parametrize("sizes", ((4, 1), (1, 4), (1, 1)), ids=str)
+def test_codes_along_axes_of_size_one(sizes: tuple[int, int], form: Any) -> None:
+    """Types contain them too; blocks within rows, across rows and in vectors."""
+    tx = cx.store(cx.adamw(0.5, b1=0.5, b2=0.5), form)
+    shapes = {"rows": ((16, 2048), P("x", "y")), "across": ((256, 64), P("x", "y")), "vector": ((8192,), P(("x", "y")))}
+    rng = np.random.default_rng(0)
+    p = {name: jnp.asarray(rng.normal(size=shape), jnp.float32) for name, (shape, _) in shapes.items()}
+    want = jax.jit(tx.step)(p, jax.jit(tx.init)(p), p)
+    devices = jax.make_mesh(sizes, ("x", "y"), devices=jax.devices()[: sizes[0] * sizes[1]])
+    with jax.set_mesh(devices):
+        placed = {name: jax.device_put(x, NamedSharding(devices, shapes[name][1])) for name, x in p.items()}
+        state = tx.init(placed)
+        assert state.links["scale_by_adam"]["mu"]["rows"]["scale"].sharding.spec == P("x", "y")
+        got = jax.jit(tx.step)(placed, state, placed)
+        assert jax.tree.map(jax.typeof, got) == jax.tree.map(jax.typeof, (placed, state))
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-6, atol=1e-7), got, want)
+
+
+DRAWING = {
+    "noise": (cx.chain(cx.add_noise(1.0), cx.scale_by_lr(0.1)), jnp.float32),
+    "stochastic rounding": (cx.chain(cx.scale_by_lr(1.234e-3), cx.apply_update("stochastic")), jnp.bfloat16),
+}
+
+
+@pytest.mark.parametrize(("tx", "dtype"), DRAWING.values(), ids=DRAWING)
+@pytest.mark.parametrize("kind", (AxisType.Explicit, AxisType.Auto), ids=str)
+def test_each_device_draws_its_own_numbers_alone(kind: AxisType, tx: Any, dtype: Any) -> None:
+    """The same as on one device, without communication and without an array of the whole leaf's."""
+    p = jnp.ones((64, 24), dtype)
+    want, _ = jax.jit(tx.step)(p, tx.init(p), p)
+    devices = jax.make_mesh((8,), ("d",), axis_types=(kind,))
+    with jax.set_mesh(devices):
+        placed = jax.device_put(p, NamedSharding(devices, P("d")))
+        step = jax.jit(tx.step)
+        args = placed, tx.init(placed), placed
+        text = step.lower(*args).compile().as_text() or ""
+        got, _ = step(*args)
+    assert "[8,24]" in text
+    assert not {"[64,24]", "[1536]"} & {*re.findall(r"\[[\d,]+\]", text)}
+    np.testing.assert_allclose(got.astype(jnp.float32), want.astype(jnp.float32), rtol=1e-6)
 
 
 def mapped(tx: Any, **options: Any) -> Callable:

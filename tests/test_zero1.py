@@ -22,6 +22,7 @@ LEAVES = {
     "bias": ((8,), P()),
     "odd": ((7, 5), P()),
     "large": ((512, 256), P()),
+    "turned": ((4, 256), P()),  # along two axes of 2, the second array axis is divided first
 }
 SPECS = cx.by_path({f"^{name}$": spec for name, (_, spec) in LEAVES.items()})
 KINDS = {
@@ -176,6 +177,7 @@ def test_several_axes_one_after_the_other() -> None:
         "bias": P(("pod", "data")),
         "odd": P("pod", None),
         "large": P("pod", "data"),
+        "turned": P("data", "pod"),
     }
     assert "zero1: not spread, since no axis is a multiple of the 2 shards along 'data': odd [6, 5]" in text
     alone = jax.tree.map(np.asarray, p)
@@ -266,14 +268,18 @@ MISPLACED = {
     "specs of another mesh": (
         cx.zero1(cx.sgd(0.1), specs=cx.by_path({"matrix": P("tensor")}, default=P())),
         "auto",
-        "`zero1.specs` shards 'matrix' along 'tensor', which is no axis of the mesh",
+        "`zero1.specs` shards 'matrix' along 'tensor', but the mesh has 'data', 'model'",
     ),
     "specs of a tensor": (
         cx.zero1(cx.sgd(0.1), specs=cx.by_path({"matrix": P(None, None, "model")}, default=P())),
         "auto",
         "for 'matrix', which has 2 axes",
     ),
-    "kinds": (cx.zero1(cx.sgd(0.1), over=("data", "model")), "mixed", "names axes of several kinds"),
+    "kinds": (
+        cx.zero1(cx.sgd(0.1), over=("data", "model")),
+        "mixed",
+        "explicit and automatic axes.*give axes of one kind",
+    ),
 }
 
 
@@ -318,6 +324,68 @@ def test_tpus_reduce_over_all_devices_by_all_reduces(
         p = jax.device_put({"w": jnp.ones((16, 8))}, P())
         spread = cx.zero1(cx.sgd(0.1))
         jax.eval_shape(spread.step, p, spread.init(p), p)
+
+
+@pytest.mark.parametrize("kinds", KINDS.values(), ids=KINDS)
+def test_leaves_that_are_not_trained_stay(kinds: tuple[AxisType, AxisType]) -> None:
+    """Integers, keys and holes, in `init`, in a jitted step and in `state_sharding`."""
+    mesh, tx = mesh_of(kinds), cx.zero1(cx.adam(0.1))
+    with jax.set_mesh(mesh):
+        p = jax.device_put({"w": jnp.ones(8), "n": jnp.arange(4), "key": jax.random.key(0)}, NamedSharding(mesh, P()))
+        p = {**p, "none": None}
+        state = tx.init(p)
+        assert jax.tree.structure(tx.state_sharding(p)) == jax.tree.structure(state)
+        got, _ = jax.jit(tx.step)(p, state, {"w": jnp.ones(8), "n": None, "key": None, "none": None})
+    np.testing.assert_allclose(got["w"], 0.9, rtol=1e-5)
+    np.testing.assert_array_equal(got["n"], p["n"])
+    assert cx.adam(0.1).init(p).links["scale_by_adam"]["mu"]["key"] is None
+
+
+@pytest.mark.parametrize("kinds", (KINDS["explicit"], KINDS["auto"]), ids=("explicit", "auto"))
+def test_parameters_need_not_be_on_the_mesh_yet(kinds: tuple[AxisType, AxisType]) -> None:
+    """Under `jax.set_mesh`, eager `init` and `step` put NumPy arrays there; derivatives pass through an eager step."""
+    tx, p = cx.zero1(cx.sgd(0.1, momentum=0.9)), {"w": np.ones((8, 4), np.float32)}
+    with jax.set_mesh(mesh_of(kinds)):
+        got, state = tx.step(p, tx.init(p), p)
+        assert "data" in state.links["zero1"]["tx"].links["trace"]["trace"]["w"].sharding.spec
+        there = jax.device_put(p, P())
+        slope = jax.grad(lambda p: jnp.sum(tx.step(p, tx.init(p), there)[0]["w"]))(there)
+    np.testing.assert_allclose(got["w"], 0.9, rtol=1e-6)
+    np.testing.assert_array_equal(slope["w"], 1.0)
+
+
+def test_the_description_looks_into_tables() -> None:
+    """A link in a `partition` sees its own parameters."""
+    tx = cx.partition(cx.by_path({"odd": cx.zero1(cx.adam(0.1)), "bias": cx.freeze()}, default=cx.sgd(0.1)))
+    text = tx.describe(placed(problem(0), mesh_of()))
+    assert "zero1: not spread, since no axis is a multiple of the 4 shards along 'data': odd [7, 5]\n" in f"{text}\n"
+
+
+def test_a_sweep_spreads_chains_and_not_their_state() -> None:
+    """Its mesh has no axis for it."""
+
+    def train(tx: Any) -> jax.Array:
+        p = jnp.ones(8)
+        return tx.step(p, tx.init(p), p)[0]
+
+    for rates in ((0.1,), (0.1, 0.2)):
+        grid = [cx.zero1(cx.sgd(rate)) for rate in rates]
+        table = cx.sweep(train, grid, progress=False)
+        np.testing.assert_allclose(table["result"][:, 0], 1 - np.array(rates), rtol=1e-6)
+
+
+def test_states_with_births_stay_spread() -> None:
+    """After a group has joined, XLA is still told where each array lies."""
+    mesh = mesh_of(KINDS["auto"])
+    tx = cx.zero1(cx.partition(cx.by_path({"a": cx.adam(0.1)}, default=cx.sgd(0.1, momentum=0.9))))
+    with jax.set_mesh(mesh):
+        few = jax.device_put({"a": jnp.ones(8), "c": jnp.ones(8)}, NamedSharding(mesh, P()))
+        more = {**few, "aa": few["a"]}
+        _, state = jax.jit(tx.step)(few, tx.init(few), few)
+        state = tx.add_param_group(more, state)
+        text = jax.jit(tx.step).lower(more, state, more).as_text()
+        fresh = jax.jit(tx.step).lower(more, tx.init(more), more).as_text()
+    assert text.count("sharding_constraint") == fresh.count("sharding_constraint") > 10
 
 
 # Gradients that their owner averages
@@ -387,5 +455,15 @@ def test_gradients_that_are_summed_already_are_refused() -> None:
     with jax.set_mesh(mesh), summed:
         batch = jax.device_put(jnp.ones(8), P("data"))
         jax.shard_map(reduced, in_specs=(P(), P("data")), out_specs=P("data"))(jnp.ones(8), batch)
+    with pytest.raises(ValueError, match=r"reduced_specs found no mesh: call it under jax.set_mesh"):
+        cx.reduced_specs({"w": np.ones(8)}, "data")
+
+    def of_parts(w: jax.Array) -> jax.Array:
+        return cx.reduce_grads({"w": jax.lax.pcast(w, "data", to="varying")}, "data")["w"]
+
+    sees_a_part = pytest.raises(ValueError, match=r"a part of 'w' along 'model'.*axis_names=\{'data'\}")
+    with jax.set_mesh(mesh_of()), sees_a_part:
+        w = jax.device_put(jnp.ones((8, 8)), P("model"))
+        jax.shard_map(of_parts, in_specs=P("model"), out_specs=P("model", "data"))(w)
     with pytest.raises(ValueError, match=r"averages along 'data' only within jax.shard_map over this axis"):
         cx.reduce_grads(jnp.ones(8), "data")

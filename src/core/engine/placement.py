@@ -29,7 +29,7 @@ _STANDS_FOR: ContextVar[AnyMesh | None] = ContextVar("_STANDS_FOR", default=None
 def abstract(init: Callable[[Params], PyTree], params: Params) -> PyTree:
     """The shapes, dtypes and shardings of what ``init(params)`` returns, without computing it."""
     flat = flatten(params)
-    where = [sharding_of(path, p) if is_array_like(p) else None for path, p in flat.items()]
+    where = [sharding_of(path, p) if is_trainable(p) else None for path, p in flat.items()]
     meshes = {s.mesh: path for path, s in zip(flat.paths, where) if isinstance(s, NamedSharding)}
     if len(meshes) > 1:
         (one, path), (other, path_of_other), *_ = meshes.items()
@@ -44,7 +44,7 @@ def abstract(init: Callable[[Params], PyTree], params: Params) -> PyTree:
 
     def typed(p: Leaf, s: Sharding | None) -> Leaf:
         if s is None:
-            return p
+            return jax.ShapeDtypeStruct(p.shape, p.dtype) if is_array(p) else p
         spec = s.spec if isinstance(s, NamedSharding) else P()
         return jax.ShapeDtypeStruct(np.shape(p), dtype_of(p), sharding=NamedSharding(explicit, spec))
 
@@ -54,11 +54,11 @@ def abstract(init: Callable[[Params], PyTree], params: Params) -> PyTree:
     finally:
         _STANDS_FOR.reset(token)
 
-    def placed(x: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+    def on_mesh(x: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
         spec = x.sharding.spec if isinstance(x.sharding, NamedSharding) else P()
         return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=NamedSharding(mesh, spec))
 
-    return jax.tree.map(placed, made)
+    return jax.tree.map(on_mesh, made)
 
 
 def mesh_of(params: Params) -> Mesh | None:

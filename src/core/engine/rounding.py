@@ -16,7 +16,7 @@ import numpy as np
 from jax import lax
 
 from ..values.declared import contract
-from ..values.tree import from_real, to_real
+from ..values.tree import drawn_like, from_real, to_real
 from ..values.types import DType, Leaf
 from ..values.value import Value, value
 
@@ -204,7 +204,7 @@ def saturated(x: jax.Array, dtype: DType) -> jax.Array:
 
 def to_neighbour(x: jax.Array, dtype: DType, key: jax.Array) -> jax.Array:
     """One of the two neighbours of ``x`` in ``dtype``, with mean ``x``; ``x`` itself if ``dtype`` can represent it."""
-    return dithered(x, dtype, False, jax.random.bits(key, x.shape, jnp.uint32))
+    return dithered(x, dtype, False, drawn_like(jax.random.bits, key, x, jnp.dtype(jnp.uint32)))
 
 
 def golden_dither(step: jax.Array) -> jax.Array:

@@ -14,6 +14,7 @@ import jax
 from jax.sharding import AbstractMesh, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from ..values.spec import axes_in, shards
 from ..values.types import PyTree
 
 
@@ -32,13 +33,12 @@ class Shards(NamedTuple):
     @property
     def counts(self) -> tuple[int, ...]:
         """The number of shards along each axis of the array."""
-        axes = ((x,) if isinstance(x, str) else tuple(x or ()) for x in self.spec)
-        return tuple(math.prod(self.mesh.shape[name] for name in names) for names in axes)
+        return tuple(shards(entry, self.mesh.shape) for entry in self.spec)
 
     @property
     def is_replicated(self) -> bool:
-        """Whether each device has the entire array."""
-        return math.prod(self.counts) == 1
+        """Whether the array is divided along no axis, not even one of size 1, which types contain too."""
+        return not axes_in(self.spec)
 
     def local(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """The shape of a shard."""
@@ -51,7 +51,8 @@ class Shards(NamedTuple):
             return self.spec, self.spec
         if math.prod(counts[1:]) > 1 or math.prod(shape) % (counts[0] * block):
             return None
-        return self.spec if shape[-1] % per_byte == 0 else P(self.spec[0]), P(self.spec[0])
+        flat = P(axes_in(self.spec))  # all but the first array axis are divided along axes of size 1 at most
+        return self.spec if shape[-1] % per_byte == 0 else flat, flat
 
     def map(self, f: Callable[..., PyTree], in_specs: PyTree, out_specs: PyTree) -> Callable[..., PyTree]:
         """Compute ``f`` on each device's shards. Arguments with other shardings are moved first."""
@@ -61,7 +62,7 @@ class Shards(NamedTuple):
 
     def own_key(self, key: jax.Array) -> jax.Array:
         """A PRNG key for this device's shard, in a function that `map` calls."""
-        axes = tuple(name for names in self.spec for name in ((names,) if isinstance(names, str) else names or ()))
+        axes = axes_in(self.spec)
         return jax.random.fold_in(key, jax.lax.axis_index(axes)) if axes else key
 
     def automatically(self, f: Callable[..., PyTree], out_specs: PyTree) -> Callable[..., PyTree]:

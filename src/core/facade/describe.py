@@ -167,9 +167,8 @@ def remarks(links: Links, params: Params) -> Iterator[str]:
                     f"{name}: the shards of {few} do not hold whole blocks, so each step gathers their codes on every "
                     "device: shard the rows, or an axis whose shards are multiples of the block"
                 )
-        if is_treewise(link) and link.moves_params and params is not None:  # then its chain sees these parameters
-            for held in link.inner.keys() & {*link._leaves}:
-                yield from remarks(link.inner[held].links, link.seen_within(params))
+        for held, seen in link.seen_within(params).items() if params is not None else ():
+            yield from remarks(link.inner[held].links, seen)
 
 
 def _is_cut(p: Leaf, form: Format | None) -> bool:

@@ -121,12 +121,12 @@ class Link(Transformation):
 
         return self.replace(**{field: within(getattr(self, field)) for field in self._leaves}) if self.inner else self
 
-    def seen_within(self, params: Params) -> Params:
-        """The parameters as the chains that the link holds see them, if it moves them: the shardings may differ.
+    def seen_within(self, params: Params) -> dict[str, Params]:
+        """The parameters as each chain that the link holds sees them, by its name in `inner`, for `describe`.
 
-        Called by ``describe(params)`` and ``memory(params)``, with arrays or shapes; may return shapes.
+        ``params`` are arrays or shapes, and so is the result. By default only links that move the parameters know.
         """
-        return params
+        return {name: params for name in self.inner if name in self._leaves and getattr(self, "moves_params", False)}
 
     def remarks(self, params: Params) -> Iterator[str]:
         """Lines for ``describe(params)`` about what the link cannot do for these parameters, arrays or shapes."""

@@ -63,7 +63,8 @@ def memory(tx: Any, params: Params) -> Memory:
     for name, stored in ((HALF, tx._stored(storage(), "bfloat16")), (CODES, coded)):
         columns[name] = _bytes(stored, params)
     over, apart = _spread(params)
-    if over and not _holds(tx, "zero1"):
+    reduces = any(link.per_example for link in tx.links.values())  # such a link cannot be within another
+    if over and not reduces and not _holds(tx, "zero1"):
         names = repr(over[0] if len(over) == 1 else over)
         for name, spread_chain in (
             (f"zero1(tx, over={names})", tx),
@@ -104,6 +105,8 @@ def _spread(params: Params) -> tuple[tuple[str, ...], Params]:
     sizes = leaves[0].sharding.mesh.shape
     used = {name for p in leaves for name in axes_in(p.sharding.spec)}
     over = tuple(name for name, n in sizes.items() if n > 1 and name not in used)
+    if len({*leaves[0].sharding.mesh.axis_types}) > 1:
+        return (), params  # `zero1` takes axes of one kind, and needs to be told how the others are used
 
     def apart(p: Any) -> Any:
         if not isinstance(p.sharding, NamedSharding):

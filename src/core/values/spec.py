@@ -13,20 +13,20 @@ from .tree import Names, names_of
 from .value import Value, static, value
 
 
-def axes_in(spec: Iterable[Names]) -> tuple[str, ...]:
+def axes_in(entries: Iterable[Names]) -> tuple[str, ...]:
     """All mesh axes in a `PartitionSpec`."""
-    return tuple(name for entry in spec for name in names_of(entry))
+    return tuple(name for entry in entries for name in names_of(entry))
 
 
-def padded(spec: Sequence[Names] | P, ndim: int) -> tuple[Names, ...]:
+def padded(entries: Sequence[Names] | P, ndim: int) -> tuple[Names, ...]:
     """The entries of a `PartitionSpec`, one for each axis of the array."""
-    return (*spec, *(None for _ in range(ndim - len(spec))))
+    return (*entries, *(None for _ in range(ndim - len(entries))))
 
 
-def only(spec: Sequence[Names] | P, names: Iterable[str], ndim: int = 0) -> P:
+def only(entries: Sequence[Names] | P, names: Iterable[str], ndim: int = 0) -> P:
     """A `PartitionSpec` without the mesh axes that are not among ``names``, for ``ndim`` axes or as many as it has."""
     names = {*names}
-    kept = (tuple(name for name in names_of(entry) if name in names) for entry in padded(spec, ndim))
+    kept = (tuple(name for name in names_of(entry) if name in names) for entry in padded(entries, ndim))
     return P(*(entry[0] if len(entry) == 1 else entry or None for entry in kept))
 
 
@@ -63,11 +63,11 @@ class spec(Value):
         return P(*self.axes)
 
 
-Mesh = Mapping[str, int]
+Sizes = Mapping[str, int]
 """The sizes of the axes of a mesh."""
 
 
-def shards(entry: Names, mesh: Mesh) -> int:
+def shards(entry: Names, mesh: Sizes) -> int:
     """The number of shards along an axis of an array."""
     return math.prod(mesh[name] for name in names_of(entry))
 
@@ -77,7 +77,7 @@ TILE = (8, 128)
 
 
 def spread(
-    shape: tuple[int, ...], home: P, over: Iterable[str], mesh: Mesh, free: Iterable[int] | None = None
+    shape: tuple[int, ...], home: P, over: Iterable[str], mesh: Sizes, free: Iterable[int] | None = None
 ) -> tuple[P, str]:
     """A `PartitionSpec` that also divides an array along the mesh axes ``over``, one after the other.
 

@@ -217,6 +217,15 @@ def names_of(entry: Names) -> tuple[str, ...]:
     return (entry,) if isinstance(entry, str) else tuple(entry or ())
 
 
+def drawn_like(draw: Callable[..., jax.Array], key: jax.Array, x: jax.Array, dtype: DType) -> jax.Array:
+    """``draw(key, x.shape, dtype)``, a function of `jax.random`, with the sharding of ``x`` along explicit axes.
+
+    Without it, each device would draw the numbers of all others too.
+    """
+    sharding = jax.typeof(x).sharding
+    return draw(key, x.shape, dtype, **({"out_sharding": sharding} if any(sharding.spec) else {}))
+
+
 def shard_axes(x: Leaf) -> tuple[str, ...]:
     """The mesh axes along which the array varies under `jax.shard_map`, according to its type."""
     aval = jax.typeof(x)

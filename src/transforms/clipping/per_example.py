@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from ...core.facade.link import Treewise, transform
 from ...core.values.hyper import Hyper, as_key, hyper, prng_seed
-from ...core.values.tree import global_norm
+from ...core.values.tree import drawn_like, global_norm
 from ...core.values.types import Scalar
 from ...core.values.value import derived, static
 from ..shared.vector import Space, Vector
@@ -89,7 +89,7 @@ class differentially_private_aggregate(Treewise):
         means, batch = _clipped_mean(space.read(updates), self.l2_norm_clip)
         key = jax.random.fold_in(as_key("differentially_private_aggregate.seed", self.seed), at.count)
         size = self.noise_multiplier * self.l2_norm_clip / batch
-        noise = [jax.random.normal(jax.random.fold_in(key, i), u.shape, u.dtype) for i, u in enumerate(means)]
+        noise = [drawn_like(jax.random.normal, jax.random.fold_in(key, i), u, u.dtype) for i, u in enumerate(means)]
         return space.write([u + jnp.asarray(size, u.dtype) * z for u, z in zip(means, noise)], updates), state
 
 

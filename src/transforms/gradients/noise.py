@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from ...core.facade.link import Leafwise, transform
 from ...core.values.hyper import Hyper, hyper, prng_seed
 from ...core.values.numerics import sqrt
+from ...core.values.tree import drawn_like
 
 
 @transform
@@ -31,4 +32,4 @@ class add_noise(Leafwise):
         return sqrt(jnp.asarray(self.eta, at.dtype)) * at.step ** (-0.5 * self.gamma)
 
     def leaf(self, u, slot, p, deviation):
-        return u + deviation * jax.random.normal(slot.key, u.shape, u.dtype)
+        return u + deviation * drawn_like(jax.random.normal, slot.key, u, u.dtype)

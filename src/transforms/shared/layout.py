@@ -90,22 +90,37 @@ class Layout(NamedTuple):
     """By index."""
 
     @classmethod
-    def of(cls, what: str, flat: Flat, over: Sequence[str], specs: Specs, onto_sharded: bool = True) -> Layout:
-        """The layout along the axes ``over`` of the leaves' mesh, or else of the mesh that is set.
+    def of(
+        cls,
+        what: str,
+        mesh: AnyMesh | None,
+        flat: Flat,
+        over: Sequence[str],
+        specs: Specs,
+        *,
+        divide_sharded: bool = True,
+    ) -> Layout:
+        """The layout along the axes ``over``.
 
-        ``specs`` says how leaves come along automatic axes, and ``onto_sharded`` whether an axis of theirs that is
+        ``specs`` says how leaves come along automatic axes, and ``divide_sharded`` whether an axis of theirs that is
         sharded may be divided further. ``what`` names the caller in errors.
         """
-        mesh = mesh_around(flat.leaves)
         if mesh is None:
             return cls(None, flat, {})
-        if lacking := [name for name in over if name not in mesh.axis_names]:
+        lacking = [name for name in over if name not in mesh.axis_names]
+        if lacking and mesh.size == 1:
+            return cls(None, flat, {})
+        if lacking:
             known = ", ".join(map(repr, mesh.axis_names))
-            raise ValueError(f"`{what}.over` names the axis {lacking[0]!r}, but the mesh has {known}")
+            raise ValueError(
+                f"`{what}.over` names the axis {lacking[0]!r}, but the mesh has {known}: give one of these"
+            )
         if len({axis_kinds(mesh)[name] for name in over}) > 1:
-            raise ValueError(f"`{what}.over` names axes of several kinds, {code(tuple(over))}: nest one for each kind")
+            raise ValueError(
+                f"`{what}.over` names explicit and automatic axes, {code(tuple(over))}: give axes of one kind"
+            )
         trained = ((i, path, p) for i, (path, p) in enumerate(flat.items()) if is_trainable(p))
-        return cls(mesh, flat, {i: _place(what, mesh, path, p, over, specs, onto_sharded) for i, path, p in trained})
+        return cls(mesh, flat, {i: _place(what, mesh, path, p, over, specs, divide_sharded) for i, path, p in trained})
 
     def apart(self, leaves: list[Leaf]) -> PyTree:
         """Leaves like the parameters, divided further."""
@@ -135,17 +150,26 @@ class Layout(NamedTuple):
         """The state of a chain of the divided parameters, of which XLA is told where it lies."""
         if self.mesh is None or not axes_of_kind(self.mesh, AxisType.Auto):
             return state  # its type says so
-        like = engine.abstract_state(tx.links, self.shapes(params)).links
-        if jax.tree.structure(like) != jax.tree.structure(state.links):
-            return state  # of another chain: the engine says so
-        return state._replace(links=jax.tree.map(lambda x, s: self._put(x, s.sharding.spec), state.links, like))
+        return self._told(state, engine.abstract_state(tx.links, self.shapes(params)))
+
+    def _told(self, x: PyTree, like: PyTree) -> PyTree:
+        """A state of which XLA is told where each array lies that ``like``, a first state, has too."""
+        if isinstance(x, State):
+            return x._replace(links=self._told(x.links, like.links if isinstance(like, State) else {}))
+        if isinstance(x, dict) and isinstance(like, dict):
+            return {key: self._told(y, like[key]) if key in like else y for key, y in x.items()}
+        if jax.tree.structure(x) != jax.tree.structure(like):
+            return x  # of another chain: the engine says so
+        return jax.tree.map(lambda x, s: self._put(x, s.sharding.spec), x, like)
 
     def shapes(self, params: Params) -> Params:
         """The shapes of the divided parameters, with shardings."""
 
         def shape(i: int, p: Leaf) -> Leaf:
-            if self.mesh is None or i not in self.places:
+            if self.mesh is None:
                 return p
+            if i not in self.places:
+                return None
             sharding = NamedSharding(self.mesh, self.places[i].apart)
             return jax.ShapeDtypeStruct(jnp.shape(p), dtype_of(p), sharding=sharding)
 
@@ -219,14 +243,20 @@ class Layout(NamedTuple):
         sizes = divisions[0].sizes
         stacks = [d.split(leaves[i]) for d, i in zip(divisions, group)]
         rows = jnp.concatenate([x.reshape(*sizes, -1) for x in stacks], -1)
-        for name in over:
-            rows = jax.lax.psum_scatter(rows, name) if name in added else jax.lax.psum(rows, name)
+        for name in added:  # in the order of the first axes of the stacks
+            rows = jax.lax.psum_scatter(rows, name)
+        if others := tuple(name for name in over if name not in added):
+            rows = jax.lax.psum(rows, others)
         return parts(rows, [x.shape[len(sizes) :] for x in stacks])
 
     def _put(self, x: Leaf, where: P) -> jax.Array:
         mesh = self._mesh
         if not isinstance(x, Tracer):
-            return jax.device_put(x, NamedSharding(mesh, where))
+            own = getattr(getattr(x, "sharding", None), "mesh", None)
+            concrete = next((m for m in (mesh, own) if isinstance(m, Mesh)), None)
+            if concrete is not None:
+                return jax.device_put(x, NamedSharding(concrete, where))
+            x = jnp.asarray(x)
         if getattr(jax.typeof(x), "memory_space", None) is jax.memory.Space.Host:
             return x  # it lies there as it will on the device
         if axes := axes_of_kind(mesh, AxisType.Explicit):
@@ -254,10 +284,12 @@ def parts(rows: jax.Array, shapes: list[tuple[int, ...]]) -> Iterator[jax.Array]
 
 
 def _place(
-    what: str, mesh: AnyMesh, path: str, p: Leaf, over: Sequence[str], specs: Specs, onto_sharded: bool
+    what: str, mesh: AnyMesh, path: str, p: Leaf, over: Sequence[str], specs: Specs, divide_sharded: bool
 ) -> Place:
     kinds, ndim, found = axis_kinds(mesh), jnp.ndim(p), spec_of(p)
-    explicit, auto = ([name for name in mesh.axis_names if kinds[name] == kind] for kind in KINDS)
+    explicit, auto = (
+        [name for name in mesh.axis_names if kinds[name] == kind] for kind in (AxisType.Explicit, AxisType.Auto)
+    )
     stated = _stated(what, specs, mesh, path, ndim)
     typed = axes_of_kind(mesh, AxisType.Explicit)
     known = typed if isinstance(p, Tracer) else [] if found is None else mesh.axis_names
@@ -272,7 +304,7 @@ def _place(
     both = zip(only(found, explicit, ndim), only(stated, auto, ndim))
     home = only([names_of(a) + names_of(b) for a, b in both], mesh.axis_names)
     # JAX cannot divide an axis of an array along axes of several kinds.
-    others = [name for name in mesh.axis_names if not onto_sharded or kinds[name] != kinds[over[0]]]
+    others = [name for name in mesh.axis_names if not divide_sharded or kinds[name] != kinds[over[0]]]
     free = [i for i, entry in enumerate(padded(home, ndim)) if not any(name in others for name in names_of(entry))]
     return Place(home, *spread(jnp.shape(p), home, over, mesh.shape, free))
 
@@ -282,13 +314,13 @@ def _stated(what: str, specs: Specs, mesh: AnyMesh, path: str, ndim: int) -> P:
     entry = pick(f"{what}.specs", specs, path)[1] if isinstance(specs, by_path) else specs
     stated = P() if entry is None else entry.partition
     if lacking := [name for name in axes_in(stated) if name not in mesh.axis_names]:
-        raise ValueError(f"`{what}.specs` shards {path!r} along {lacking[0]!r}, which is no axis of the mesh")
+        known = ", ".join(map(repr, mesh.axis_names))
+        raise ValueError(f"`{what}.specs` shards {path!r} along {lacking[0]!r}, but the mesh has {known}")
     if len(stated) > ndim:
-        raise ValueError(f"`{what}.specs` has {stated} for {path!r}, which has {ndim} axes")
+        raise ValueError(
+            f"`{what}.specs` has {stated} for {path!r}, which has {ndim} axes: give it a pattern of its own"
+        )
     return stated
-
-
-KINDS = AxisType.Explicit, AxisType.Auto
 
 
 def mesh_around(leaves: list[Leaf]) -> AnyMesh | None:
@@ -299,7 +331,7 @@ def mesh_around(leaves: list[Leaf]) -> AnyMesh | None:
             return sharding.mesh
     around = [jax.sharding.get_abstract_mesh()]
     around += [jax.typeof(x).sharding.mesh for x in leaves if isinstance(x, Tracer)]
-    return next((mesh for mesh in around if not mesh.empty), None)
+    return next((mesh for mesh in around if not mesh.empty and not mesh.are_all_axes_manual), None)
 
 
 def axes_of_kind(mesh: AnyMesh, kind: AxisType) -> tuple[str, ...]:

@@ -122,6 +122,11 @@ class partition(Wrapper):
             self._put(out, group, flat, new)
         return flat.build(out), entries
 
+    def seen_within(self, params: Params) -> dict[str, Params]:
+        flat = flatten(params)
+        groups = self.groups(flat, [is_trainable(p) for p in flat.leaves])
+        return {group.name: group.of(flat, flat.leaves) for group in groups}
+
     def _put(self, out: list[Leaf], group: Group, flat: Flat, new: Updates) -> None:
         leaves = flat.line_up("The result", new)
         for i in group.members:

@@ -96,8 +96,8 @@ class zero1(Reshaped):
     def from_view(self, view, flat, groups):
         return self.layout(flat).home(flat.line_up("The leaves", view))
 
-    def seen_within(self, params: Params) -> Params:
-        return self.layout(tree.flatten(params)).shapes(params)
+    def seen_within(self, params: Params) -> dict[str, Params]:
+        return {"tx": self.layout(tree.flatten(params)).shapes(params)}
 
     def remarks(self, params: Params) -> Iterator[str]:
         flat = tree.flatten(params)
@@ -114,12 +114,12 @@ class zero1(Reshaped):
 
     def layout(self, flat: Flat) -> Layout:
         """Where the leaves lie outside, and within."""
-        manual = jax.sharding.get_abstract_mesh().manual_axes
-        divided = [name for name in names_of(self.over) if name in manual]
-        layout = Layout(None, flat, {}) if divided else Layout.of("zero1", flat, names_of(self.over), self.specs)
-        if divided:
+        over, manual = names_of(self.over), jax.sharding.get_abstract_mesh().manual_axes
+        if divided := [name for name in over if name in manual]:
             warn(f"zero1 spreads nothing over {divided[0]!r} within jax.shard_map over this axis: call step outside")
-        elif layout.mesh is None and jax.device_count() > 1:
+            return Layout(None, flat, {})
+        layout = Layout.of("zero1", mesh_around(flat.leaves), flat, over, self.specs)
+        if layout.mesh is None and jax.device_count() > 1:
             warn(f"zero1 spreads nothing over {self.over!r} without a mesh: {MESH}")
         return layout
 
@@ -144,10 +144,11 @@ def reduce_grads(grads: Updates, over: str | tuple[str, ...], specs: Any = None)
 
     A reduce-scatter (`jax.lax.psum_scatter`) for each axis, one after the other; gradients of up to 65536 numbers
     share it. ``over`` and ``specs`` are those of `zero1`. Gradients that cannot be divided are averaged whole. The
-    result lies as `reduced_specs` says.
+    result lies as `reduced_specs` says. If the mesh has other axes, pass ``axis_names={*over}`` to `jax.shard_map`.
 
     Errors: ``ValueError`` for gradients that do not vary along ``over``: those with respect to parameters that do not
-    vary are already summed by JAX. Differentiate with respect to ``jax.lax.pcast(params, over, to="varying")``.
+    vary are already summed by JAX. Differentiate with respect to ``jax.lax.pcast(params, over, to="varying")``. Also
+    for gradients that are parts along other axes, in a `jax.shard_map` over these too.
 
     >>> import chainax as cx
     >>> mesh, params = jax.make_mesh((jax.device_count(),), ("data",)), jnp.ones(8)
@@ -161,25 +162,42 @@ def reduce_grads(grads: Updates, over: str | tuple[str, ...], specs: Any = None)
     [1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0]
     """
     names, specs = names_of(check_axes("reduce_grads.over", over)), check_specs("reduce_grads.specs", specs)
-    if lacking := [name for name in names if name not in jax.sharding.get_abstract_mesh().manual_axes]:
+    mesh, flat = jax.sharding.get_abstract_mesh(), tree.flatten(grads)
+    if lacking := [name for name in names if name not in mesh.manual_axes]:
         raise ValueError(f"reduce_grads averages along {lacking[0]!r} only within jax.shard_map over this axis")
-    flat = tree.flatten(grads)
-    layout, out = Layout.of("reduce_grads", flat, names, specs, onto_sharded=False), list(flat.leaves)
+    layout = Layout.of("reduce_grads", mesh, flat, names, specs, divide_sharded=False)
+    _check_manual(layout, names)
     typed = tree.shard_axes(jax.lax.axis_index(names))  # none with check_vma=False
     for i in layout.places:
-        if still := [name for name in typed if name not in tree.shard_axes(out[i])]:
+        if still := [name for name in typed if name not in tree.shard_axes(flat.leaves[i])]:
             raise ValueError(
                 f"the gradient of {flat.paths[i]!r} is the same on all devices along {still[0]!r}, so JAX has already "
                 f"summed it: differentiate with respect to jax.lax.pcast(params, {over!r}, to='varying')"
             )
-    out = layout.summed(names, out)
-    count = jax.lax.axis_size(names)
-    return flat.build([x / count if i in layout.places else x for i, x in enumerate(out)])
+    count = jax.lax.axis_size(names)  # divided by first, so that float16 does not overflow
+    out = [x / count if i in layout.places else x for i, x in enumerate(flat.leaves)]
+    return flat.build(layout.summed(names, out))
+
+
+def _check_manual(layout: Layout, over: tuple[str, ...]) -> None:
+    """Raise if `jax.shard_map` has divided gradients along other axes too: a part does not say of what it is one."""
+    mesh = jax.sharding.get_abstract_mesh()
+    others = [name for name in mesh.manual_axes if name not in over and mesh.shape[name] > 1]
+    untyped = tree.untyped_axes()
+    for i in layout.places if others else ():
+        if untyped or {*others} & {*tree.shard_axes(layout.flat.leaves[i])}:
+            raise ValueError(
+                f"reduce_grads sees a part of {layout.flat.paths[i]!r} along {others[0]!r}: let jax.shard_map divide "
+                f"arrays along {', '.join(map(repr, over))} alone, jax.shard_map(..., axis_names={set(over)!r})"
+            )
 
 
 def reduced_specs(params: Params, over: str | tuple[str, ...], specs: Any = None) -> PyTree:
     """The `PartitionSpec`s along ``over`` of what `reduce_grads` returns: the ``out_specs`` of its `jax.shard_map`."""
     names, specs = names_of(check_axes("reduced_specs.over", over)), check_specs("reduced_specs.specs", specs)
     flat = tree.flatten(params)
-    places = Layout.of("reduced_specs", flat, names, specs, onto_sharded=False).places
+    layout = Layout.of("reduced_specs", mesh_around(flat.leaves), flat, names, specs, divide_sharded=False)
+    if layout.mesh is None:
+        raise ValueError("reduced_specs found no mesh: call it under jax.set_mesh(mesh)")
+    places = layout.places
     return flat.build([only(places[i].apart, names) if i in places else P() for i in range(len(flat.leaves))])
