@@ -64,7 +64,8 @@ def rows() -> list[Row]:
         Row("tensor_zero1_automatic", "tensor-parallel, ZeRO-1, automatic axes", automatic=True,
             chain=lambda tx: cx.zero1(tx, over="data", specs=cx.by_path(
                 {f"{name}$": spec for name, spec in specs("model").items()}))),
-        Row("tensor_int8", "tensor-parallel, int8 state in blocks of 64", chain=lambda tx: cx.store(tx, cx.int8(block=64))),
+        Row("tensor_int8", "tensor-parallel, int8 state in blocks of 64",
+            chain=lambda tx: cx.store(tx, cx.int8(block=64))),
     ]  # fmt: skip
 
 

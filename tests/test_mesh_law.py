@@ -12,6 +12,8 @@ from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from registry import REGISTRY, given, in_pairs, quickly
 
+pytestmark = pytest.mark.long
+
 SHAPES = {"row": (8, 4), "conv": (3, 3, 2, 16), "bias": (8,), "scalar": (), "one": (1, 1), "codes": (16, 512)}
 """Small leaves, and one that is stored in codes."""
 

@@ -21,7 +21,10 @@ from jax.sharding import PartitionSpec as P
 from orbax.checkpoint import v1
 from registry import quickly
 
-pytestmark = pytest.mark.filterwarnings("ignore:Sharding info not provided")  # of restoring without a target
+pytestmark = [
+    pytest.mark.long,
+    pytest.mark.filterwarnings("ignore:Sharding info not provided"),  # of restoring without a target
+]
 
 KINDS = {"explicit": AxisType.Explicit, "auto": AxisType.Auto}
 SPECS = {"w": P("data", "model"), "bias": P("model"), "embed": P(None, "model")}

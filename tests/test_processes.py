@@ -11,8 +11,11 @@ from pathlib import Path
 
 import jax
 import numpy as np
+import pytest
 from jax.sharding import AxisType, Mesh
 from processes import COMBINATIONS, DEVICES, RESUMED, results
+
+pytestmark = pytest.mark.long
 
 LIMIT_S = 300
 """The time that all processes of a run may take, in seconds."""
