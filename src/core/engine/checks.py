@@ -225,7 +225,7 @@ def unshardable(name: str, path: str, axes: tuple[str, ...]) -> str:
     )
 
 
-UNTYPED = "with check_vma=False, jax.shard_map does not say"
+UNTYPED = "without check_vma, jax.shard_map does not say"
 """How a warning begins."""
 
 
@@ -234,8 +234,8 @@ def warn_of_untyped(name: str) -> None:
     along = " and ".join(map(repr, untyped_axes()))
     warn(
         f"{UNTYPED} which arrays are parts along {along}: norms, means and random numbers of link {name!r} are those "
-        "of the part on each device. Pass check_vma=True, the default of jax.shard_map, unless parameters and "
-        "gradients are the same on all devices"
+        "of the part on each device. Unless parameters and gradients are the same on all devices, pass check_vma=True, "
+        "the default of jax.shard_map, or use it in place of jax.pmap, which has no such types"
     )
 
 

@@ -26,7 +26,7 @@ from .hooks import blamed, check_first_global_state
 from .leaf import added
 from .moving import Tree
 from .offload import fetched_first, returned
-from .placement import abstract, mesh_of, placed
+from .placement import abstract, initialized, mesh_of
 from .protocol import LeafwiseLike, Links, is_leafwise, is_treewise
 from .slots import init_leaf, resolve
 from .state import State
@@ -36,7 +36,7 @@ from .walk import Walk
 def init(links: Links, params: Params) -> State:
     """See `Transformation.init`; the methods of the same names document the functions that follow."""
     make = functools.partial(_init, links)
-    return make(params) if mesh_of(params) is None else placed(make, params)
+    return make(params) if mesh_of(params) is None else initialized(make, params)
 
 
 def abstract_state(links: Links, params: Params) -> State:  # noqa: D103

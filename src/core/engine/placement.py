@@ -50,7 +50,8 @@ def abstract(init: Callable[[Params], PyTree], params: Params) -> PyTree:
 
     token = _STANDS_FOR.set(mesh)
     try:
-        made = _shapes(init, flat.build([typed(p, s) for p, s in zip(flat.leaves, where)]), explicit)
+        with jax.sharding.use_abstract_mesh(explicit):
+            made = _shapes(init, flat.build([typed(p, s) for p, s in zip(flat.leaves, where)]))
     finally:
         _STANDS_FOR.reset(token)
 
@@ -71,19 +72,11 @@ def mesh_of(params: Params) -> Mesh | None:
     return mesh if mesh is not None and mesh.size > 1 else None
 
 
-def placed(init: Callable[[Params], PyTree], params: Params) -> PyTree:
+def initialized(init: Callable[[Params], PyTree], params: Params) -> PyTree:
     """``init(params)``, each array where `abstract` says: step counters and other scalars on all devices."""
-    flat = flatten(params)
-    which = [i for i, p in enumerate(flat.leaves) if isinstance(p, jax.Array)]
-
-    def of(arrays: list[jax.Array]) -> PyTree:
-        leaves = list(flat.leaves)
-        for i, x in zip(which, arrays):
-            leaves[i] = x
-        return init(flat.build(leaves))
-
+    of_arrays, arrays = _split(init, params, lambda p: isinstance(p, jax.Array))
     shardings = jax.tree.map(lambda x: x.sharding, abstract(init, params))
-    return jax.jit(of, out_shardings=shardings)([flat.leaves[i] for i in which])
+    return jax.jit(of_arrays, out_shardings=shardings)(arrays)
 
 
 def sharding_of(path: str, p: Leaf) -> Sharding:
@@ -111,11 +104,6 @@ def spec_of(p: Leaf) -> P | None:
     return sharding.spec if isinstance(sharding, NamedSharding) else None
 
 
-def is_array_like(p: Leaf) -> bool:
-    """Whether a leaf is an array or the shape of one."""
-    return is_array(p) or isinstance(p, (jax.ShapeDtypeStruct, np.generic)) or is_trainable(p)
-
-
 def as_explicit(mesh: AnyMesh) -> AbstractMesh:
     """The same mesh with explicit axes only."""
     found = mesh.abstract_mesh if isinstance(mesh, Mesh) else mesh
@@ -130,29 +118,32 @@ def axis_kinds(mesh: AnyMesh) -> dict[str, AxisType]:
 
 def _on_one_device(init: Callable[[Params], PyTree], params: Params, where: list[Sharding]) -> PyTree:
     sharding = where[0] if where else SingleDeviceSharding(jax.local_devices()[0])
-    made = jax.eval_shape(lambda: init(params)) if not where else _shapes(init, params, None)
+    made = _shapes(init, params)
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), made)
 
 
-def _shapes(init: Callable[[Params], PyTree], params: Params, mesh: AbstractMesh | None) -> PyTree:
-    """``jax.eval_shape(init, params)`` for a tree that may also hold leaves other than arrays."""
-    flat = flatten(params)
-    which = [i for i, p in enumerate(flat.leaves) if is_array_like(p)]
+def _shapes(init: Callable[[Params], PyTree], params: Params) -> PyTree:
+    """``jax.eval_shape(init, params)``."""
+    return jax.eval_shape(*_split(init, params, lambda p: isinstance(p, jax.ShapeDtypeStruct) or is_array(p)))
 
-    def of(arrays: list[Leaf]) -> PyTree:
+
+def _split(
+    init: Callable[[Params], PyTree], params: Params, takes: Callable[[Leaf], bool]
+) -> tuple[Callable[[list[Leaf]], PyTree], list[Leaf]]:
+    """``init`` as a function of the leaves that JAX ``takes``, and these. A tree may also hold text, for example."""
+    flat = flatten(params)
+    which = [i for i, p in enumerate(flat.leaves) if takes(p)]
+
+    def of(taken: list[Leaf]) -> PyTree:
         leaves = list(flat.leaves)
-        for i, x in zip(which, arrays):
+        for i, x in zip(which, taken):
             leaves[i] = x
         return init(flat.build(leaves))
 
-    def run() -> PyTree:
-        return jax.eval_shape(of, [flat.leaves[i] for i in which])
-
-    if mesh is None:
-        return run()
-    with jax.sharding.use_abstract_mesh(mesh):
-        return run()
+    return of, [flat.leaves[i] for i in which]
 
 
 def _shown(mesh: AnyMesh) -> str:
-    return f"Mesh({', '.join(f'{name}: {n}' for name, n in mesh.shape.items())})"
+    axes = ", ".join(f"{name}: {n}" for name, n in mesh.shape.items())
+    devices = f" of devices {mesh.device_ids.ravel().tolist()[:8]}" if isinstance(mesh, Mesh) else ""
+    return f"Mesh({axes}){devices}"

@@ -28,6 +28,8 @@ def gathered(name: str, x: Any) -> Any:
     return np.asarray(x if x.is_fully_replicated else multihost_utils.process_allgather(x, tiled=True))
 
 
-def spread(x: np.ndarray, dtype: DType, sharding: Sharding) -> jax.Array:
-    """An array that all processes have, on the devices of all. Each process copies its own shards."""
+def placed(x: np.ndarray, dtype: DType, sharding: Sharding) -> jax.Array:
+    """A copy, on devices, of an array that all their processes have. Each process copies its own shards."""
+    if sharding.is_fully_addressable:
+        return jax.device_put(np.array(x, dtype), sharding)
     return jax.make_array_from_callback(x.shape, sharding, lambda index: np.array(x[index], dtype))

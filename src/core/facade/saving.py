@@ -12,7 +12,7 @@ import numpy as np
 from jax.core import Tracer
 
 from ..engine import engine
-from ..engine.processes import gathered, spread
+from ..engine.processes import gathered, placed
 from ..engine.protocol import LinkLike, Links
 from ..engine.state import State
 from ..values.errors import PlainKeyError
@@ -374,8 +374,7 @@ def _owned(name: str, stored: ArrayLike, like: Array) -> jax.Array:
     is_local = like.sharding.is_fully_addressable
     if isinstance(stored, jax.Array) and stored.is_fully_addressable == is_local:
         return jax.device_put(stored, like.sharding, may_alias=False).astype(like.dtype)
-    x = _typed(name, stored, like)
-    return jax.device_put(np.array(x, like.dtype), like.sharding) if is_local else spread(x, like.dtype, like.sharding)
+    return placed(_typed(name, stored, like), like.dtype, like.sharding)
 
 
 def _beside(params: Params, named: dict[str, Any]) -> dict[str, Any]:
