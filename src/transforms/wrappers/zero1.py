@@ -32,13 +32,14 @@ class zero1(Reshaped):
     """Spread the state and the arithmetic of a chain over mesh axes that replicate the parameters. ZeRO stage 1.
 
     Rajbhandari et al. 2020, arXiv:1910.02054, section 5.1. Parameters stay as they are, sharded along other axes or
-    not. Within the link, each parameter and its gradient are also divided along ``over``, a mesh axis or several one
+    not. Within the link, each of them and its gradient are divided along ``over`` as well, a mesh axis or several one
     after the other: XLA reduces the gradients to shards, each device updates its own, and the new parameters are
     gathered, those of up to 65536 numbers together. Results are those of the chain.
 
     The mesh is that of the parameters, or of `jax.set_mesh`. Along explicit axes, JAX types carry the layout. Along
     automatic axes they do not: there ``specs`` says how the parameters are sharded, as a table of `PartitionSpec`s by
-    path, replicated by default. Pass ``out_shardings=tx.state_sharding(params)`` to a jitted ``init``.
+    path, replicated by default. A jitted step would gather a parameter that lies otherwise. Pass
+    ``out_shardings=tx.state_sharding(params)`` to a jitted ``init``.
 
     A parameter of which no axis is a multiple of the number of shards stays in one piece: ``describe(params)`` names
     it. Links outside of this one see whole updates, so put `clip_by_global_norm` within. XLA's TPU compiler makes an
@@ -46,8 +47,8 @@ class zero1(Reshaped):
     `reduce_grads` avoids it.
 
     Errors: ``ValueError`` for axes that the mesh does not have, and for a parameter that is not sharded as ``specs``
-    says. Warns (`ChainWarning`) if nothing is spread: without a mesh, unless there is one device only,
-    and within `jax.shard_map` over these axes.
+    says. Warns (`ChainWarning`) if nothing is spread: without a mesh, unless there is one device only, and within
+    `jax.shard_map` over these axes.
 
     >>> import chainax as cx
     >>> tx = cx.zero1(cx.adamw(1e-3), over="data")
@@ -85,6 +86,7 @@ class zero1(Reshaped):
     def update_tree(self, updates, state, params, at):
         flat = tree.flatten(updates if params is None else params)
         layout = self.layout(flat)
+        self._warn_of_all_reduces(layout, flat.line_up("The updates", updates))
         mine = layout.shapes(flat.build(flat.leaves))
         state = {**state, "tx": layout.kept(self.tx, mine, state["tx"])}
         new, state = super().update_tree(updates, state, params, at)
@@ -147,8 +149,9 @@ def reduce_grads(grads: Updates, over: str | tuple[str, ...], specs: Any = None)
     result lies as `reduced_specs` says. If the mesh has other axes, pass ``axis_names={*over}`` to `jax.shard_map`.
 
     Errors: ``ValueError`` for gradients that do not vary along ``over``: those with respect to parameters that do not
-    vary are already summed by JAX. Differentiate with respect to ``jax.lax.pcast(params, over, to="varying")``. Also
-    for gradients that are parts along other axes, in a `jax.shard_map` over these too.
+    vary are already summed by JAX, which is not noticed with ``check_vma=False``. Differentiate with respect to
+    ``jax.lax.pcast(params, over, to="varying")``. Also for gradients that are parts along other axes, in a
+    `jax.shard_map` over these too.
 
     >>> import chainax as cx
     >>> mesh, params = jax.make_mesh((jax.device_count(),), ("data",)), jnp.ones(8)
