@@ -2,6 +2,7 @@
 
 import functools
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -22,6 +23,16 @@ LIMIT_S = 300
 
 
 def run(task: str, folder: Path, processes: int, *, killed: bool = False) -> None:
+    """`run_once`, and once more if gloo lost patience, which it does after 30 s of waiting for a process."""
+    try:
+        run_once(task, folder, processes, killed=killed)
+    except AssertionError as e:
+        if not re.search(r"(?i)gloo.*time(d )?-?out|timed out waiting", str(e)):
+            raise
+        run_once(task, folder, processes, killed=killed)
+
+
+def run_once(task: str, folder: Path, processes: int, *, killed: bool) -> None:
     """Run ``processes``. All must succeed or, if one is ``killed``, the last, which ends the run."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
