@@ -64,7 +64,7 @@ def test_readme_runs_as_written() -> None:
         warnings.simplefilter("error")
         for block in blocks:
             exec(block, scope)
-    assert len(blocks) == 7
+    assert len(blocks) == 8
     tx, state, closed, given = (scope[name] for name in ("tx", "state", "train_step", "train_step_with"))
     assert state.step == 1
     # An edit changes nothing in the function that closes over the chain, and takes no compilation in the other.

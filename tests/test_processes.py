@@ -1,4 +1,4 @@
-"""Training by several processes: they start here on one machine, and `processes` is what each of them runs."""
+"""Training by several processes: they start here on one machine, and `trainers` is what each of them runs."""
 
 import functools
 import os
@@ -14,7 +14,7 @@ import jax
 import numpy as np
 import pytest
 from jax.sharding import AxisType, Mesh
-from processes import COMBINATIONS, DEVICES, RESUMED, results
+from trainers import COMBINATIONS, DEVICES, RESUMED, results
 
 pytestmark = pytest.mark.long
 
@@ -39,7 +39,7 @@ def run_once(task: str, folder: Path, processes: int, *, killed: bool) -> None:
         port = free.getsockname()[1]
     flags = f"--xla_force_host_platform_device_count={DEVICES // processes}"
     environment = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
-    worker = str(Path(__file__).with_name("processes.py"))
+    worker = str(Path(__file__).with_name("trainers.py"))
     logs = [folder / f"{task}-{i}.log" for i in range(processes)]
     children, codes = [], []
     end = time.monotonic() + LIMIT_S

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from ...core.facade.link import Leafwise, slot_like, transform
 from ...core.values.hyper import Hyper, OptionalHyper, hyper
 from ...core.values.numerics import is_zero, mul, safe_div, sqrt
-from ...core.values.tree import replicated, to_real
+from ...core.values.tree import not_divided, replicated, to_real
 from ...core.values.value import static
 
 
@@ -132,7 +132,7 @@ class scale_by_sm3(Leafwise):
 
 def _largest(v: jax.Array) -> jax.Array:
     """The largest entry of each slice, axis by axis."""
-    return jnp.concatenate([replicated(v.max(others, initial=0.0)) for others in _others(v)])
+    return not_divided(jnp.concatenate([replicated(v.max(others, initial=0.0)) for others in _others(v)]))
 
 
 def _others(v: jax.Array) -> list[tuple[int, ...]]:

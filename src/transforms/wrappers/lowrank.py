@@ -100,11 +100,11 @@ class scale_by_galore(Wrapper):
 
     def project(self, P: jax.Array, u: jax.Array) -> jax.Array:
         """Pᴴu."""
-        return _times(P.conj().T, replicated(self.oriented(u, u)))
+        return not_divided(_times(P.conj().T, replicated(self.oriented(u, u))))
 
     def unproject(self, P: jax.Array, low: jax.Array, u: jax.Array) -> jax.Array:
         """αPx, in the orientation of u."""
-        return sharded_like(jnp.asarray(self.scale, u.dtype) * self.oriented(_times(P, low), u), u)
+        return sharded_like(jnp.asarray(self.scale, u.dtype) * self.oriented(_times(P, not_divided(low)), u), u)
 
 
 def _times(a: jax.Array, b: jax.Array) -> jax.Array:

@@ -1,4 +1,4 @@
-"""What each process of `test_processes` runs: ``processes.py TASK FOLDER PORT PROCESSES INDEX``."""
+"""What each process of `test_processes` runs: ``trainers.py TASK FOLDER PORT PROCESSES INDEX``."""
 
 import os
 import signal
