@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -218,22 +219,17 @@ class Layout(NamedTuple):
 
     def _reduced(self, x: jax.Array, name: str, axis: int, home: P) -> jax.Array:
         """The sum over devices along a mesh axis, divided along an axis of the array."""
+        n = self._mesh.shape[name]
+        whole_tiles = axis < x.ndim - 1 or x.shape[axis] % (n * TILE[1]) == 0
 
         def reduced(x: jax.Array) -> jax.Array:
-            n = self._mesh.shape[name]
-            if axis < x.ndim - 1 or x.shape[axis] % (n * TILE[1]) == 0:
+            if whole_tiles:
                 return jax.lax.psum_scatter(x, name, scatter_dimension=axis, tiled=True)
             # XLA's TPU compiler would make an all-reduce of one whose results are no whole tiles.
             stack = jnp.moveaxis(x.reshape(*x.shape[:-1], n, x.shape[-1] // n), -2, 0)
             return jax.lax.psum_scatter(stack, name)
 
-        explicit = axes_of_kind(self._mesh, AxisType.Explicit)
-        if not any(entry in explicit for entry in axes_in(home)):
-            return reduced(x)
-        # JAX 0.10 cannot lower it for a type that is sharded along explicit axes.
-        out = NamedSharding(jax.sharding.get_abstract_mesh(), only(home, explicit))
-        automatic: Any = jax.sharding.auto_axes(reduced, axes=explicit, out_sharding=out)
-        return automatic(x)
+        return lowered_automatically(reduced, home)(x)
 
     def _scattered(
         self, over: Sequence[str], added: tuple[str, ...], group: list[int], leaves: list[Leaf]
@@ -244,7 +240,7 @@ class Layout(NamedTuple):
         stacks = [d.split(leaves[i]) for d, i in zip(divisions, group)]
         rows = jnp.concatenate([x.reshape(*sizes, -1) for x in stacks], -1)
         for name in added:  # in the order of the first axes of the stacks
-            rows = jax.lax.psum_scatter(rows, name)
+            rows = lowered_automatically(functools.partial(jax.lax.psum_scatter, axis_name=name), P())(rows)
         if others := tuple(name for name in over if name not in added):
             rows = jax.lax.psum(rows, others)
         return parts(rows, [x.shape[len(sizes) :] for x in stacks])
@@ -269,6 +265,18 @@ class Layout(NamedTuple):
     def _mesh(self) -> AnyMesh:
         assert self.mesh is not None
         return self.mesh
+
+
+def lowered_automatically(f: Callable[[jax.Array], jax.Array], spec: P) -> Callable[[jax.Array], jax.Array]:
+    """A reduce-scatter within `jax.shard_map` whose result is sharded so along the remaining axes of the mesh.
+
+    JAX cannot lower it where explicit ones remain (0.10 for sharded arrays, 0.12 for any).
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    explicit = axes_of_kind(mesh, AxisType.Explicit)
+    if not explicit:
+        return f
+    return jax.sharding.auto_axes(f, axes=explicit, out_sharding=NamedSharding(mesh, only(spec, explicit)))  # pyright: ignore[reportReturnType]
 
 
 def joined(arrays: Iterable[jax.Array]) -> jax.Array:
