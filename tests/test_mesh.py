@@ -101,6 +101,17 @@ def test_every_link_and_chain_on_explicit_axes(tx: Any) -> None:
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4, atol=2e-6), got, want)
 
 
+@pytest.mark.parametrize("tx", REGISTRY, ids=repr)
+def test_updates_on_explicit_axes_lie_as_their_parameters(tx: Any) -> None:
+    """Those of `update`, which takes another way through the engine than a step where a link rejects it."""
+    devices = mesh()
+    where = {name: NamedSharding(devices, spec) for name, spec in SPECS.items()}
+    with jax.set_mesh(devices):
+        p, g = (jax.device_put(problem(seed), where) for seed in (0, 1))
+        updates, _ = jax.eval_shape(lambda p, g: tx.update(g, tx.init(p), p), p, g)
+    assert {name: x.sharding for name, x in updates.items()} == {name: jax.typeof(x).sharding for name, x in p.items()}
+
+
 SHARDED = {
     "rows": ((512, 512), P("x"), True),
     "columns": ((16, 2048), P(None, ("x", "y")), True),

@@ -122,7 +122,7 @@ class Walk:
         def not_taken() -> Taken:
             if self.apply:
                 return [jnp.asarray(leaf.param) for leaf in leaves], rejected, self.count
-            return [jnp.zeros(jnp.shape(leaf.grad), leaf.out) for leaf in leaves], rejected, self.count
+            return [jnp.zeros_like(leaf.grad, leaf.out) for leaf in leaves], rejected, self.count
 
         if not verdicts:
             return taken(leaves, updates, dropped)

@@ -50,7 +50,7 @@ class Memory(NamedTuple):
         cells += [[TOTAL, *(shown(self.total(column)) for column in self.columns)]]
         widths = [max(map(len, column)) for column in zip(*cells)]
         lines = ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in cells]
-        return "\n".join([lines[0], *lines[1:-1], lines[-1]])
+        return "\n".join(lines)
 
     __repr__ = __str__
 

@@ -82,8 +82,8 @@ def spread(
     """A `PartitionSpec` that also divides an array along the mesh axes ``over``, one after the other.
 
     Each takes an axis of the array that it divides: one that is in one piece if there is any, before others one whose
-    shards are whole tiles, and among these the first. Only axes in ``free`` are
-    divided, by default all. Returns the spec, and why it lacks some of ``over`` if it does.
+    shards are whole tiles, and among these the first. Only axes in ``free`` are divided, by default all. Returns the
+    spec, and why it lacks some of ``over`` if it does.
     """
     entries, lacking = list(padded(home, len(shape))), []
     free = range(len(shape)) if free is None else free
