@@ -200,6 +200,22 @@ def test_each_device_draws_its_own_numbers_alone(kind: AxisType, tx: Any, dtype:
     np.testing.assert_allclose(got.astype(jnp.float32), want.astype(jnp.float32), rtol=1e-6)
 
 
+def test_each_device_draws_its_own_signs_alone() -> None:
+    """Of `hutchinson`'s probe, along explicit axes."""
+
+    def bowl(p: jax.Array) -> jax.Array:
+        return jnp.sum(p**4)
+
+    devices = jax.make_mesh((8,), ("d",))
+    want = cx.hutchinson(bowl, jnp.ones((64, 24)), jax.random.key(0))
+    with jax.set_mesh(devices):
+        p = jax.device_put(jnp.ones((64, 24)), P("d"))
+        probe = jax.jit(lambda p: cx.hutchinson(bowl, p, jax.random.key(0)))
+        text = probe.lower(p).compile().as_text() or ""
+        np.testing.assert_allclose(probe(p), want, rtol=1e-6)
+    assert not {"[64,24]", "[1536]"} & {*re.findall(r"\[[\d,]+\]", text)}
+
+
 def mapped(tx: Any, **options: Any) -> Callable:
     """Two steps under `jax.shard_map`, each device with a part of every leaf."""
 

@@ -44,15 +44,6 @@ def problem(seed: int, dtype: Any) -> dict[str, jax.Array]:
     return {name: jnp.asarray(rng.normal(size=shape), dtype) for name, shape in SHAPES.items()}
 
 
-def on_mesh(state: Any, devices: Mesh) -> Any:
-    """The state with its scalars on all devices, where they lie on one."""
-
-    def put(x: jax.Array) -> jax.Array:
-        return jax.device_put(x, NamedSharding(devices, P())) if len(x.sharding.device_set) == 1 else x
-
-    return jax.tree.map(put, state)
-
-
 def same(got: Any, want: Any) -> None:
     """Compare all arrays."""
     wide = functools.partial(jnp.asarray, dtype=jnp.float32)
@@ -126,7 +117,7 @@ def test_every_family_on_every_kind_of_mesh(name: str, kind: str, jitted: bool) 
     tx, (p, g, want), devices = FAMILIES[name], on_one_device(name), mesh(kind)
     with jax.set_mesh(devices):
         p, g = jax.device_put((p, g), (shardings(kind, devices),) * 2)
-        state = on_mesh(tx.init(p), devices)
+        state = tx.init(p)
         got = (quickly(tx.step) if jitted else tx.step)(p, state, g)
         same(got, want)
         jax.tree.map(check_place, (p, state), got)
@@ -196,5 +187,5 @@ def test_leaves_of_one_shape_may_be_sharded_apart() -> None:
     specs = {"a": P("x"), "b": P(None, "y"), "c": P("x", "y"), "d": P()}
     with jax.set_mesh(devices):
         p = {name: jax.device_put(jnp.ones((64, 512)), NamedSharding(devices, spec)) for name, spec in specs.items()}
-        state = on_mesh(tx.init(p), devices)
+        state = tx.init(p)
         jax.tree.map(check_place, (p, state), quickly(tx.step)(p, state, p))

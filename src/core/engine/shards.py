@@ -14,7 +14,8 @@ import jax
 from jax.sharding import AbstractMesh, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from ..values.spec import axes_in, shards
+from ..values.spec import axes_in
+from ..values.tree import shards
 from ..values.types import PyTree
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from jax.sharding import PartitionSpec as P
 
 from .contents import code
-from .tree import Names, names_of
+from .tree import Names, Sizes, names_of, shards
 from .value import Value, static, value
 
 
@@ -61,15 +60,6 @@ class spec(Value):
     def partition(self) -> P:
         """The same as a `PartitionSpec`."""
         return P(*self.axes)
-
-
-Sizes = Mapping[str, int]
-"""The sizes of the axes of a mesh."""
-
-
-def shards(entry: Names, mesh: Sizes) -> int:
-    """The number of shards along an axis of an array."""
-    return math.prod(mesh[name] for name in names_of(entry))
 
 
 TILE = (8, 128)

@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -203,8 +203,7 @@ def following(x: jax.Array, like: Leaf, axes: Sequence[int | None]) -> jax.Array
     spec: list[Names] = []
     for n, i in zip(x.shape, axes):
         names = None if i is None or i >= len(sharding.spec) else sharding.spec[i]
-        shards = math.prod(sharding.mesh.shape[name] for name in names_of(names))
-        spec.append(None if names in spec or n % shards else names)
+        spec.append(None if names in spec or n % shards(names, sharding.mesh.shape) else names)
     return jax.sharding.reshard(x, NamedSharding(sharding.mesh, P(*spec)))
 
 
@@ -215,6 +214,15 @@ Names = str | tuple[str, ...] | None
 def names_of(entry: Names) -> tuple[str, ...]:
     """The mesh axes in one entry of a `PartitionSpec`."""
     return (entry,) if isinstance(entry, str) else tuple(entry or ())
+
+
+Sizes = Mapping[str, int]
+"""The sizes of the axes of a mesh."""
+
+
+def shards(entry: Names, mesh: Sizes) -> int:
+    """The number of shards along an axis of an array."""
+    return math.prod(mesh[name] for name in names_of(entry))
 
 
 def drawn_like(draw: Callable[..., jax.Array], key: jax.Array, x: jax.Array, dtype: DType) -> jax.Array:

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from ...core.facade.link import Treewise, slot_like, transform
 from ...core.values.hyper import Hyper, hyper, integer, whole
 from ...core.values.numerics import averaged
-from ...core.values.tree import widened
+from ...core.values.tree import drawn_like, widened
 from ...core.values.types import Params, Updates
 from ..shared.vector import Space, Vector
 from ..shared.whole import Moving
@@ -80,6 +80,6 @@ def hutchinson(loss: Callable[[Params], jax.Array], params: Params, key: jax.Arr
     """
     space = Space(params)
     x = space.read(params)
-    z = [jax.random.rademacher(k, v.shape, v.dtype) for k, v in zip(jax.random.split(key, len(x)), x)]
+    z = [drawn_like(jax.random.rademacher, k, v, v.dtype) for k, v in zip(jax.random.split(key, len(x)), x)]
     _, curved = jax.jvp(jax.grad(lambda x: loss(space.write(x, params))), (x,), (z,))
     return space.write([a * b for a, b in zip(z, curved)], widened(space.drop_holes()))
