@@ -1,20 +1,23 @@
 """chainax: composable gradient transformations for JAX. An optimizer is a chain of links, and a value.
 
 This module is the API for training scripts; `chainax.extend` is the API for authors of links, schedules and formats.
+`chainax.flax` has its training states, and `chainax.torch` hands runs over from PyTorch and to it.
 
     chains           chain, store, make_step, apply_updates, to_config, from_config, from_optax
-    hyperparameters  a number, a schedule or by_path, by_leaf
+    hyperparameters  a number, a schedule or a table: by_path, by_ndim, by_depth, by_width, by_leaf
     schedules        warmup_cosine_decay_schedule, linear_schedule, join_schedules, from_function, ...
     optimizers       adamw, adam, sgd, lion, lamb, adafactor, prodigy, schedule_free_adamw, lbfgs, ...
     links            scale_by_adam, trace, clip_by_global_norm, add_decayed_weights, scale_by_lr, ema_params,
                      skip_nonfinite, dynamic_loss_scale, record, ...
     wrappers         accumulate, partition, freeze, restart, pack, ...
     low precision    int8, float8, int4, apply_update, offload
-    experiments      grid, sweep, plot, minimize, hutchinson
+    experiments      grid, sample, sweep, successive_halving, rate_range, commutator, orders, compare, plot
+    tools            minimize, hutchinson, metrics
 
 `dir(chainax)` lists everything, `__all__` groups it, and ``help`` of a name shows its equation and hyperparameters.
 """
 
+import importlib
 from typing import TYPE_CHECKING
 
 from . import extend
@@ -23,12 +26,14 @@ from .chains import (
     adabelief,
     adadelta,
     adafactor,
+    adago,
     adagrad,
     adam,
     adam_mini,
     adamax,
     adamaxw,
     adamc,
+    adamuon,
     adamw,
     adamw_independent,
     adamw_paper,
@@ -36,15 +41,25 @@ from .chains import (
     ademamix,
     adopt,
     amsgrad,
+    apollo,
+    apollo_mini,
     asgd,
+    asgo,
     bert_adamw,
+    came,
     cocob,
+    conda,
     dadapt_adamw,
     dadapt_sgd,
+    dion,
     dog,
     dowg,
+    fira,
     fromage,
     galore_adamw,
+    kl_shampoo,
+    kl_soap,
+    kron,
     lamb,
     laprop,
     lars,
@@ -55,30 +70,38 @@ from .chains import (
     mars_adamw,
     momo,
     momo_adam,
+    muon,
     mxnet07_adam,
     mxnet_adam,
     nadam,
     nadamw,
     noisy_sgd,
+    normuon,
     novograd,
     optimistic_adam,
     optimistic_gradient_descent,
     polyak_sgd,
     prodigy,
+    quad,
+    racs,
     radam,
     radamw,
     rmsprop,
     rprop,
     schedule_free_adamw,
     schedule_free_sgd,
+    scion,
     sgd,
     sgd_ema,
     sgd_sutskever,
+    shampoo,
     sign_sgd,
     signum,
     simplified_ademamix,
     sm3,
+    soap,
     sophia,
+    splus,
     stable_adamw,
     yogi,
 )
@@ -90,8 +113,9 @@ from .core.facade.chain import chain, stack, store
 from .core.facade.config import from_config, to_config
 from .core.facade.saving import Report
 from .core.facade.transformation import make_step
-from .core.values.hyper import by_leaf, by_path
+from .core.values.matrices import matrices
 from .core.values.own_steps import own_steps
+from .core.values.rules import by_depth, by_width
 from .core.values.schedule import (
     Schedule,
     constant_schedule,
@@ -103,8 +127,13 @@ from .core.values.schedule import (
     total,
 )
 from .core.values.spec import spec
+from .core.values.tables import by_leaf, by_ndim, by_path
 from .core.values.tree import global_norm
 from .core.values.warning import ChainWarning
+from .laboratory.commutator import Commutator, commutator
+from .laboratory.compare import compare
+from .laboratory.comparison import Comparison
+from .laboratory.orders import Orders, orders
 from .plotting import plot
 from .schedules.basic import (
     bias_corrected_schedule,
@@ -137,6 +166,10 @@ from .schedules.cycles import (
     warmup_stable_decay_schedule,
 )
 from .sweeping.grid import grid
+from .sweeping.halving import Halving, successive_halving
+from .sweeping.ranges import choice, log_uniform, randint, uniform
+from .sweeping.rate_range import RateRange, rate_range
+from .sweeping.sample import sample
 from .sweeping.sweep import sweep
 from .transforms.apply import apply_update
 from .transforms.averages.average import ema_params, read_average, slow_weights, swa
@@ -162,6 +195,19 @@ from .transforms.gradients.modifiers import (
 )
 from .transforms.gradients.noise import add_noise
 from .transforms.guards import dynamic_loss_scale, loss_scale, skip_large_updates, skip_loss_spikes, skip_nonfinite
+from .transforms.matrices.adaptive_muon import scale_by_adago, scale_by_adamuon, scale_by_normuon
+from .transforms.matrices.apollo import scale_by_apollo, scale_by_conda, scale_by_fira
+from .transforms.matrices.attention import qk_clip
+from .transforms.matrices.came import scale_by_came
+from .transforms.matrices.dion import scale_by_dion
+from .transforms.matrices.kl import scale_by_kl_shampoo, scale_by_kl_soap
+from .transforms.matrices.muon import orthogonalize, scale_by_muon
+from .transforms.matrices.polar import newton_schulz, polar_express
+from .transforms.matrices.psgd import scale_by_psgd_kron, scale_by_psgd_quad
+from .transforms.matrices.scion import scale_by_lmo
+from .transforms.matrices.shampoo import scale_by_shampoo
+from .transforms.matrices.soap import scale_by_soap
+from .transforms.matrices.splus import scale_by_asgo, scale_by_racs, scale_by_splus
 from .transforms.momentum.dual import scale_by_madgrad, scale_by_optimistic_gradient
 from .transforms.momentum.ema import debiased_ema, ema, trace
 from .transforms.preconditioners.adam import scale_by_adam, scale_by_amsgrad, scale_by_nadam, scale_by_uncorrected_adam
@@ -215,10 +261,11 @@ from .transforms.step_size.minimize import Minimum, minimize
 from .transforms.step_size.plateau import reduce_on_plateau
 from .transforms.step_size.polyak import scale_by_polyak
 from .transforms.step_size.scale import scale, scale_by_lr
-from .transforms.telemetry import counted_clip_by_global_norm, record, recorded
+from .transforms.telemetry import counted_clip_by_global_norm, metrics, record, recorded
 from .transforms.wrappers.accumulate import accumulate, accumulate_weighted, apply_every, flush
 from .transforms.wrappers.conditional import conditionally_mask, conditionally_transform, restart
 from .transforms.wrappers.foreign import from_optax
+from .transforms.wrappers.graft import graft
 from .transforms.wrappers.lowrank import scale_by_galore
 from .transforms.wrappers.partition import freeze, partition
 from .transforms.wrappers.reshape import flatten, pack, split_complex
@@ -232,8 +279,8 @@ __all__ = [  # noqa: RUF022 - a table of contents
     # chains, their steps, their states and their files
     "chain", "stack", "store", "make_step", "apply_updates", "State", "Report", "to_config", "from_config",
     "ChainWarning",
-    # hyperparameters, formats, chains and shardings by path
-    "by_leaf", "by_path", "spec",
+    # hyperparameters, formats, chains and shardings by path or shape
+    "by_depth", "by_leaf", "by_ndim", "by_path", "by_width", "spec",
     # schedules, and how they are put together
     "Schedule", "bias_corrected_schedule", "constant_schedule", "cosine_annealing_schedule", "cosine_decay_schedule",
     "cosine_onecycle_schedule", "cyclic_schedule", "exponential_decay", "from_function", "half_life_schedule",
@@ -251,6 +298,9 @@ __all__ = [  # noqa: RUF022 - a table of contents
     "novograd", "optimistic_adam", "optimistic_gradient_descent", "polyak_sgd", "prodigy", "radam", "radamw", "rmsprop",
     "rprop", "schedule_free_adamw", "schedule_free_sgd", "sgd", "sgd_ema", "sgd_sutskever", "sign_sgd", "signum",
     "simplified_ademamix", "sm3", "sophia", "stable_adamw", "yogi",
+    # optimizers that treat each matrix as a whole
+    "adago", "adamuon", "apollo", "apollo_mini", "asgo", "came", "conda", "dion", "fira", "kl_shampoo", "kl_soap",
+    "kron", "muon", "normuon", "quad", "racs", "scion", "shampoo", "soap", "splus",
     # links: preconditioners
     "add_gradient_change", "scale_by_acprop", "scale_by_adadelta", "scale_by_adagrad", "scale_by_adam",
     "scale_by_adam_mini", "scale_by_adamax", "scale_by_adan", "scale_by_ademamix", "scale_by_adopt", "scale_by_amsgrad",
@@ -259,6 +309,12 @@ __all__ = [  # noqa: RUF022 - a table of contents
     "scale_by_refined_lion", "scale_by_rms", "scale_by_rprop", "scale_by_running_norm", "scale_by_sign",
     "scale_by_simplified_ademamix", "scale_by_sm3", "scale_by_smooth_lion", "scale_by_sophia", "scale_by_stable_adam",
     "scale_by_stddev", "scale_by_uncorrected_adam", "scale_by_yogi",
+    # links: preconditioners of whole matrices, and what they are made of
+    "matrices", "newton_schulz", "orthogonalize", "polar_express", "qk_clip", "scale_by_adago", "scale_by_adamuon",
+    "scale_by_apollo", "scale_by_asgo", "scale_by_came", "scale_by_conda", "scale_by_dion", "scale_by_fira",
+    "scale_by_kl_shampoo", "scale_by_kl_soap", "scale_by_lmo", "scale_by_muon", "scale_by_normuon",
+    "scale_by_psgd_kron", "scale_by_psgd_quad", "scale_by_racs", "scale_by_shampoo", "scale_by_soap",
+    "scale_by_splus",
     # links: momentum
     "debiased_ema", "ema", "scale_by_madgrad", "scale_by_optimistic_gradient", "trace",
     # links: clipping and normalization
@@ -279,17 +335,20 @@ __all__ = [  # noqa: RUF022 - a table of contents
     # links: guards that reject a step, and the scale of the loss
     "dynamic_loss_scale", "loss_scale", "skip_large_updates", "skip_loss_spikes", "skip_nonfinite",
     # links: telemetry, and how it is read
-    "counted_clip_by_global_norm", "record", "recorded",
+    "counted_clip_by_global_norm", "record", "recorded", "metrics",
     # links that hold a chain
     "accumulate", "accumulate_weighted", "adaptive_sharpness_aware", "apply_every", "conditionally_mask",
-    "conditionally_transform", "flatten", "flush", "freeze", "from_optax", "mechanize", "pack", "partition", "restart",
-    "scale_by_galore", "sharpness_aware", "split_complex", "zero1",
+    "conditionally_transform", "flatten", "flush", "freeze", "from_optax", "graft", "mechanize", "pack", "partition",
+    "restart", "scale_by_galore", "sharpness_aware", "split_complex", "zero1",
     # low precision: formats of the slots for `store`, rounding of the parameters
     "apply_update", "companded8", "float8", "int4", "int8", "offload",
     # functions of the loss and of trees
     "minimize", "Minimum", "value_and_grad_from_state", "hutchinson", "global_norm", "reduce_grads", "reduced_specs",
     # many chains at once, and pictures of schedules
-    "grid", "sweep", "plot",
+    "grid", "sample", "uniform", "log_uniform", "randint", "choice", "sweep", "successive_halving", "Halving",
+    "rate_range", "RateRange", "plot",
+    # experiments on the order of links
+    "commutator", "Commutator", "orders", "Orders", "compare", "Comparison",
     # for authors of links, schedules and formats
     "extend",
 ]
@@ -300,7 +359,9 @@ if not TYPE_CHECKING:  # for a type checker, a module with `__getattr__` would h
     def __dir__() -> list[str]:
         return list(__all__)
 
-    def __getattr__(name: str) -> None:
+    def __getattr__(name: str) -> object:
+        if name in ("flax", "torch"):  # homes in other libraries, imported when they are asked for
+            return importlib.import_module(f"{__name__}.{name}")
         from .core.values.other_libraries import missing  # here, so that importing chainax does not read the tables
 
         raise AttributeError(missing(name, __all__, extend.__all__))

@@ -1,24 +1,32 @@
 """Prebuilt optimizers. Each is a chain of links, to be used as it is or edited.
 
-Arguments of type ``HyperLike`` may be numbers, schedules or `by_path` tables; those of type
+Arguments of type ``HyperLike`` may be numbers, schedules or tables such as `by_path`; those of type
 ``float`` must be numbers. ``weight_decay=None`` omits the decay link; any number, including 0, adds it.
 The links document the meaning and range of each argument. For optimizers that exist in ``torch.optim``,
 the defaults are PyTorch's, and therefore not always Optax's: `adamw` decays by 1e-2 instead of 1e-4, the decay
 of `rmsprop` is 0.99 instead of 0.9, and `adagrad` starts at 0 instead of 0.1.
+
+Optimizers that treat each matrix as a whole have three arguments more. ``matrices`` says where the matrices of a
+parameter are, ``over`` names mesh axes along which devices share them, and ``adam`` is a `by_path` table of chains for
+the parameters that are no matrices. Their ``weight_decay`` is decoupled, and scaled by the learning rate.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 import jax
 
 from .core.facade.chain import chain
+from .core.values.contents import code
 from .core.values.errors import explained
-from .core.values.hyper import HyperLike, by_path
+from .core.values.hyper import HyperLike
+from .core.values.matrices import matrices
 from .core.values.own_steps import own_steps
 from .core.values.schedule import Schedule, as_schedule
+from .core.values.tables import Table, by_path
 from .core.values.types import HyperValue, Scalar
 from .core.values.value import Range, check_number
 from .schedules.basic import (
@@ -30,13 +38,25 @@ from .schedules.basic import (
     polynomial_schedule,
     warmup_schedule,
 )
-from .transforms.averages.average import swa
+from .transforms.averages.average import ema_params, swa
 from .transforms.averages.schedule_free import schedule_free
 from .transforms.clipping.blocks import clip_by_block_rms, scale_by_param_block_rms
 from .transforms.clipping.clip import clip, clip_by_global_norm
 from .transforms.clipping.layerwise import scale_by_lars, scale_by_trust_ratio
 from .transforms.decay import add_decayed_weights, decay_after_step
 from .transforms.gradients.noise import add_noise
+from .transforms.matrices.adaptive_muon import scale_by_adago, scale_by_adamuon, scale_by_normuon
+from .transforms.matrices.apollo import scale_by_apollo, scale_by_conda, scale_by_fira
+from .transforms.matrices.came import scale_by_came
+from .transforms.matrices.dion import scale_by_dion
+from .transforms.matrices.kl import scale_by_kl_shampoo, scale_by_kl_soap
+from .transforms.matrices.muon import scale_by_muon
+from .transforms.matrices.polar import Iteration, newton_schulz
+from .transforms.matrices.psgd import PUBLISHED, scale_by_psgd_kron, scale_by_psgd_quad
+from .transforms.matrices.scion import scale_by_lmo
+from .transforms.matrices.shampoo import scale_by_shampoo
+from .transforms.matrices.soap import scale_by_soap
+from .transforms.matrices.splus import scale_by_asgo, scale_by_racs, scale_by_splus
 from .transforms.momentum.dual import scale_by_madgrad, scale_by_optimistic_gradient
 from .transforms.momentum.ema import ema, trace
 from .transforms.preconditioners.adam import scale_by_adam, scale_by_amsgrad, scale_by_nadam, scale_by_uncorrected_adam
@@ -78,7 +98,26 @@ from .transforms.step_size.linesearch import scale_by_zoom_linesearch
 from .transforms.step_size.loss import scale_by_momo, scale_by_momo_adam
 from .transforms.step_size.polyak import scale_by_polyak
 from .transforms.step_size.scale import scale, scale_by_lr
+from .transforms.wrappers.graft import graft
 from .transforms.wrappers.lowrank import scale_by_galore
+from .transforms.wrappers.partition import partition
+
+ARGUMENTS = {
+    "adam": "chains by path for parameters that are no matrices, such as by_path({'embed|bias': adamw(1e-3)})",
+    "b3": "decay of the averages that estimate the rate, in [0, 1), or None for √b2",
+    "bias_correction": "whether the mean square is divided by 1 − βᵗ",
+    "centered": "whether to divide by the standard deviation in place of the root mean square",
+    "constrained": "whether a weight decay of 1 keeps parameters within the ball",
+    "debias": "what the correction of the bias is for, 'rate' or 'square'",
+    "exclude": "pattern of paths without weight decay",
+    "alpha": "exponent of the fall of the rate",
+    "max_learning_rate": "the largest learning rate, at which the decay is weight_decay",
+    "oracles": "links by path for parameters with another norm, such as by_path({'bias': scale_by_lmo('rows')})",
+    "t0": "steps before the average begins",
+    "unnormalized": "pattern of paths of layers that no normalization follows",
+    "warmup_steps": "steps in which the rate rises, in [0, ∞)",
+}
+"""What arguments mean that go to no field of a link as they are. `tests/stubs.py` takes the others from the links."""
 
 STEPS = Range(low=0.0, steps=True)
 """The range of a number of warm-up steps."""
@@ -1294,6 +1333,539 @@ def schedule_free_adamw(
     return chain(schedule_free(base, b1, weight_lr_power))
 
 
+# Matrices
+
+JORDAN = newton_schulz()
+"""Jordan's iterations, which orthogonalize by default."""
+IN_OUT = matrices("in, out")
+"""Parameters of two axes, inputs by outputs."""
+ADAGRAD = scale_by_adagrad()
+"""What gives Shampoo's updates their norm by default."""
+
+
+@explained
+def muon(
+    learning_rate: HyperLike = 1e-3,
+    *,
+    momentum: HyperLike = 0.95,
+    nesterov: bool = True,
+    weight_decay: HyperLike | None = 0.1,
+    eps: HyperLike = 1e-7,
+    iteration: Iteration = JORDAN,
+    sizing: str = "spectral",
+    dtype: str | None = None,
+    matrices: matrices | by_path | str = IN_OUT,
+    over: str | tuple[str, ...] | None = None,
+    adam: by_path | None = None,
+) -> chain:
+    """Muon: orthogonalized momentum. Jordan et al. 2024. ``weight_decay`` is decoupled.
+
+    ``adam`` has other chains for embeddings, heads and parameters that are no matrices, by path. With
+    ``dtype="bfloat16"`` it is PyTorch's.
+
+    >>> import jax, chainax as cx
+    >>> tx = cx.muon(0.02, adam=cx.by_path({"embed|bias": cx.adamw(3e-4)}))
+    >>> params = {"kernel": jax.numpy.ones((3, 2)), "bias": jax.numpy.ones(2)}
+    >>> list(tx.init(params).links["partition"])
+    ['embed|bias', 'default']
+    """
+    return _for_matrices(
+        "muon",
+        learning_rate,
+        weight_decay,
+        adam,
+        scale_by_muon(
+            momentum, eps, nesterov, iteration=iteration, sizing=sizing, dtype=dtype, matrices=matrices, over=over
+        ),
+    )
+
+
+@explained
+def normuon(
+    learning_rate: HyperLike = 2e-2,
+    *,
+    momentum: HyperLike = 0.95,
+    b2: HyperLike = 0.95,
+    nesterov: bool = True,
+    weight_decay: HyperLike | None = None,
+    iteration: Iteration = JORDAN,
+    sizing: str = "spectral",
+    dtype: str | None = None,
+    matrices: matrices | by_path | str = IN_OUT,
+    over: str | tuple[str, ...] | None = None,
+    adam: by_path | None = None,
+) -> chain:
+    """Muon with updates of equal size for all outputs. Li et al. 2025, arXiv:2510.05491. Arguments as for `muon`."""
+    return _for_matrices(
+        "normuon",
+        learning_rate,
+        weight_decay,
+        adam,
+        scale_by_normuon(
+            momentum,
+            nesterov=nesterov,
+            iteration=iteration,
+            sizing=sizing,
+            dtype=dtype,
+            b2=b2,
+            matrices=matrices,
+            over=over,
+        ),
+    )
+
+
+@explained
+def adamuon(
+    learning_rate: HyperLike = 1e-3,
+    *,
+    momentum: HyperLike = 0.95,
+    b2: HyperLike = 0.95,
+    nesterov: bool = False,
+    weight_decay: HyperLike | None = 0.1,
+    iteration: Iteration = JORDAN,
+    sizing: str = "rms",
+    dtype: str | None = None,
+    matrices: matrices | by_path | str = IN_OUT,
+    over: str | tuple[str, ...] | None = None,
+    adam: by_path | None = None,
+) -> chain:
+    """Muon divided by its root mean square. Si et al. 2025, arXiv:2507.11005. Arguments as for `muon`."""
+    return _for_matrices(
+        "adamuon",
+        learning_rate,
+        weight_decay,
+        adam,
+        scale_by_adamuon(
+            momentum,
+            nesterov=nesterov,
+            iteration=iteration,
+            sizing=sizing,
+            dtype=dtype,
+            b2=b2,
+            matrices=matrices,
+            over=over,
+        ),
+    )
+
+
+@explained
+def adago(
+    learning_rate: HyperLike = 5e-2,
+    *,
+    momentum: HyperLike = 0.95,
+    gamma: HyperLike = 10.0,
+    floor: HyperLike = 1e-2,
+    weight_decay: HyperLike | None = None,
+    iteration: Iteration = JORDAN,
+    sizing: str = "none",
+    dtype: str | None = None,
+    matrices: matrices | by_path | str = IN_OUT,
+    over: str | tuple[str, ...] | None = None,
+    adam: by_path | None = None,
+) -> chain:
+    """Muon with AdaGrad's step size. Zhang et al. 2025, arXiv:2509.02981. Arguments as for `muon`."""
+    return _for_matrices(
+        "adago",
+        learning_rate,
+        weight_decay,
+        adam,
+        scale_by_adago(
+            momentum, gamma, floor, iteration=iteration, sizing=sizing, dtype=dtype, matrices=matrices, over=over
+        ),
+    )
+
+
+@explained
+def dion(
+    learning_rate: HyperLike = 1e-2,
+    *,
+    momentum: HyperLike = 0.95,
+    rank_fraction: float = 1.0,
+    rank: int | None = None,
+    weight_decay: HyperLike | None = 1e-2,
+    sizing: str = "mup",
+    matrices: matrices | by_path | str = IN_OUT,
+    over: str | tuple[str, ...] | None = None,
+    adam: by_path | None = None,
+) -> chain:
+    """Orthonormal updates of low rank. Ahn et al. 2025, arXiv:2504.05295. ``adam`` is as for `muon`."""
+    return _for_matrices(
+        "dion",
+        learning_rate,
+        weight_decay,
+        adam,
+        scale_by_dion(momentum, rank_fraction, rank, sizing, matrices=matrices, over=over),
+    )
+
+
+@explained
+def scion(
+    learning_rate: HyperLike,
+    *,
+    momentum: HyperLike = 0.9,
+    radius: HyperLike = 50.0,
+    constrained: bool = True,
+    iteration: Iteration = JORDAN,
+    dtype: str | None = None,
+    matrices: matrices | by_path | str = IN_OUT,
+    over: str | tuple[str, ...] | None = None,
+    oracles: by_path | None = None,
+) -> chain:
+    """Steps towards the boundary of a norm's ball. Pethick et al. 2025, arXiv:2502.07529, Algorithms 1 and 2.
+
+    The norm is the spectral one; ``oracles`` has others by path, such as ``by_path({"head": scale_by_lmo("sign",
+    radius=3000.0), "bias": scale_by_lmo("rows", matrices=", out")})``. ``constrained`` keeps parameters within the
+    balls, by a weight decay of 1, which is the paper's Scion; its unconstrained one has none.
+    """
+    spectral = scale_by_lmo("spectral", radius, iteration=iteration, dtype=dtype, matrices=matrices, over=over)
+    return chain(
+        ema(momentum),
+        _beside(chain(spectral), "scion.oracles", oracles),
+        _decay(1.0 if constrained else None),
+        scale_by_lr(learning_rate),
+    )
+
+
+@explained
+def soap(
+    learning_rate: HyperLike = 3e-3,
+    *,
+    b1: HyperLike = 0.95,
+    b2: HyperLike = 0.95,
+    shampoo_beta: HyperLike = 0.95,
+    eps: HyperLike = 1e-8,
+    weight_decay: HyperLike | None = 1e-2,
+    update_every: HyperLike = 10,
+    sides: str = "both",
+    max_precond_dim: int = 10_000,
+    matrices: matrices | by_path | str = IN_OUT,
+    over: str | tuple[str, ...] | None = None,
+    adam: by_path | None = None,
+) -> chain:
+    """Adam in the eigenbases of Shampoo's statistics. Vyas et al. 2024, arXiv:2409.11321, Algorithm 3.
+
+    The decay is AdamW's; the published code shrinks the parameters after the step, and not at the first one.
+    """
+    link = scale_by_soap(
+        b1, b2, shampoo_beta, eps, update_every, sides, max_precond_dim=max_precond_dim, matrices=matrices, over=over
+    )
+    return _for_matrices("soap", learning_rate, weight_decay, adam, link)
+
+
+@explained
+def shampoo(
+    learning_rate: HyperLike = 1e-2,
+    *,
+    momentum: HyperLike = 0.9,
+    nesterov: bool = False,
+    b2: HyperLike = 1.0,
+    eps: HyperLike = 1e-6,
+    magnitude: Any = ADAGRAD,
+    weight_decay: HyperLike | None = None,
+    update_every: HyperLike = 10,
+    block_size: int = 1024,
+    sides: str = "both",
+    matrices: matrices | by_path | str = IN_OUT,
+    over: str | tuple[str, ...] | None = None,
+    adam: by_path | None = None,
+) -> chain:
+    """Shampoo in blocks, with the norm of another update. Anil et al. 2020, arXiv:2002.09018.
+
+    ``magnitude`` is the chain whose update gives each leaf its norm; the learning rate is that of this chain. With
+    ``None``, ``momentum=0`` and one block it is Gupta et al. 2018, arXiv:1802.09568, Algorithm 1.
+    """
+    link = scale_by_shampoo(b2, eps, None, update_every, block_size, sides, matrices=matrices, over=over)
+    return _for_matrices(
+        "shampoo",
+        learning_rate,
+        weight_decay,
+        adam,
+        link if magnitude is None else graft(link, magnitude),
+        trace(momentum, nesterov=nesterov),
+    )
+
+
+@explained
+def splus(
+    learning_rate: HyperLike = 0.1,
+    *,
+    b1: HyperLike = 0.9,
+    b2: HyperLike = 0.999,
+    ema_decay: HyperLike | None = 0.999,
+    weight_decay: HyperLike | None = None,
+    update_every: HyperLike = 100,
+    sides: str = "both",
+    max_precond_dim: int = 10_000,
+    matrices: matrices | by_path | str = IN_OUT,
+    over: str | tuple[str, ...] | None = None,
+    adam: by_path | None = None,
+) -> chain:
+    """The sign of the momentum in Shampoo's eigenbases, and an average. Frans et al. 2025, arXiv:2506.07254.
+
+    Evaluate at `read_average`. The decay is not multiplied by 2/(m + n), as it is in pytorch_optimizer.
+    """
+    link = scale_by_splus(b1, b2, update_every, sides, max_precond_dim=max_precond_dim, matrices=matrices, over=over)
+    tx = chain(link, _decay(weight_decay), scale_by_lr(learning_rate))
+    return chain(_beside(tx, "splus.adam", adam), None if ema_decay is None else ema_params(ema_decay))
+
+
+@explained
+def kl_soap(
+    learning_rate: HyperLike = 3e-3,
+    *,
+    b1: HyperLike = 0.95,
+    b2: HyperLike = 0.95,
+    shampoo_beta: HyperLike = 0.95,
+    eps: HyperLike = 1e-8,
+    weight_decay: HyperLike | None = 1e-2,
+    update_every: HyperLike = 10,
+    matrices: matrices | by_path | str = IN_OUT,
+    over: str | tuple[str, ...] | None = None,
+    adam: by_path | None = None,
+) -> chain:
+    """SOAP with statistics that whiten each other. Lin et al. 2025, arXiv:2509.03378."""
+    return _for_matrices(
+        "kl_soap",
+        learning_rate,
+        weight_decay,
+        adam,
+        scale_by_kl_soap(b1, b2, shampoo_beta, eps, update_every, matrices=matrices, over=over),
+    )
+
+
+@explained
+def kl_shampoo(
+    learning_rate: HyperLike = 3e-3,
+    *,
+    b1: HyperLike = 0.9,
+    shampoo_beta: HyperLike = 0.95,
+    eps: HyperLike = 1e-8,
+    weight_decay: HyperLike | None = 1e-2,
+    update_every: HyperLike = 10,
+    matrices: matrices | by_path | str = IN_OUT,
+    over: str | tuple[str, ...] | None = None,
+    adam: by_path | None = None,
+) -> chain:
+    """Shampoo with statistics that whiten each other. Lin et al. 2025, arXiv:2509.03378."""
+    return _for_matrices(
+        "kl_shampoo",
+        learning_rate,
+        weight_decay,
+        adam,
+        scale_by_kl_shampoo(b1, shampoo_beta, eps, update_every=update_every, matrices=matrices, over=over),
+    )
+
+
+@explained
+def asgo(
+    learning_rate: HyperLike = 1e-3,
+    *,
+    b1: HyperLike = 0.9,
+    b2: HyperLike = 0.999,
+    eps: HyperLike = 1e-8,
+    weight_decay: HyperLike | None = None,
+    update_every: HyperLike = 10,
+    matrices: matrices | by_path | str = IN_OUT,
+    over: str | tuple[str, ...] | None = None,
+    adam: by_path | None = None,
+) -> chain:
+    """Shampoo of one side. An et al. 2025, arXiv:2503.20762."""
+    return _for_matrices(
+        "asgo",
+        learning_rate,
+        weight_decay,
+        adam,
+        scale_by_asgo(b1, b2, eps, update_every, matrices=matrices, over=over),
+    )
+
+
+@explained
+def racs(
+    learning_rate: HyperLike = 2e-2,
+    *,
+    decay: HyperLike = 0.9,
+    gamma: HyperLike = 1.01,
+    weight_decay: HyperLike | None = None,
+    matrices: matrices | by_path | str = IN_OUT,
+    over: str | tuple[str, ...] | None = None,
+    adam: by_path | None = None,
+) -> chain:
+    """One number a row and one a column. Gong et al. 2025, arXiv:2502.07752."""
+    return _for_matrices(
+        "racs", learning_rate, weight_decay, adam, scale_by_racs(decay, gamma, matrices=matrices, over=over)
+    )
+
+
+@explained
+def kron(
+    learning_rate: HyperLike = 3e-4,
+    *,
+    momentum: HyperLike = 0.9,
+    precond_lr: HyperLike = 0.1,
+    precond_update_prob: HyperLike = PUBLISHED,
+    weight_decay: HyperLike | None = None,
+    max_size: int = 8192,
+    max_skew: float = math.inf,
+    matrices: matrices | by_path | str = IN_OUT,
+    over: str | tuple[str, ...] | None = None,
+    adam: by_path | None = None,
+) -> chain:
+    """PSGD with triangular Kronecker factors. Li 2015, 2018, arXiv:1512.04202, arXiv:1802.02780."""
+    link = scale_by_psgd_kron(
+        momentum, precond_lr, precond_update_prob, max_size=max_size, max_skew=max_skew, matrices=matrices, over=over
+    )
+    return _for_matrices("kron", learning_rate, weight_decay, adam, link)
+
+
+@explained
+def quad(
+    learning_rate: HyperLike = 1e-3,
+    *,
+    momentum: HyperLike = 0.95,
+    precond_lr: HyperLike = 0.7,
+    weight_decay: HyperLike | None = 0.1,
+    max_size: int = 8192,
+    max_skew: float = 1.0,
+    matrices: matrices | by_path | str = IN_OUT,
+    over: str | tuple[str, ...] | None = None,
+    adam: by_path | None = None,
+) -> chain:
+    """PSGD with symmetric Kronecker factors, without triangular solves: PSGD-QUAD, in Li's psgd_torch.
+
+    The update is multiplied by 0.2, so that learning rates are those of Adam. ``weight_decay`` is decoupled, and scaled
+    by the rate.
+    """
+    return _for_matrices(
+        "quad",
+        learning_rate,
+        weight_decay,
+        adam,
+        scale_by_psgd_quad(momentum, precond_lr, max_size=max_size, max_skew=max_skew, matrices=matrices, over=over),
+        scale(0.2),
+    )
+
+
+@explained
+def came(
+    learning_rate: HyperLike = 2e-4,
+    *,
+    b1: HyperLike = 0.9,
+    b2: HyperLike = 0.999,
+    b3: HyperLike = 0.9999,
+    eps: HyperLike = 1e-30,
+    eps_instability: HyperLike = 1e-16,
+    clipping_threshold: HyperLike = 1.0,
+    weight_decay: HyperLike | None = None,
+    matrices: matrices | by_path | str = IN_OUT,
+    over: str | tuple[str, ...] | None = None,
+    adam: by_path | None = None,
+) -> chain:
+    """CAME: Adafactor, divided by the instability of its updates. Luo et al. 2023, arXiv:2307.02047, Algorithm 2."""
+    return _for_matrices(
+        "came",
+        learning_rate,
+        weight_decay,
+        adam,
+        scale_by_came(b1, b2, b3, eps, eps_instability, clipping_threshold, matrices=matrices, over=over),
+    )
+
+
+@explained
+def apollo(
+    learning_rate: HyperLike = 1e-2,
+    *,
+    rank: int = 256,
+    update_proj_gap: HyperLike = 200,
+    scale: HyperLike = 1.0,
+    b1: HyperLike = 0.9,
+    b2: HyperLike = 0.999,
+    eps: HyperLike = 1e-6,
+    weight_decay: HyperLike | None = None,
+    matrices: matrices | by_path | str = IN_OUT,
+    over: str | tuple[str, ...] | None = None,
+    adam: by_path | None = None,
+) -> chain:
+    """AdamW's scaling of columns, in a random projection. Zhu et al. 2024, arXiv:2412.05270, Algorithm 1."""
+    return _for_matrices(
+        "apollo",
+        learning_rate,
+        weight_decay,
+        adam,
+        scale_by_apollo(b1, b2, eps, rank, update_proj_gap, scale, matrices=matrices, over=over),
+    )
+
+
+@explained
+def apollo_mini(
+    learning_rate: HyperLike = 1e-2,
+    *,
+    update_proj_gap: HyperLike = 200,
+    scale: HyperLike = 128**0.5,
+    b1: HyperLike = 0.9,
+    b2: HyperLike = 0.999,
+    eps: HyperLike = 1e-6,
+    weight_decay: HyperLike | None = None,
+    matrices: matrices | by_path | str = IN_OUT,
+    over: str | tuple[str, ...] | None = None,
+    adam: by_path | None = None,
+) -> chain:
+    """SGD's memory: APOLLO with one random direction and one factor a matrix. Zhu et al. 2024, arXiv:2412.05270."""
+    return _for_matrices(
+        "apollo_mini",
+        learning_rate,
+        weight_decay,
+        adam,
+        scale_by_apollo(b1, b2, eps, 1, update_proj_gap, scale, scale_type="tensor", matrices=matrices, over=over),
+    )
+
+
+@explained
+def fira(
+    learning_rate: HyperLike = 1e-3,
+    *,
+    rank: int = 128,
+    update_proj_gap: HyperLike = 200,
+    b1: HyperLike = 0.9,
+    b2: HyperLike = 0.999,
+    eps: HyperLike = 1e-6,
+    weight_decay: HyperLike | None = None,
+    matrices: matrices | by_path | str = IN_OUT,
+    over: str | tuple[str, ...] | None = None,
+    adam: by_path | None = None,
+) -> chain:
+    """AdamW on low-rank gradients, the rest of them scaled alike. Chen et al. 2024, arXiv:2410.01623, Algorithm 1."""
+    return _for_matrices(
+        "fira",
+        learning_rate,
+        weight_decay,
+        adam,
+        scale_by_fira(b1, b2, eps, rank, update_proj_gap, matrices=matrices, over=over),
+    )
+
+
+@explained
+def conda(
+    learning_rate: HyperLike = 1e-3,
+    *,
+    update_proj_gap: HyperLike = 2000,
+    b1: HyperLike = 0.9,
+    b2: HyperLike = 0.999,
+    eps: HyperLike = 1e-8,
+    weight_decay: HyperLike | None = None,
+    matrices: matrices | by_path | str = IN_OUT,
+    over: str | tuple[str, ...] | None = None,
+    adam: by_path | None = None,
+) -> chain:
+    """AdamW in the singular directions of its mean. Wang et al. 2025, arXiv:2509.24218, Algorithm 1."""
+    return _for_matrices(
+        "conda",
+        learning_rate,
+        weight_decay,
+        adam,
+        scale_by_conda(b1, b2, eps, update_proj_gap, matrices=matrices, over=over),
+    )
+
+
 # Helpers
 
 
@@ -1310,9 +1882,9 @@ def _warmed_up(name: str, learning_rate: HyperLike, warmup_steps: float) -> Hype
     return as_schedule("learning_rate", learning_rate) * linear_schedule(1 / warmup_steps, 1.0, length)
 
 
-def _per_entry(schedule: Callable[[Any], Schedule], x: HyperValue) -> Schedule | by_path:
+def _per_entry(schedule: Callable[[Any], Schedule], x: HyperValue) -> Schedule | Table:
     """The schedule for a number, or the table of schedules for a table of numbers."""
-    return x.map(lambda _, entry: schedule(entry)) if isinstance(x, by_path) else schedule(x)
+    return x.map(lambda _, entry: schedule(entry)) if isinstance(x, Table) else schedule(x)
 
 
 def _back_to_the_sphere(learning_rate: HyperValue) -> HyperValue:
@@ -1320,3 +1892,22 @@ def _back_to_the_sphere(learning_rate: HyperValue) -> HyperValue:
     rate = as_schedule("fromage.learning_rate", learning_rate)
     length = (1 + rate * rate) ** 0.5
     return rate * rate / (length * (1 + length))
+
+
+def _for_matrices(
+    name: str, learning_rate: HyperLike, weight_decay: HyperLike | None, adam: by_path | None, *links: Any
+) -> chain:
+    """Links for matrices, a decoupled decay and the rate, beside the chains for other parameters in ``adam``."""
+    return chain(_beside(chain(*links, _decay(weight_decay), scale_by_lr(learning_rate)), f"{name}.adam", adam))
+
+
+def _beside(tx: chain, where: str, others: by_path | None) -> chain | partition:
+    """The chain, except for parameters whose path matches a pattern of ``others``."""
+    if others is None:
+        return tx
+    if not isinstance(others, by_path) or others.default is not None:
+        raise ValueError(
+            f"`{where}` must be by_path({{'embed|bias': adamw(1e-3)}}), chains by pattern without a default, "
+            f"got {code(others)}"
+        )
+    return partition(by_path(others.table, default=tx))

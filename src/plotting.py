@@ -1,4 +1,4 @@
-"""Plots of schedules. Needs matplotlib: ``pip install "chainax[plot]"``."""
+"""Plots of schedules, and what other plots share. Needs matplotlib: ``pip install "chainax[plot]"``."""
 
 from __future__ import annotations
 
@@ -21,10 +21,7 @@ def plot(schedule: HyperValue, steps: int, *, ax: Any = None, **line: Any) -> An
     Errors: ``ImportError`` without matplotlib; ``ValueError`` unless ``schedule`` is a schedule, a
     function of the step, or a number.
     """
-    try:
-        from matplotlib import pyplot
-    except ImportError as e:
-        raise ImportError('`plot` needs matplotlib: pip install "chainax[plot]"') from e
+    pyplot = imported("plot")
     schedule = to_schedule("plot.schedule", schedule, Range())
     if not isinstance(steps, int | np.integer) or isinstance(steps, bool) or steps < 1:
         raise ValueError(f"`plot.steps` must be a whole number from 1, got {code(steps)}")
@@ -33,3 +30,19 @@ def plot(schedule: HyperValue, steps: int, *, ax: Any = None, **line: Any) -> An
     ax.plot(k, np.asarray(schedule(k)), **{"label": schedule.describe(), **line})
     ax.set_xlabel("step")
     return ax
+
+
+def imported(call: str) -> Any:
+    """``matplotlib.pyplot``, for the function ``call``."""
+    check_matplotlib(call)
+    from matplotlib import pyplot
+
+    return pyplot
+
+
+def check_matplotlib(call: str) -> None:
+    """Raise an error that names the extra, unless matplotlib is there."""
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError as e:
+        raise ImportError(f'`{call}` needs matplotlib: pip install "chainax[plot]"') from e

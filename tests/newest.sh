@@ -1,7 +1,6 @@
 #!/bin/sh
 # Run the suite on the newest Python at hand, with the newest jax that it can have.
-# torch is left out there, so the tests against it are skipped; and so are those marked `long`: they run on the main
-# environment.
+# A file or two of each kind, without what is marked `long`: what another Python or another jax breaks is seen in these.
 set -eu
 main=$("$PYTHON_OF_VENV" -c 'import sys; print(sys.version_info[1])')
 newest=
@@ -19,4 +18,6 @@ bin=.venv-newest/bin
 [ -x $bin/python ] || "$newest" -m venv .venv-newest
 $bin/python -m pip install -q --disable-pip-version-check --upgrade --config-settings editable_mode=strict -e ".[newest]"
 $bin/python -c 'import sys, jax; print(f"newest: Python {sys.version.split()[0]}, jax {jax.__version__}")'
-$bin/python -m pytest -n "${1:-2}" --dist worksteal -m "not long" -q
+files="laws chain config saving stored package adam decay muon mesh processes rounding lbfgs flax sweep folder compare
+    command_line"
+$bin/python -m pytest -n "${1:-2}" --dist worksteal -m "not long" -q $(for f in $files; do echo "tests/test_$f.py"; done)

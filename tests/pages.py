@@ -10,9 +10,10 @@ PAGES = {"from_optax.md": "optax", "from_pytorch.md": "torch"}
 
 
 def page(file: str) -> str:
-    """What a page should be: its text up to the first section as it is, then a section for each module."""
-    head = (DOCS / file).read_text(encoding="utf-8").partition("\n## ")[0]
-    sections = [table(module) for module in OTHER_LIBRARIES if module.partition(".")[0] == PAGES[file]]
+    """What a page should be: its text up to the first of the tables as it is, then a section for each module."""
+    modules = [module for module in OTHER_LIBRARIES if module.partition(".")[0] == PAGES[file]]
+    head = (DOCS / file).read_text(encoding="utf-8").partition(f"\n## {modules[0]}\n")[0]
+    sections = [table(module) for module in modules]
     return "\n".join([head.rstrip("\n") + "\n", *sections])
 
 

@@ -18,6 +18,7 @@ BENCHMARKS = pathlib.Path(__file__).parent.parent / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))
 import aot  # noqa: E402  # pyright: ignore[reportMissingImports]
 import hlo  # noqa: E402  # pyright: ignore[reportMissingImports]
+import matrices  # noqa: E402  # pyright: ignore[reportMissingImports]
 
 N = 512 * 1024
 PARAMS = {"w": jax.ShapeDtypeStruct((512, 1024), jnp.float32)}
@@ -221,3 +222,55 @@ def test_offloaded_slots_take_the_memory_of_three_leaves() -> None:
     assert away["arguments"] == pytest.approx(8, rel=1e-3)
     assert away["arguments"] + away["temporaries"] < 12
     assert away["peak"] < 12
+
+
+# Muon, beside Optax
+
+MATRICES = json.loads(matrices.RESULTS.read_text(encoding="utf-8"))
+BUCKETS = 3
+"""Shapes of matrices, turned ones apart where devices share them."""
+
+
+def test_the_table_of_matrices_is_that_of_the_stored_figures() -> None:
+    """As of the other tables, and all rows are there."""
+    assert matrices.RESULTS.with_suffix(".md").read_text(encoding="utf-8") == matrices.markdown(MATRICES)
+    assert MATRICES["rows"].keys() == matrices.ROWS.keys()
+
+
+def check_shared(facts: dict[str, Any]) -> None:
+    """Two all-to-alls a bucket bring the matrices to the devices and back, and nothing else moves."""
+    assert {kind: count for kind, (count, _) in facts["collectives"].items()} == {"all-to-all": 2 * BUCKETS}
+    one_bucket = 48 * 4 * 768 * 768
+    assert facts["temporaries"] <= one_bucket
+
+
+@pytest.mark.parametrize("row", ("v5e_over", "v5e_explicit"))
+def test_matrices_are_shared_by_two_all_to_alls(row: str) -> None:
+    """Where Optax gathers each matrix on every device."""
+    facts, theirs = MATRICES["rows"][row], MATRICES["rows"]["v5e_optax"]
+    check_shared(facts)
+    assert theirs["collectives"]["all-gather"][0] > 400
+    assert facts["seconds"] <= 0.4 * theirs["seconds"]
+    assert facts["lines"] <= 0.15 * theirs["lines"]
+    assert facts["temporaries"] <= theirs["temporaries"]
+
+
+def test_a_step_of_muon_on_a_cpu() -> None:
+    """It takes half of Optax's time, and no more than a loop that was written for the purpose."""
+    ours, loop, theirs = (MATRICES["rows"][f"cpu_{name}"] for name in ("chainax", "loop", "optax"))
+    assert ours["step"] <= 0.5 * theirs["step"]
+    assert ours["step"] <= 1.05 * loop["step"]
+    assert ours["lines"] <= 0.15 * theirs["lines"]
+    assert ours["temporaries"] <= theirs["temporaries"]
+
+
+@pytest.mark.long
+def test_matrices_of_a_tpu_are_shared_now(tmp_path: pathlib.Path) -> None:
+    """Compiled with this library, not stored."""
+    if reason := aot.missing():
+        pytest.skip(reason)
+    path = tmp_path / "found.json"
+    command = [sys.executable, str(BENCHMARKS / "matrices.py"), "--rows", "v5e_over", "--output", str(path)]
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", timeout=300)
+    assert done.returncode == 0, done.stderr
+    check_shared(json.loads(path.read_text(encoding="utf-8"))["rows"]["v5e_over"])

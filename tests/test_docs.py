@@ -22,7 +22,15 @@ from test_architecture import FLOORS
 ROOT = Path(__file__).parent.parent
 PAGES = {
     page: (ROOT / page).read_text(encoding="utf-8")
-    for page in ("CONTRIBUTING.md", "docs/architecture.md", "docs/checkpoints.md", "docs/extending.md")
+    for page in (
+        "CONTRIBUTING.md",
+        "docs/architecture.md",
+        "docs/checkpoints.md",
+        "docs/extending.md",
+        "docs/logging.md",
+        "docs/parameter_groups.md",
+        "docs/training_loops.md",
+    )
 }
 HEAD, *SECTIONS = PAGES["docs/extending.md"].split("\n## ")
 
@@ -70,6 +78,29 @@ def test_checkpoints_run_as_written() -> None:
     same = jax.tree.map(lambda x, y: bool((x == y).all()), scope["outside"], scope["last"]["state"])
     assert all(jax.tree.leaves(same))
     assert scope["moved"]["params"].keys() == scope["params"].keys()
+
+
+def test_parameter_groups_run_as_written() -> None:
+    """The page docs/parameter_groups.md, from top to bottom."""
+    text, scope = PAGES["docs/parameter_groups.md"], dict[str, Any]()
+    run(text, scope)
+    assert len(list(blocks(text))) == len(re.findall(r"^```\w", text, flags=re.M)) > 10
+
+
+def test_logging_runs_as_written() -> None:
+    """The page docs/logging.md, from top to bottom."""
+    text = PAGES["docs/logging.md"]
+    run(text, {"__name__": "logging_page"})
+    assert len(list(blocks(text))) == len(re.findall(r"^```\w", text, flags=re.M))
+
+
+def test_training_loops_run_as_written() -> None:
+    """The page docs/training_loops.md, from top to bottom."""
+    text, scope = PAGES["docs/training_loops.md"], dict[str, Any]()
+    run(text, scope)
+    assert len(list(blocks(text))) == len(re.findall(r"^```\w", text, flags=re.M))
+    assert scope["state"].step == 6
+    assert scope["training"].step == 1
 
 
 # Names

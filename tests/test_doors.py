@@ -152,7 +152,7 @@ def test_what_the_tables_show_runs(code: str) -> None:
     def loss(params: Any) -> jax.Array:
         return jnp.sum((params["w"] - 2) ** 2)
 
-    scope = {**globals(), **locals(), "grads": params}
+    scope = {**globals(), **locals(), "grads": params, "old": tx}
     if code == "cx.read_average(tx, params, state)":
         scope["tx"] = cx.chain(tx, cx.swa(start=1))
         scope["state"] = scope["tx"].init(params)

@@ -14,7 +14,7 @@ import pytest
 from chainax import chains
 from chainax.core.values import numerics
 from chainax.transforms.clipping import blocks
-from registry import given, quickly
+from registry import WORDS, given, links_of, quickly
 
 pytestmark = pytest.mark.usefixtures("x64")
 
@@ -108,7 +108,14 @@ COMMON = {
     "lr_decay": 0.1,
     "clip_gradient": 0.7,
 }
-COMMON |= {"warmup_steps": 4.0, "total_steps": 20.0, "schedule": 0.5, "max_learning_rate": 0.2}
+COMMON |= {
+    "matrices": WORDS,
+    "radius": 1.0,
+    "warmup_steps": 4.0,
+    "total_steps": 20.0,
+    "schedule": 0.5,
+    "max_learning_rate": 0.2,
+}
 PREBUILT = [
     name
     for name, f in vars(chains).items()
@@ -131,6 +138,7 @@ CORNERS = {
     "madgrad scale_by_madgrad.learning_rate": "∛ν beside ε: the difference reaches the slope as ∛h does",
     "asgd scale_by_lr.learning_rate.factors[1].base.schedule.init_value": ROOT,
     "noisy_sgd add_noise.eta": ROOT,
+    "adago scale_by_adago.gamma": "below the root of the first sum of squares, 1e-6, the factor is at its lower bound",
     "dog scale_by_dog.r_eps": NORM,
     "ldog scale_by_ldog.r_eps": NORM,
     "dowg scale_by_dowg.r_eps": NORM,
@@ -208,6 +216,8 @@ def slopes(name: str) -> dict[str, tuple[float, float, float]]:
 @pytest.mark.parametrize("name", PREBUILT)
 def test_hypergradients_at_0_are_slopes_from_the_right(name: str) -> None:
     """By every number of a prebuilt optimizer that may be 0, at 0, over fifteen steps."""
+    if any(getattr(link, "decomposes", False) for link in links_of(prebuilt(name))):
+        pytest.skip("derivatives treat bases and projections as constants, differences do not")
     found = slopes(name)
     wrong = {
         path: of

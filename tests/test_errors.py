@@ -5,7 +5,6 @@ import math
 import re
 import warnings
 from collections.abc import Callable, Iterator
-from types import SimpleNamespace
 from typing import Any
 
 import chainax as cx
@@ -15,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from chainax import chains
 from chainax.core.facade.order import warn_of_ascent
 from chainax.core.values.names import OTHER_NAMES
 
@@ -56,6 +56,7 @@ READERS: dict[str, Callable[[Any, Any], Any]] = {
     "lookahead(params, state)": lambda p, s: TX.lookahead(PARAMS, s),
     "offload(state)": lambda p, s: cx.offload(s),
     "loss_scale(state)": lambda p, s: cx.loss_scale(s),
+    "metrics(tx, state)": lambda p, s: cx.metrics(TX, s),
     "flush(tx, params, state)": lambda p, s: cx.flush(TX, PARAMS, s),
     "read_average(tx, params, state)": lambda p, s: cx.read_average(TX, PARAMS, s),
     "schedule_free_eval_params(tx, params, state)": lambda p, s: cx.schedule_free_eval_params(TX, PARAMS, s),
@@ -277,7 +278,7 @@ MISTAKES: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "another chain's state": (
         lambda: TX.step(PARAMS, cx.sgd(0.1, momentum=0.9).init(PARAMS), PARAMS),
         KeyError,
-        "it lacks scale_by_adam and it holds trace. Carry it over with adopt(params, state)",
+        "it lacks scale_by_adam and it holds trace. Carry it over with adopt(params, state, old=...)",
     ),
     "a state that is none": (
         lambda: TX.step(PARAMS, None, PARAMS),
@@ -452,7 +453,7 @@ MISTAKES: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "hyperparameters of another chain's state": (
         lambda: cx.accumulate(cx.sgd(0.1), 2).hyperparams(STATE),
         KeyError,
-        "The state is not of this chain: it lacks accumulate. Carry it over with adopt(params, state)",
+        "The state is not of this chain: it lacks accumulate. Carry it over with adopt(params, state, old=...)",
     ),
     "a number in a partition": (
         lambda: cx.partition(cx.by_path({"bias": 0.1})),
@@ -744,8 +745,61 @@ MISTAKES: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "a link of a chain within": (
         lambda: cx.chain(cx.flatten(cx.accumulate(cx.sgd(0.1), 2))).replace(learning_rate=0.2),
         TypeError,
-        "tx.replace('flatten', tx=tx['flatten'].tx.replace(tx=tx['flatten'].tx.tx.replace('scale_by_lr', "
-        "learning_rate=0.2)))",
+        "replace needs the name of a link: tx.replace('flatten/accumulate/scale_by_lr', learning_rate=0.2)",
+    ),
+    "a field of a link within": (
+        lambda: cx.accumulate(cx.adamw(0.1), 2).replace(b2=0.9),
+        TypeError,
+        "`accumulate` has no field 'b2'; its fields are tx, every. For a link that it holds, write "
+        "tx.replace('scale_by_adam', b2=0.9)",
+    ),
+    "a field of a link within a link of a chain": (
+        lambda: cx.chain(cx.accumulate(cx.adamw(0.1), 2)).replace("accumulate", b2=0.9),
+        TypeError,
+        "its fields are tx, every. For a link that it holds, write tx.replace('accumulate/scale_by_adam', b2=0.9)",
+    ),
+    "a link within without its path": (
+        lambda: cx.chain(cx.accumulate(cx.adamw(0.1), 2)).move("scale_by_adam", before="accumulate"),
+        KeyError,
+        "no link named 'scale_by_adam' (did you mean 'accumulate/scale_by_adam'?); the chain is accumulate",
+    ),
+    "one of several links within": (
+        lambda: cx.partition(cx.by_path({"a": cx.sgd(0.1)}, default=cx.sgd(0.2))).remove("scale_by_lr"),
+        KeyError,
+        "no link named 'scale_by_lr' (did you mean 'a/scale_by_lr' or 'default/scale_by_lr'?); `partition` holds "
+        "a/scale_by_lr, default/scale_by_lr",
+    ),
+    "a link of a link without links": (
+        lambda: cx.scale_by_adam().remove("scale_by_lr"),
+        KeyError,
+        "no link named 'scale_by_lr'; `scale_by_adam` holds no chain",
+    ),
+    "a link by index": (
+        lambda: cx.accumulate(cx.sgd(0.1), 2)[0],  # pyright: ignore[reportArgumentType]
+        TypeError,
+        "the links that `accumulate` holds are taken by name, got 0",
+    ),
+    "a field by position": (
+        lambda: cx.scale_by_adam().replace("b2", 0.9),  # pyright: ignore[reportArgumentType]
+        TypeError,
+        "`scale_by_adam` takes its fields by name: replace(b2=0.9)",
+    ),
+    "the name of the link itself": (
+        lambda: cx.scale_by_adam().replace("scale_by_adam", b2=0.9),
+        TypeError,
+        "`scale_by_adam` is a link, and the name is for links of a chain: write replace(b2=0.9)",
+    ),
+    "a link into itself": (
+        lambda: cx.chain(cx.accumulate(cx.sgd(0.1), 2)).move("accumulate", before="accumulate/scale_by_lr"),
+        ValueError,
+        "cannot move 'accumulate' before or after 'accumulate/scale_by_lr', which it holds",
+    ),
+    "what a wrapper refuses, by an edit": (
+        lambda: cx.chain(cx.accumulate(cx.sgd(0.1), 2)).insert(
+            cx.dynamic_loss_scale(), before="accumulate/scale_by_lr"
+        ),
+        ValueError,
+        "`accumulate.tx`: 'dynamic_loss_scale' would see no overflow",
     ),
     "a field that no link has": (
         lambda: TX.replace(nothing=0.1),
@@ -794,15 +848,13 @@ MISTAKES: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
         lambda: cx.add_decayed_weights(0.1, mask=MASK),
         TypeError,
         "`add_decayed_weights` has no argument 'mask': to decay some parameters only, write "
-        "weight_decay=by_path({'bias|norm': 0.0}, default=0.1) or weight_decay=by_leaf(params, lambda path, p: 0.1 if "
-        "p.ndim > 1 else 0.0)",
+        "weight_decay=by_path({'bias|norm': 0.0}, default=0.1) or weight_decay=by_ndim({1: 0.0}, default=0.1)",
     ),
     "a mask of booleans": (
         lambda: cx.adamw(1e-3, weight_decay=MASK),
         ValueError,
         "`add_decayed_weights.weight_decay` must be a number, a schedule or a table, got a dict of booleans. In "
-        "place of a mask write by_path({'bias|norm': 0.0}, default=0.1) or by_leaf(params, lambda path, p: 0.1 if "
-        "p.ndim > 1 else 0.0)",
+        "place of a mask write by_path({'bias|norm': 0.0}, default=0.1) or by_ndim({1: 0.0}, default=0.1)",
     ),
     "a mask of booleans in a list": (
         lambda: cx.add_decayed_weights([True, False]),
@@ -814,7 +866,7 @@ MISTAKES: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
         ValueError,
         "write by_path({'^dense/bias$': 0, '^dense/kernel$': 0.1})",
     ),
-    "an empty table": (lambda: cx.sgd({}), ValueError, "got a dict: choose by path or shape with by_leaf(params"),
+    "an empty table": (lambda: cx.sgd({}), ValueError, "got a dict: choose by path or shape, with by_path("),
     "a mask of boolean arrays": (
         lambda: cx.sgd({"a": jnp.array(True)}),
         ValueError,
@@ -823,14 +875,21 @@ MISTAKES: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "many numbers": (
         lambda: cx.sgd({str(i): 0.1 for i in range(1000)}),
         ValueError,
-        "got a dict: choose by path or shape with by_leaf(params, lambda path, p: 0.1 if p.ndim > 1 else 0.0)",
+        "got a dict: choose by path or shape, with by_path({'bias|norm': 0.0}, default=0.1) or by_ndim(",
     ),
     "rounding by an update": (
         lambda: KAHAN.update(PARAMS, EMPTY, PARAMS),
         TypeError,
         "Link 'apply_update' rounds the parameters itself: call tx.step(params, state, grads) in place of update. "
-        "flax's TrainState calls update: there write params, opt_state = tx.step(ts.params, ts.opt_state, grads), and "
-        "ts.replace(step=ts.step + 1, params=params, opt_state=opt_state)",
+        "flax's TrainState and nnx.Optimizer call update; those that call step: from chainax.flax import Optimizer, "
+        "TrainState",
+    ),
+    "rounding in Optax": (
+        lambda: cx.partition(cx.by_path({"bias": KAHAN}, default=KAHAN)).to_optax(),
+        TypeError,
+        "`to_optax`: Link 'apply_update' rounds the parameters itself: call tx.step(params, state, grads) in place of "
+        "update. flax's TrainState and nnx.Optimizer call update; those that call step: from chainax.flax import "
+        "Optimizer, TrainState",
     ),
     "a stack of rates in init": (
         lambda: cx.sgd(jnp.ones(3)).init(PARAMS),
@@ -962,6 +1021,17 @@ MISTAKES: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
         TypeError,
         "`recorded(tx, state)` got State as tx and chain as state",
     ),
+    "the state before the chain, for metrics": (
+        lambda: cx.metrics(STATE, TX),  # pyright: ignore[reportArgumentType]
+        TypeError,
+        "`metrics(tx, state)` got State as tx and chain as state",
+    ),
+    "the metrics of another chain's state": (
+        lambda: cx.metrics(cx.chain(cx.skip_nonfinite(), cx.sgd(0.1)), STATE),
+        KeyError,
+        "The state is not of this chain (skip_nonfinite → scale_by_lr): it lacks skip_nonfinite and it holds "
+        "scale_by_adam. Carry it over with adopt(params, state, old=...), or start over with init(params)",
+    ),
     "offloaded parameters": (
         lambda: cx.offload(PARAMS),  # pyright: ignore[reportArgumentType]
         TypeError,
@@ -1050,22 +1120,24 @@ def test_mistake_is_explained(mistake: str) -> None:
 REMEDIES: dict[str, tuple[str, dict[str, Any]]] = {  # what a mistake is told to write, and the names it stands for
     "a dict for by_path": ("by_path({'bias': 0}, default=0)", {}),
     "a tree of numbers": ("by_path({'^dense/bias$': 0, '^dense/kernel$': 0.1})", {}),
-    "a mask of booleans": ("by_leaf(params, lambda path, p: 0.1 if p.ndim > 1 else 0.0)", {}),
+    "a mask of booleans": ("by_ndim({1: 0.0}, default=0.1)", {}),
     "the loss beside the gradients": ("value, grads = jax.value_and_grad(loss)(params)", {}),
     "a list of links": ("chain(*links)", {"links": list(TX)}),
     "a dict of links": ("chain(**links)", {"links": TX.links}),
     "a link that is not named": ("tx.replace('scale_by_lr', learning_rate=0.1)", {}),
     "a link of a chain within": (
-        "tx.replace('flatten', tx=tx['flatten'].tx.replace(tx=tx['flatten'].tx.tx.replace('scale_by_lr', "
-        "learning_rate=0.2)))",
+        "tx.replace('flatten/accumulate/scale_by_lr', learning_rate=0.2)",
         {"tx": cx.chain(cx.flatten(cx.accumulate(cx.sgd(0.1), 2)))},
     ),
+    "a field of a link within": ("tx.replace('scale_by_adam', b2=0.9)", {"tx": cx.accumulate(cx.adamw(0.1), 2)}),
+    "a field by position": ("replace(b2=0.9)", {"replace": cx.scale_by_adam().replace}),
+    "the name of the link itself": ("replace(b2=0.9)", {"replace": cx.scale_by_adam().replace}),
     "arguments by position": ("sgd(0.1, momentum=0.9)", {}),
     "a pair by position": ("adam(0.001, b1=0.8, b2=0.9, eps=1e-06)", {}),
     "an argument by position where none is": ("cocob(alpha=90)", {}),
     "donated parameters in a step": ("make_step(tx, donate=False)", {}),
     "missing params": ("tx.update(grads, state, params)", {}),
-    "rounding by an update": ("params, opt_state = tx.step(ts.params, ts.opt_state, grads)", {"tx": KAHAN}),
+    "rounding by an update": ("from chainax.flax import Optimizer, TrainState", {}),
     "a stack of rates in init": (
         "jax.vmap(train, in_axes=(tx.axes(),))(tx)",
         {"tx": cx.stack([cx.sgd(0.1), cx.sgd(0.2)]), "train": lambda tx: tx.step(PARAMS, tx.init(PARAMS), PARAMS)},
@@ -1093,8 +1165,7 @@ def test_remedy_runs(mistake: str) -> None:
     with pytest.raises(kind) as caught:
         make()
     assert code in str(caught.value)
-    train_state = SimpleNamespace(params=PARAMS, opt_state=KAHAN.init(PARAMS))
-    exec(code, names(**{"ts": train_state, **given}))
+    exec(code, names(**given))
 
 
 SAME = {"MultiSteps": "accumulate", "apply_if_finite": "skip_nonfinite", "lookahead": "slow_weights"} | {
@@ -1137,9 +1208,7 @@ def test_names_of_other_libraries_are_known() -> None:
 
 def prebuilt() -> list[Callable[..., cx.chain]]:
     """The functions that make an optimizer."""
-    made = [
-        item for item in vars(cx.chains).values() if inspect.isfunction(item) and item.__module__ == "chainax.chains"
-    ]
+    made = [item for item in vars(chains).values() if inspect.isfunction(item) and item.__module__ == "chainax.chains"]
     public = [f for f in made if not f.__name__.startswith("_")]
     assert len(public) > 50
     return public

@@ -9,10 +9,12 @@ import subprocess
 import sys
 from types import ModuleType
 
+import jax
 import numpy as np
 import pytest
 
 EXAMPLES = pathlib.Path(__file__).parent.parent / "examples"
+SHARED = {"arguments.py", "checkpoints.py", "transformer.py"}  # modules of the examples, no programs
 STRICT = {"JAX_NUMPY_DTYPE_PROMOTION": "strict", "JAX_NUMPY_RANK_PROMOTION": "raise"}
 
 
@@ -42,15 +44,21 @@ def load(name: str) -> ModuleType:
 
 
 @pytest.fixture(scope="module")
-def decay_order() -> ModuleType:
-    """The example as a module."""
-    return load("decay_order")
-
-
-@pytest.fixture(scope="module")
 def low_precision() -> ModuleType:
     """The example as a module."""
     return load("low_precision")
+
+
+@pytest.fixture(scope="module")
+def muon() -> ModuleType:
+    """The example as a module."""
+    return load("muon")
+
+
+@pytest.fixture(scope="module")
+def transformer() -> ModuleType:
+    """The network and the text of some examples."""
+    return load("transformer")
 
 
 # Their options
@@ -58,29 +66,39 @@ def low_precision() -> ModuleType:
 OPTIONS = [
     (path.name, option, kind)
     for path in sorted(EXAMPLES.glob("*.py"))
-    for option, kind in re.findall(r'add_argument\(\s*"(--[\w-]+)", type=(\w+)', path.read_text())
+    for option, kind in re.findall(r'add_argument\(\s*"(--[\w-]+)", (?:type=)?(\w+)', path.read_text())
 ]
+BAD = {  # for each kind of option, what is refused, and the words for it
+    "at_least": (("-3", "0", "2.5", "many"), r"must be an integer of at least \d, got '{}'"),
+    "positive": (("-3", "0", "nan", "inf", "many"), r"must be a number above 0, got '{}'"),
+    "choices": (("many",), r"invalid choice: '{}' \(choose from .*\)"),
+    "picture": ((), ""),
+    "page": ((), ""),
+    "folder": ((), ""),
+    "metavar": ((), ""),  # a name or a path, which the example's own tests are about
+    "action": ((), ""),
+}
 
 
 @pytest.mark.parametrize("name", sorted({name for name, *_ in OPTIONS}))
 def test_numbers_out_of_range_end_before_training(name, monkeypatch, capsys):
-    """Every number that an example takes: what is too small or no number is refused in a line, with status 2."""
+    """Whatever an example takes: what is too small, no number or no choice is refused in a line, with status 2."""
     monkeypatch.syspath_prepend(str(EXAMPLES))
     for option, kind in ((option, kind) for of, option, kind in OPTIONS if of == name):
-        assert kind in ("at_least", "picture")
-        for bad in ("-3", "0", "2.5", "many") if kind == "at_least" else ():
+        values, words = BAD[kind]
+        for bad in values:
             monkeypatch.setattr(sys, "argv", [name, option, bad])
             with pytest.raises(SystemExit) as ended:
                 runpy.run_path(str(EXAMPLES / name), run_name="__main__")
             assert ended.value.code == 2
             said = capsys.readouterr()
             assert said.out == ""
-            assert re.search(rf"argument {option}: must be an integer of at least \d, got '{bad}'$", said.err.strip())
+            assert re.search(rf"argument {option}: {words.format(bad)}$", said.err.strip())
 
 
 def test_every_example_is_among_them():
     """None reads its arguments in another way."""
-    assert {name for name, *_ in OPTIONS} == {path.name for path in EXAMPLES.glob("*.py")} - {"arguments.py"}
+    assert {name for name, *_ in OPTIONS} == {path.name for path in EXAMPLES.glob("*.py")} - SHARED
     assert all(
         path.read_text().count("add_argument(") == len([n for n, *_ in OPTIONS if n == path.name])
         for path in EXAMPLES.glob("*.py")
@@ -110,6 +128,15 @@ def test_other_libraries_train_with_a_chain(name, tmp_path):
     (error,) = held_out_errors(done.stdout)
     assert error < 20  # percent; chance is 90
     assert "λ=by_path({'bias': 0}, default=0.1)" in done.stdout
+
+
+def test_kahan_summation_trains_what_rounding_loses(tmp_path):
+    """In a training state of linen, with bfloat16 parameters."""
+    done = run("flax_linen.py", "--steps", "150", directory=tmp_path)
+    assert done.returncode == 0, done.stderr
+    nearest, kahan = (float(x) for x in re.findall(r"training loss: ([\d.]+)", done.stdout))
+    assert kahan < nearest - 0.01
+    assert all(error < 20 for error in held_out_errors(done.stdout))  # percent; chance is 90
 
 
 # Sweeps and hypergradients
@@ -148,11 +175,11 @@ def test_hypergradients_tunes_and_compares(tmp_path):
 
 
 def test_decay_order_trains_both_grids_and_draws_them(tmp_path):
-    """A small grid comes out as a table and a picture, and nothing else is written."""
+    """A small grid comes out in words and as a picture, and nothing else is written."""
     picture = tmp_path / "picture.png"
     done = run(
         "decay_order.py",
-        *["--grid", "2", "--seeds", "2", "--epochs", "2", "--output"],
+        *["--grid", "2", "--seeds", "2", "--fresh", "3", "--epochs", "2", "--output"],
         str(picture),
         directory=tmp_path,
     )
@@ -163,63 +190,34 @@ def test_decay_order_trains_both_grids_and_draws_them(tmp_path):
     assert "weight decay: coupled (L2: it passes through scale_by_adam)" in done.stdout
     assert "weight decay: decoupled (after the preconditioner)" in done.stdout
     assert "add_decayed_weights is moved to the front" in done.stdout
-    rows = re.findall(r"^ +[\d.]+ │.*?([\d.]+)% ±.*?([\d.]+)% ±", done.stdout, flags=re.MULTILINE)
-    assert len(rows) == 2
-    assert all(0 < float(error) < 100 for row in rows for error in row)
-    assert "16 runs in" in done.stdout
-
-
-def valley(module: ModuleType, order: str, steepness: float, depth: float = 0.3, seeds: int = 3):
-    """A grid of errors whose best decay goes as rate^steepness."""
-    rates, decays = np.geomspace(1e-2, 1, 9), np.geomspace(1e-4, 1, 9)
-    best = -2 + steepness * (np.log10(rates) + 1)
-    errors = 0.1 + depth * np.abs(np.log10(decays)[None, :] - best[:, None])
-    return module.Result(order, (), rates, decays, np.stack([errors + 1e-4 * s for s in range(seeds)], axis=-1))
-
-
-@pytest.mark.parametrize(
-    ("steepness", "words"),
-    ((-1, "the smaller the best weight decay"), (0, "hardly depends"), (1, "the larger the best weight decay")),
-)
-@pytest.mark.parametrize("order", ("coupled", "decoupled"))
-def test_the_words_follow_from_the_grid(decay_order, order, steepness, words):
-    """Grids with a known slope are said to have that slope, whichever the order."""
-    result = valley(decay_order, order, steepness)
-    said = decay_order.in_words(result)
-    assert words in said
-    assert f"({order})" in said
-    (measured,) = re.findall(r"has slope ([+-][\d.]+)", said)
-    assert float(measured) == pytest.approx(steepness, abs=0.1)
-    assert (decay_order.cost_of_keeping(result) > 0.01) == (steepness != 0)
-
-
-def test_the_lower_error_is_named_and_a_tie_is_a_tie(decay_order):
-    """The comparison goes by the errors, not by the names."""
-    bad, good = valley(decay_order, "coupled", 0), valley(decay_order, "decoupled", 0)
-    good = good._replace(errors=good.errors / 2)
-    assert "the decoupled order gets 5.0%" in decay_order.comparison(bad, good)
-    swapped = bad._replace(errors=good.errors), good._replace(errors=bad.errors)
-    assert "the coupled order gets 5.0%" in decay_order.comparison(*swapped)
-    assert "no more than chance" in decay_order.comparison(bad, good._replace(errors=bad.errors))
+    assert "error, mean of 3 fresh" in done.stdout
+    assert "mean of 2 in tuning" in done.stdout
+    rows = re.findall(
+        r"^(coupled|decoupled) .*step_size=.* ([\d.]+)  [\d.]+ to [\d.]+  0 of 3 runs .*0 of 8 runs$", done.stdout, re.M
+    )
+    assert [name for name, _ in rows] == ["coupled", "decoupled"]
+    assert all(0 < float(error) < 100 for _, error in rows)
+    assert "not significant: 3 seeds cannot reach p <= 0.05, 6 or more can" in done.stdout
+    assert len(re.findall(r"log\(best weight_decay\) against log\(step_size\) has slope [+-][\d.]+", done.stdout)) == 2
+    assert "22 runs in" in done.stdout
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     (
         ("--grid 1", "argument --grid: must be an integer of at least 2, got '1'"),
-        ("--grid x", "argument --grid: must be an integer of at least 2, got 'x'"),
-        ("--seeds 0", "argument --seeds: must be an integer of at least 1, got '0'"),
-        ("--epochs -3", "argument --epochs: must be an integer of at least 1, got '-3'"),
         ("--output nowhere/a.png", "argument --output: cannot write to 'nowhere/a.png'"),
         ("--output picture", "argument --output: must end in .png, .pdf or .svg, got 'picture'"),
         ("--depth 3", "unrecognized arguments: --depth 3"),
     ),
 )
-def test_bad_options_end_before_training(decay_order, monkeypatch, capsys, arguments, message):
+def test_bad_options_end_before_training(monkeypatch, capsys, arguments, message):
     """One line says what is wrong and with which option; the exit status is 2."""
-    monkeypatch.setattr(decay_order, "sweep", lambda *_: pytest.fail("trained"))
+    module = load("decay_order")
+    monkeypatch.setattr(sys, "argv", ["decay_order.py", *arguments.split()])
+    monkeypatch.setattr(module, "train", lambda *_: pytest.fail("trained"))
     with pytest.raises(SystemExit) as ended:
-        decay_order.main(arguments.split())
+        module.main()
     assert ended.value.code == 2
     assert message in capsys.readouterr().err.splitlines()[-1]
 
@@ -233,13 +231,14 @@ def test_a_bad_option_is_status_2_for_the_shell(tmp_path):
     assert "Traceback" not in done.stderr
 
 
-def test_help_explains_the_options(decay_order, capsys):
+def test_help_explains_the_options(monkeypatch, capsys):
     """Every option is listed, with its default."""
+    monkeypatch.setattr(sys, "argv", ["decay_order.py", "--help"])
     with pytest.raises(SystemExit) as ended:
-        decay_order.main(["--help"])
+        load("decay_order").main()
     assert ended.value.code == 0
     out = capsys.readouterr().out
-    for option in ("--grid", "--seeds", "--epochs", "--output"):
+    for option in ("--grid", "--seeds", "--fresh", "--epochs", "--output"):
         assert re.search(rf"{option} \w+ .*\(default: ", " ".join(out.split("options:")[1].split())), option
 
 
@@ -298,17 +297,6 @@ def test_the_words_follow_from_the_losses(low_precision, changes, words):
     assert said == f"other: {words} the ±0.1000 by which float32 differs between seeds."
 
 
-def test_nothing_that_is_held_out_is_trained_on(low_precision):
-    """No held-out window is part of the training text, in which paragraphs are not repeated."""
-    text = low_precision.language_reference()
-    trained = text.train.astype(np.uint8).tobytes()
-    assert text.size < 256
-    assert len(trained) > 200_000
-    seen = [window.astype(np.uint8).tobytes() in trained for window in text.held_out]
-    assert sum(seen) <= 1  # the rule of a table
-    assert text.held_out.shape == (low_precision.HELD_OUT, low_precision.CONTEXT + 1)
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     (
@@ -322,5 +310,152 @@ def test_bad_options_of_low_precision(low_precision, monkeypatch, capsys, argume
     monkeypatch.setattr(low_precision, "train", lambda *_: pytest.fail("trained"))
     with pytest.raises(SystemExit) as ended:
         low_precision.main(arguments.split())
+    assert ended.value.code == 2
+    assert message in capsys.readouterr().err.splitlines()[-1]
+
+
+# The transformer
+
+
+def test_nothing_that_is_held_out_is_trained_on(transformer):
+    """No held-out window is part of the training text, in which paragraphs are not repeated."""
+    text = transformer.language_reference()
+    trained = text.train.astype(np.uint8).tobytes()
+    assert text.size < 256
+    assert len(trained) > 200_000
+    seen = [window.astype(np.uint8).tobytes() in trained for window in text.held_out]
+    assert sum(seen) <= 1  # the rule of a table
+    assert text.held_out.shape == (transformer.HELD_OUT, transformer.CONTEXT + 1)
+
+
+def test_no_prediction_sees_what_follows(transformer):
+    """Another last character changes the last prediction and no other."""
+    params = transformer.initial_params(jax.random.key(0), 7, 2, 8)
+    text = np.arange(3 * transformer.CONTEXT).reshape(3, -1) % 7
+    other = text.copy()
+    other[:, -1] += 1
+    before, after = transformer.logits(params, text), transformer.logits(params, other % 7)
+    np.testing.assert_array_equal(before[:, :-1], after[:, :-1])
+    assert np.all(np.any(before[:, -1] != after[:, -1], axis=-1))
+
+
+def test_batches_are_windows_of_the_text(transformer):
+    """From one end to the other, and others with another key."""
+    text = np.arange(transformer.CONTEXT + 3)
+    batch = transformer.random_batch(jax.random.key(0), text, 64)
+    assert batch.shape == (64, transformer.CONTEXT + 1)
+    assert set(batch[:, 0].tolist()) == {0, 1, 2}
+    assert np.all(np.diff(batch, axis=1) == 1)
+    assert np.any(batch != transformer.random_batch(jax.random.key(1), text, 64))
+
+
+def test_loss_and_accuracy_of_a_certain_network(transformer):
+    """A network that always predicts character 2 with certainty."""
+    params = jax.tree.map(np.zeros_like, transformer.initial_params(jax.random.key(0), 7, 1, 8))
+    params["norm"][0], params["character"][:, 0], params["out"][0, 2] = 1, 1, 100
+    batch = np.full((2, transformer.CONTEXT + 1), 2)
+    np.testing.assert_allclose(transformer.loss_and_accuracy(params, batch), (0, 1), atol=1e-6)
+    batch[1] = 3
+    np.testing.assert_allclose(transformer.loss_and_accuracy(params, batch), (50 * 8**0.5, 0.5), rtol=1e-4)
+    assert transformer.loss(params, batch) == transformer.loss_and_accuracy(params, batch)[0]
+
+
+# Muon
+
+
+def test_muon_is_tuned_compared_and_drawn(muon, tmp_path):
+    """A short run comes out as two tables and a picture, and nothing else is written."""
+    picture = tmp_path / "picture.png"
+    done = run(
+        "muon.py",
+        *["--steps", "10", "--rates", "2", "--seeds", "2", "--output", str(picture)],
+        directory=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    assert picture.read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
+    assert [p.name for p in tmp_path.iterdir()] == ["picture.png"]
+    number = r" +([\d.]+)"
+    columns = rf"{number} │{number} │{number} ± [\d.]+ │{number}% │ +(\d+|not reached) │{number} *$"
+    rows = re.findall(rf"^ (\w+) +│{columns}", done.stdout, flags=re.MULTILINE)
+    assert [name for name, *_ in rows] == [*muon.CANDIDATES]
+    best = {}
+    for name, rate, decay, loss, accuracy, steps, state in rows:
+        assert float(rate) in muon.RATES
+        assert float(decay) in muon.CANDIDATES[name][1]
+        assert 2.5 < float(loss) < 4.2  # nats; chance is 4.6, and the text another with every Python
+        assert 5 < float(accuracy) < 40
+        assert float(state) == pytest.approx(BYTES[name], abs=0.06)
+        assert name != "AdamW" or 0 < int(steps) <= 10
+        assert f"{name}'s best learning rate is the {'smallest' if float(rate) == 2e-3 else 'largest'}" in done.stdout
+        best[name] = loss
+    orders = re.findall(r"^ (\S.* Muon.*?) +│ +([\d.]+) ± [\d.]+ │ +([+-][\d.]+)?", done.stdout, flags=re.MULTILINE)
+    assert [order for order, *_ in orders] == ["λ = 0.1 behind Muon, as above", *muon.orders(tuned(muon))]
+    assert orders[0][1:] == (best["Muon"], "")
+    for _, loss, change in orders[1:]:
+        assert float(change) == pytest.approx(float(loss) - float(best["Muon"]), abs=0.002)
+    assert f"{len(muon.CANDIDATES) * 6 + 8} runs in" in done.stdout
+
+
+BYTES = {  # of 147456 numbers in hidden matrices, 12·64² a layer, and 17728 others: 4 for each slot
+    "AdamW": 8.0,
+    "Muon": (147456 * 4 + 17728 * 8) / 165184,
+    "SOAP": (147456 * 8 + 3 * 4 * (16 * 64**2 + 4 * (64**2 + 256**2)) + 17728 * 8) / 165184,
+}
+
+
+def tuned(module: ModuleType):
+    """Muon with some setting."""
+    return module.muon(module.schedule(1e-2, 100), 0.9)
+
+
+def test_orders_of_muon_are_what_they_are_called(muon):
+    """Each holds the links of Muon, and none changes what the other parameters have."""
+    tx = tuned(muon)
+    links = {name: other["partition"].table.default.names for name, other in muon.orders(tx).items()}
+    assert list(links.values()) == [
+        ("add_decayed_weights", "scale_by_muon", "scale_by_lr"),
+        ("add_decayed_weights", "scale_by_muon", "scale_by_lr"),
+        ("clip_by_global_norm", "scale_by_muon", "add_decayed_weights", "scale_by_lr"),
+        ("scale_by_muon", "clip_by_global_norm", "add_decayed_weights", "scale_by_lr"),
+    ]
+    for name, other in muon.orders(tx).items():
+        decay = other["partition"].table.default["add_decayed_weights"].weight_decay
+        assert f"λ = {decay}" in name or "clip" in name
+        assert other["partition"].table.table == tx["partition"].table.table
+
+
+def test_steps_to_a_loss_and_the_ends_of_the_grid(muon):
+    """Steps are counted on straight lines between the points of the mean curve."""
+    curve = np.linspace(4, 2.2, muon.POINTS)  # by 0.2 every 10 steps, first at step 10
+    losses = np.stack([curve - 0.5, curve + 0.5])
+
+    def result(name, best):
+        tuning = np.ones((3, 2))
+        tuning[best, 1] = 0
+        tuning[0, 0] = np.nan
+        return muon.Result(name, np.array([1, 2, 3]), tuning, tuned(muon), losses, losses)
+
+    assert [muon.steps_to(loss, result("a", 0), 100) for loss in (2.2, 2.3, 3.8)] == ["100", "95", "20"]
+    assert muon.steps_to(2.1, result("a", 0), 100) == "not reached"
+    assert result("a", 2).best == (2, 1)
+    low, high = muon.edges([result("a", 0), result("b", 1), result("c", 2)])
+    assert low.startswith("a's best learning rate is the smallest")
+    assert high.startswith("c's best learning rate is the largest")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    (
+        ("--steps 15", "argument --steps: must be a multiple of 10, got 15"),
+        ("--rates 1", "argument --rates: must be an integer of at least 2, got '1'"),
+        ("--output nowhere/a.png", "argument --output: cannot write to 'nowhere/a.png'"),
+    ),
+)
+def test_bad_options_of_muon(muon, monkeypatch, capsys, arguments, message):
+    """As those of the others."""
+    monkeypatch.setattr(muon, "compare", lambda *_: pytest.fail("trained"))
+    with pytest.raises(SystemExit) as ended:
+        muon.main(arguments.split())
     assert ended.value.code == 2
     assert message in capsys.readouterr().err.splitlines()[-1]

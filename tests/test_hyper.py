@@ -158,6 +158,7 @@ def test_every_field_has_an_effect(cls, field):
         assert differs(GRADS[:4]) or differs(GRADS) or differs(overflow)
 
 
+@pytest.mark.long
 @over(FIELDS)
 def test_schedule_is_the_number_of_each_step(cls, field):
     """A schedule is read anew at every step, while the slots go on."""
@@ -171,6 +172,7 @@ def number_by_number(cls, field):
     return interpreted(*(build(cls, field, x) for x in by_step(cls, field)[1]))
 
 
+@pytest.mark.long
 @over(REAL)
 def test_table_by_path_is_two_runs(cls, field):
     """Each parameter moves as if its number were everyone's; a link that treats the whole tree refuses the table.

@@ -1,7 +1,7 @@
 """Derivatives through training runs equal central finite differences, in float64 to 1e-6 of their size."""
 
 import functools
-import importlib.util
+import importlib
 import pathlib
 from types import ModuleType
 from typing import Any
@@ -28,12 +28,9 @@ pytestmark = pytest.mark.usefixtures("x64")
 @pytest.fixture(scope="module")
 def example() -> ModuleType:
     """The example as a module."""
-    spec = importlib.util.spec_from_file_location("hypergradients", EXAMPLE)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(EXAMPLE.parent)  # it imports another module that lies there
+        return importlib.import_module(EXAMPLE.stem)
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from chainax.core.engine import coded, kernel
+from chainax.core.engine import kernel, one_device
 from chainax.core.engine.blocks import Blocks
 from chainax.core.engine.codes import (
     dynamic_code,
@@ -65,7 +65,7 @@ def on(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
             return forms.get(device, default)(*args)
 
         monkeypatch.setattr(lax, "platform_dependent", chosen)
-        monkeypatch.setattr(coded, "on_one_device", lambda kernel, fallback, *args, **_: kernel(*args))
+        monkeypatch.setattr(one_device, "on_one_device", lambda kernel, fallback, *args, **_: kernel(*args))
         monkeypatch.setattr(kernel, "run", functools.partial(kernel.run, interpret=True))
         for form in (cx.int8, cx.int4) if exact else ():
             bits = 8 // form.per_byte
@@ -155,6 +155,7 @@ HALVES = {"b1": 0.5, "b2": 0.5}
 ADAMW = cx.adamw(2.0**-7, **HALVES, weight_decay=0.125)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("form", FORMATS, ids=repr)
 @pytest.mark.parametrize("device", ("tpu", "cuda"))
 def test_other_forms_store_the_same_bits(on: Any, form: Any, device: str) -> None:
@@ -165,6 +166,7 @@ def test_other_forms_store_the_same_bits(on: Any, form: Any, device: str) -> Non
     check_same(steps(tx, SHAPES["ragged rows"]), expected)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
 @pytest.mark.parametrize("form", (cx.companded8(), cx.companded8(block=128), cx.companded8(block=512)), ids=repr)
 def test_kernel_of_any_shape(on: Any, form: Any, shape: tuple[int, ...]) -> None:

@@ -103,11 +103,15 @@ def check_avals(tx: Any, params: Any, gradients: Any) -> Any:
     return state
 
 
-@every
+@every_if_long
 @every_dtype
 def test_avals_never_change(tx: Any, dtype: Any) -> None:
     """State and parameters keep tree, shapes, dtypes and weak types, under `update` and under `step`."""
     params, gradients = tree(0, dtype), grads(1, dtype)
+    if dtype == jnp.complex64 and any(link.matrixwise and not link.takes_complex for link in links_of(tx)):
+        with pytest.raises(TypeError, match="write split_complex"):
+            check_avals(tx, params, gradients)
+        return
     state = check_avals(tx, params, gradients)
     updates, after = jax.eval_shape(tx.update, gradients, state, params)
     assert avals(after) == avals(state)
@@ -124,14 +128,14 @@ def test_slots_are_float32_for_low_precision(tx: Any) -> None:
     assert others <= {jnp.dtype(jnp.int32), jnp.dtype(jnp.bool)}
 
 
-@every
+@every_if_long
 def test_jit_equals_no_jit(tx: Any) -> None:
     """Compiled and interpreted op by op, the results agree."""
     run = compiled(tx)
     close((run.params[3], run.states[3]), interpreted(tx, tree(0), *(grads(i + 1) for i in range(3))))
 
 
-@every
+@every_if_long
 def test_step_is_update_then_apply(tx: Any) -> None:
     """In float32, where nothing is rounded in between, `step` equals `update` with `apply_updates`."""
     run = compiled(tx)
@@ -140,7 +144,7 @@ def test_step_is_update_then_apply(tx: Any) -> None:
         close((cx.apply_updates(run.params[i], updates), after), (run.params[i + 1], run.states[i + 1]))
 
 
-@every
+@every_if_long
 def test_no_retrace_and_step_donates(tx: Any) -> None:
     """One trace serves all steps, and the buffers of parameters and state are reused."""
     run = compiled(tx)
@@ -205,11 +209,15 @@ def test_value_round_trips(tx: Any) -> None:
     assert all(isinstance(leaf, float) for leaf in leaves)
 
 
-@every
+@every_if_long
 def test_complex_equals_split_real(tx: Any) -> None:
     """A complex parameter behaves as its real and imaginary parts side by side, as in PyTorch."""
     if any(link.treewise for link in tx.links.values()):
         pytest.skip("a whole-tree link gets complex numbers as they are")
+    if any(link.matrixwise for link in tx.links.values()):
+        pytest.skip("a complex matrix is one matrix: see test_matrices.py")
+    if any(getattr(getattr(link, field), "reads_ndim", False) for link in tx.links.values() for field in link._leaves):
+        pytest.skip("parts side by side have an axis more")
     params, gradients = ({"layer": tree(i, jnp.complex64)["layer"]} for i in (0, 1))
     split = functools.partial(jax.tree.map, lambda z: jnp.stack([z.real, z.imag], -1))
     together, _ = interpreted(tx, params, gradients, gradients)
@@ -217,7 +225,7 @@ def test_complex_equals_split_real(tx: Any) -> None:
     close(split(together), parts)
 
 
-@every
+@every_if_long
 def test_leaves_do_not_mix(tx: Any) -> None:
     """What is not float stays; each leaf of the tree gets what it gets in a tree of its own."""
     params = compiled(tx).params[3]
@@ -229,7 +237,7 @@ def test_leaves_do_not_mix(tx: Any) -> None:
     close(alone["layer"], params["layer"])
 
 
-@every
+@every_if_long
 def test_slots_without_negative_numbers_are_declared(tx: Any) -> None:
     """A slot is `nonnegative` exactly if a run shows no negative number in it: such slots have finer 8-bit codes.
 
@@ -257,18 +265,19 @@ def test_lagged_slots_are_declared(tx: Any, monkeypatch: pytest.MonkeyPatch) -> 
 
         def spy(self: Any, u: Any, slot: Any, p: Any, scalars: Any) -> Any:
             def flat(p: Any, *slots: Any) -> Any:
-                w, new = leaf(self, u, SimpleNamespace(**vars(slot) | dict(zip(self.slots, slots))), p, scalars)
-                return w, *(new[s] for s in self.slots)
+                w, new = leaf(self, u, SimpleNamespace(**vars(slot) | dict(zip(own, slots))), p, scalars)
+                return w, *(new[s] for s in own)
 
-            jaxpr = jax.make_jaxpr(flat)(p, *(getattr(slot, s) for s in self.slots)).jaxpr
-            alike = [i for i, s in enumerate(self.slots) if getattr(slot, s).shape == u.shape]
-            found[name] = {self.slots[i] for i in alike if is_lagged(jaxpr, i)}
+            own = self.leaf_slots
+            jaxpr = jax.make_jaxpr(flat)(p, *(getattr(slot, s) for s in own)).jaxpr
+            alike = [i for i, s in enumerate(own) if getattr(slot, s).shape == u.shape]
+            found[name] = {own[i] for i in alike if is_lagged(jaxpr, i)}
             return leaf(self, u, slot, p, scalars)
 
         return spy
 
     for name, link in tx.links.items():
-        if isinstance(link, cxe.Leafwise) and link.slots:
+        if isinstance(link, cxe.Leafwise) and link.leaf_slots:
             monkeypatch.setattr(type(link), "leaf", spied(name, link))
     jax.eval_shape(tx.step, small(0), tx.init(small(0)), small_grads(1))
     for name, slots in found.items():
@@ -293,6 +302,7 @@ def reached(jaxpr: Any, start: Any, barred: Any) -> set[Any]:
     return found
 
 
+@pytest.mark.long
 @every_link
 def test_links_that_read_the_parameters_say_so(tx: Any) -> None:
     """The updates and the state depend on the parameters exactly if a link says so; if none does, they may be left out.
@@ -311,7 +321,7 @@ def test_links_that_read_the_parameters_say_so(tx: Any) -> None:
         for k, p in enumerate(points):
             g = draw(10 + k)
             known = {"value": 100.0, "weight": 2.0, "grad": g, "value_fn": loss, "grad_fn": jax.grad(loss)}
-            known["hessian"] = functools.partial(jax.tree.map, jnp.square)
+            known |= {"hessian": functools.partial(jax.tree.map, jnp.square), "max_logits": 400.0}
             extra = {name: known[name] for link in tx.links.values() for name in link.extra}
             g = tx.examples(g) if isinstance(tx, registry.in_pairs) else g
             u, state = inside.update(g, state, p, **extra)
@@ -326,12 +336,13 @@ def test_links_that_read_the_parameters_say_so(tx: Any) -> None:
         assert reads != all(np.array_equal(x, y, equal_nan=True) for x, y in zip(first, other, strict=True))
 
 
-@every
+@every_if_long
 @every_format
 def test_stored_slots(tx: Any, form: Any) -> None:
     """Slots in bfloat16 or in 8 bits are smaller and keep their avals; all else stays as it is."""
     stored = edited(tx, lambda tx: cx.store(tx, form))
-    assert (stored == tx) != any(link.slots for link in links_of(tx) if "storage" in link._static)
+    slots = [{*link.slots} - {*getattr(link, "factors", ())} for link in links_of(tx) if "storage" in link._static]
+    assert (stored == tx) != any(slots)
     if stored != tx:
         plain, state = (check_avals(x, small(0), small_grads(1)) for x in (tx, stored))
         assert (size(state) < size(plain)) == any(map(has_slots, links_of(tx)))
@@ -349,7 +360,8 @@ def test_stored_slots_make_finite_steps(tx: Any, form: Any) -> None:
 def has_slots(link: Any) -> bool:
     """Whether the link has slots of a parameter's shape."""
     entries = jax.eval_shape(link.init, {"bias": jnp.ones(12)}).links.values() if "storage" in link._static else ()
-    return any(entry[slot]["bias"].shape == (12,) for entry in entries for slot in link.slots)
+    own = [slot for slot in link.slots if slot not in getattr(link, "factors", ())]
+    return any(entry[slot]["bias"].shape == (12,) for entry in entries for slot in own)
 
 
 def size(state: Any) -> int:

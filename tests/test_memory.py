@@ -82,7 +82,7 @@ def test_it_prints_as_a_table() -> None:
         "parameters                      4.00                   4.00               4.00            4.00",
         "scale_by_adam.mu                4.00                   2.00               1.00            0.00",
         "scale_by_adam.nu                4.00                   2.00               1.00            0.00",
-        "scales of codes                                                           0.03                ",
+        "scales of codes                                                           0.03",
         "counters and other scalars      0.00                   0.00               0.00            0.00",
         "total                          12.00                   8.00               6.03            4.00",
     ]

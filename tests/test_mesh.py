@@ -25,10 +25,10 @@ def mesh() -> jax.sharding.Mesh:
     return jax.make_mesh((8,), ("d",))
 
 
-def problem(seed: int) -> dict[str, jax.Array]:
+def problem(seed: int, dtype: Any = jnp.float32) -> dict[str, jax.Array]:
     """Parameters or gradients."""
     rng = np.random.default_rng(seed)
-    return {name: jnp.asarray(rng.normal(size=shape), jnp.float32) for name, shape in SHAPES.items()}
+    return {name: jnp.asarray(rng.normal(size=shape), dtype) for name, shape in SHAPES.items()}
 
 
 def loss(p: Any) -> jax.Array:
@@ -84,10 +84,11 @@ def test_explicit_axes(tx: Any) -> None:
         jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=2e-5, atol=1e-6), ours, theirs)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("tx", REGISTRY, ids=repr)
-def test_every_link_and_chain_on_explicit_axes(tx: Any) -> None:
-    """A step equals that on one device, and no parameter moves."""
-    p, g, devices = problem(0), problem(1), mesh()
+def test_every_link_and_chain_on_explicit_axes(tx: Any, x64: None) -> None:
+    """A step equals that on one device, and no parameter moves. Bases of matrices are too uncertain in float32."""
+    p, g, devices = problem(0, jnp.float64), problem(1, jnp.float64), mesh()
     where = {name: NamedSharding(devices, spec) for name, spec in SPECS.items()}
 
     def steps(p: Any, g: Any) -> Any:
@@ -98,7 +99,7 @@ def test_every_link_and_chain_on_explicit_axes(tx: Any) -> None:
         got = quickly(steps)(placed, jax.device_put(g, where))
         assert jax.tree.map(jax.typeof, got[0]) == jax.tree.map(jax.typeof, placed)
     want = quickly(steps)(p, g)
-    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4, atol=2e-6), got, want)
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-9, atol=1e-9), got, want)
 
 
 @pytest.mark.parametrize("tx", REGISTRY, ids=repr)

@@ -200,7 +200,7 @@ DECLARED = {
         cxe.Treewise,
         TREE | LEAF,
         TypeError,
-        "`wrong.leaf` has no effect here: it is for classes that derive from Scaling",
+        "`wrong.leaf` has no effect here: it is for classes that derive from Leafwise",
     ),
     "moves_params in a Leafwise link": (cxe.Leafwise, LEAF | {"moves_params": True}, TypeError, "derive from Treewise"),
     "can_reject without accepts": (

@@ -392,6 +392,7 @@ def test_a_factor_whose_sign_is_known_decides_the_direction(factor: Any, climbs:
 LONE = [tx for tx in LINKS if len(tx.links) == 1 and not next(iter(tx.links.values())).inner]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("tx", LONE, ids=repr)
 def test_flags_are_what_links_do(tx: Any) -> None:
     """Whether a factor is passed on, whether the norm is always the same, whether infinite numbers come out finite."""
@@ -462,6 +463,7 @@ def decayed_trail(tx: Any, share: float = 0.0) -> np.ndarray:
         noise = {name: jnp.asarray(rng.normal(size=x.shape), jnp.float32) for name, x in p.items()}
         g, whole = ({name: scale * (noise[name] + part * x) for name, x in p.items()} for part in (share, 1.0))
         known = {"value": 1.0, "weight": 2.0, "grad": whole, "value_fn": loss, "grad_fn": jax.grad(loss), "hessian": p}
+        known["max_logits"] = 400.0
         extra = {n: known[n] for link in tx.links.values() for n in link.extra}
         g = tx.examples(g) if isinstance(tx, in_pairs) else g
         u, state = (tx.tx if isinstance(tx, given) else tx).update(g, state, p, **extra)
@@ -469,6 +471,7 @@ def decayed_trail(tx: Any, share: float = 0.0) -> np.ndarray:
     return np.stack(updates)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("tx", LINKS, ids=repr)
 def test_what_is_said_of_a_decay_is_so(tx: Any) -> None:
     """Of a decay before a link and of one behind it the same is said exactly if they do the same.

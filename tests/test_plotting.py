@@ -9,17 +9,6 @@ import pytest
 LINE = cx.linear_schedule(1.0, 0.0, 4)
 
 
-@pytest.fixture
-def pyplot():
-    """Figures in memory, closed after the test."""
-    matplotlib = pytest.importorskip("matplotlib")
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    yield pyplot
-    pyplot.close("all")
-
-
 def test_plot_draws_the_schedule(pyplot):
     """Step against value, into the axes given or the current ones, named by its description."""
     ax = cx.plot(LINE, 6)

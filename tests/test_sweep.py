@@ -208,7 +208,7 @@ def test_columns_of_values_within_fields():
         "scale_by_lr.learning_rate": ["linear_schedule(0.5, 0, 8)", "0.5"],
     }
     assert settings([cx.sgd(cx.by_path({"bias": x}, default=0.5)) for x in (0.0, 0.25)]) == {
-        "name": ["'bias'=0", "'bias'=0.25"],
+        "name": ["learning_rate.'bias'=0", "learning_rate.'bias'=0.25"],
         "scale_by_lr.learning_rate.'bias'": [0.0, 0.25],
     }
     tables = [cx.by_path({"bias": 0.0}, default=0.5), cx.by_path({"norm": 0.0}, default=0.5)]
@@ -268,7 +268,7 @@ def test_results_are_named_by_their_paths():
 def groups(monkeypatch) -> list[group.Group]:
     """The groups of the sweeps, when they have been compiled."""
     seen, compile = [], group.Group.compile
-    monkeypatch.setattr(group.Group, "compile", lambda self, *args: compile(self, *args) or seen.append(self))
+    monkeypatch.setattr(group.Group, "compile", lambda self, *a, **k: compile(self, *a, **k) or seen.append(self))
     return seen
 
 
@@ -441,12 +441,12 @@ def test_a_mesh_within_the_training_is_refused(axes):
         assert "there is no mesh within `train`" in caught.value.__notes__[-1]
 
 
-def test_lapack_runs_on_one_device_of_a_host(groups):
-    """Several devices that share the threads of a host would wait for each other for ever."""
+def test_lapack_runs_for_one_chain_at_a_time_on_a_host(groups):
+    """Batches of matrices, of several devices or decompositions, would wait for each other's threads for ever."""
     x = jnp.cos(jnp.arange(12.0) ** 2).reshape(4, 3)
     chains = [cx.scale(size) for size in RATES]
     table = cx.sweep(lambda tx, x: jnp.linalg.svd(tx.step_size * x, compute_uv=False), chains, x)
-    assert [(g.mesh.size, g.size) for g in groups] == [(1, 16)]
+    assert [(g.mesh.size, g.size) for g in groups] == [(1, 1)]
     expected = np.linalg.svd(np.asarray(x, np.float64), compute_uv=False)
     np.testing.assert_allclose(table["result"], np.outer(RATES, expected), rtol=1e-4)
 
@@ -488,6 +488,11 @@ def test_grid_reaches_into_values():
 # Mistakes
 
 MISTAKES: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
+    "lists": (
+        lambda: cx.sweep(Training(), {"a": [ADAMW] * 9}),
+        TypeError,
+        "`sweep.over['a']` must be a chain, got a list of 9",
+    ),
     "no function": (lambda: cx.sweep(ADAMW, [ADAMW]), TypeError, "`sweep.train` must be a function of a chain, got"),
     "one chain": (lambda: cx.sweep(Training(), ADAMW), TypeError, "`sweep.over` is one chain: give a list"),
     "a number": (lambda: cx.sweep(Training(), 3), TypeError, "`sweep.over` must be a list of chains or a table"),
@@ -529,7 +534,7 @@ MISTAKES: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "results of two kinds": (
         lambda: cx.sweep(lambda tx: {"loss": jnp.zeros(len(tx))}, {"a": ADAMW, "b": cx.sgd(0.1)}),
         ValueError,
-        "the same names and shapes for all chains, got {'loss': (1,)} for 'b' and {'loss': (3,)} for 'a'",
+        "shapes and dtypes for all chains, got {'loss': 'float32[1]'} for 'b' and {'loss': 'float32[3]'} for 'a'",
     ),
     "a grid of nothing": (lambda: cx.grid(ADAMW, {}), ValueError, '`grid.over` must be a table {"link.field": [val'),
     "a grid of a function": (lambda: cx.grid(cx.adamw, OVER), TypeError, "`grid.tx` must be a chain or a link, got"),
@@ -589,7 +594,7 @@ def test_nothing_runs_before_all_structures_compile():
         jax.debug.callback(lambda: ran.append(1))
         return dict.fromkeys(tx.names, 0.0)
 
-    with pytest.raises(ValueError, match="the same names and shapes"):
+    with pytest.raises(ValueError, match="the same names, shapes and dtypes"):
         cx.sweep(train, [cx.sgd(0.1), ADAMW])
     jax.effects_barrier()
     assert ran == []
@@ -683,7 +688,7 @@ def test_all_structures_that_fail_raise():
         with pytest.raises(RuntimeError, match="3 links") as caught:
             cx.sweep(train, [ADAMW, cx.sgd(0.1)])
     assert caught.value.__notes__[-1].startswith("In `sweep`, for structure 1 of 2: ")
-    with pytest.raises(TypeError, match=r"`sweep\.train` must take a chain and the 2 arguments that follow: too many"):
+    with pytest.raises(TypeError, match=r"`sweep\.train` is called as train\(tx, args\[0\], args\[1\]\): too many"):
         cx.sweep(train, [ADAMW, cx.sgd(0.1)], 1.0, 2.0)
 
 
@@ -716,18 +721,18 @@ CHAINS = [cx.sgd(0.1), cx.sgd(0.2), cx.sgd(0.3), cx.scale_by_sign()]
 
 @pytest.mark.usefixtures("no_rich")
 def test_progress_without_rich(monkeypatch):
-    """A line that is written over: what is done, and how many chains are finished."""
+    """A line that is written over: what is done, how many runs are finished, and how long the others will take."""
     monkeypatch.setattr(sys, "stderr", shown := Terminal())
     cx.sweep(lambda tx: 0.0, CHAINS, batch_size=2)
-    lines = [line.strip(" ") for line in shown.getvalue().split("\r")[1:]]
+    lines = [re.sub(r"\d+ s left", "N s left", line.strip(" ")) for line in shown.getvalue().split("\r")[1:]]
     assert lines == [
-        "0/4 chains, compiling structure 1 of 2",
-        "0/4 chains, compiling structure 2 of 2",
-        "0/4 chains, running structure 1 of 2",
-        "2/4 chains, running structure 1 of 2",
-        "3/4 chains, running structure 1 of 2",
-        "3/4 chains, running structure 2 of 2",
-        "4/4 chains, running structure 2 of 2\n",
+        "0/4 runs, compiling structure 1 of 2",
+        "0/4 runs, compiling structure 2 of 2",
+        "0/4 runs, running structure 1 of 2",
+        "2/4 runs, running structure 1 of 2, N s left",
+        "3/4 runs, running structure 1 of 2, N s left",
+        "3/4 runs, running structure 2 of 2, N s left",
+        "4/4 runs, running structure 2 of 2\n",
     ]
 
 

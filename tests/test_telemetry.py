@@ -135,19 +135,21 @@ def test_statistics_under_jit_scan_and_vmap() -> None:
     assert cx.recorded(build(0.1), batched)["record"]["norm"].shape == (2,)
 
 
-def test_statistics_are_of_the_last_step_that_was_taken() -> None:
-    """A refused step leaves them, and so does a leaf without a gradient its own."""
-    tx = cx.chain(cx.skip_nonfinite(), cx.record(), cx.sgd(0.1))
+def test_statistics_are_of_the_last_step() -> None:
+    """There are none of a refused step; a leaf without a gradient keeps its own."""
+    tx = cx.chain(cx.skip_nonfinite(), cx.record(*ALL), cx.sgd(0.1))
     params, state = after(tx, 1)
-    before = cx.recorded(tx, state)["record"]
-    _, state = tx.step(params, state, jax.tree.map(lambda g: g * jnp.nan, GRADS))
-    found = cx.recorded(tx, state)
-    assert_recorded(found["record"], before)
+    refused = tx.step(params, state, jax.tree.map(lambda g: g * jnp.nan, GRADS))[1]
+    found = cx.recorded(tx, refused)
+    assert_recorded(found["record"], dict.fromkeys(ALL, np.nan))
     assert found["skip_nonfinite"] == {"skipped": 1, "consecutive": 1}
-    _, state = tx.step(params, state, {**jax.tree.map(jnp.zeros_like, GRADS), "head": None})
-    assert_recorded(
-        cx.recorded(tx, state, "path")["record"]["norm"], {"block_0/bias": 0, "block_0/kernel": 0, "head": 2}
-    )
+    for before in (state, refused):
+        _, later = tx.step(params, before, {**jax.tree.map(jnp.zeros_like, GRADS), "head": None})
+        norms = {"block_0/bias": 0, "block_0/kernel": 0, "head": 2}
+        assert_recorded(cx.recorded(tx, later, "path")["record"]["norm"], norms)
+        assert float(cx.recorded(tx, later)["record"]["norm"]) == 2
+    again = tx.step(params, refused, jax.tree.map(lambda g: g * jnp.nan, GRADS))[1]
+    assert_recorded(cx.recorded(tx, again, "path")["record"]["norm"], dict.fromkeys(norms, np.nan))
 
 
 def test_recorded_goes_into_other_links_and_lists_what_they_remember() -> None:

@@ -1,5 +1,6 @@
 """Parameters in any pytree: containers, holes, non-float leaves, odd shapes, other libraries' modules."""
 
+import sys
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -184,6 +185,30 @@ def test_flax_train_state_and_serialization() -> None:
     np.testing.assert_allclose(state.params["w"], 0.899, rtol=1e-6)
     restored = flax.serialization.from_bytes(state.opt_state, flax.serialization.to_bytes(state.opt_state))
     chex.assert_trees_all_equal(restored, state.opt_state)
+
+
+def test_to_optax_passes_on_what_the_chain_reads() -> None:
+    """And ignores the rest, as Optax's own transformations do. Flax and `MultiSteps` take it."""
+    params, tx = {"w": jnp.array([1.0, -2.0])}, cx.chain(cx.scale_by_polyak(), cx.sgd(1.0))
+    both: Any = optax.chain(optax.scale(2.0), tx.to_optax(), optax.scale_by_backtracking_linesearch(1))
+    grads = jax.tree.map(lambda p: p / 4, params)
+    extra = {"value": jnp.array(3.0), "grad": grads, "value_fn": lambda p: 0.0 * p["w"].sum()}
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        state: Any
+        updates, state = both.update(grads, both.init(params), params, **extra)
+        halves = optax.MultiSteps(tx.to_optax(), 1)
+        same, _ = halves.update(jax.tree.map(lambda p: p / 2, params), halves.init(params), params, **extra)
+    expected, kept = tx.update(jax.tree.map(lambda p: p / 2, params), tx.init(params), params, value=jnp.array(3.0))
+    chex.assert_trees_all_close(updates, expected)
+    chex.assert_trees_all_close(same, expected)
+    chex.assert_trees_all_equal(state[1], kept)
+
+
+def test_to_optax_without_optax(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Says what is missing."""
+    monkeypatch.setitem(sys.modules, "optax", None)
+    with pytest.raises(ModuleNotFoundError, match="`to_optax` needs Optax: pip install optax"):
+        TX.to_optax()
 
 
 @pytest.mark.parametrize("jit", (True, False))

@@ -148,7 +148,7 @@ def test_wrappers_are_edited_as_values() -> None:
     """Another chain inside, and what is different then."""
     tx = cx.chain(cx.clip(1.0), cx.accumulate(cx.sgd(0.1), 2))
     other = tx.replace("accumulate", tx=cx.sgd(0.2))
-    assert tx.diff(other) == "accumulate.tx: chain(scale_by_lr(0.1)) → chain(scale_by_lr(0.2))"
+    assert tx.diff(other) == "accumulate/scale_by_lr.learning_rate: 0.1 → 0.2"
     assert jax.tree.leaves(other) == [1.0, 0.2]
     assert "accumulate" in tx.describe({"w": jnp.ones(3)})
 

@@ -5,6 +5,9 @@ from typing import Any, assert_type
 import chainax as cx
 import chainax.extend as cxe
 import jax.numpy as jnp
+import optax
+from chainax.flax import Optimizer, TrainState
+from flax import nnx
 
 tx = cx.chain(
     cx.clip_by_global_norm(1.0),
@@ -25,6 +28,12 @@ assert_type(step(params, state, params)[1], cx.State)
 step(params, state)  # error
 cx.sgd(lambda step: 0.1 / (1 + step), momentum=0.9)
 cx.adamw(jnp.array(1e-3), weight_decay=0.0)
+cx.adamw(cx.by_depth(0.9, layers=12, value=1e-3), weight_decay=cx.by_ndim({1: 0.0}, default=0.1))
+cx.scale(cx.by_width(params, rule="sgd"))
+cx.store(tx, cx.by_ndim({1: "float32"}, default=cx.int8()))
+assert_type(cx.muon(0.02), cx.chain)
+cx.by_ndim(0.1)  # error
+cx.by_depth(0.9)  # error
 cx.scale_by_adam(beta1=0.9)  # error
 cx.adamw("fast")  # error
 cx.adamw(1e-3, mask=None)  # error
@@ -50,3 +59,21 @@ class scale_by_sign(cxe.Leafwise):
 
 scale_by_sign(floor=cx.linear_schedule(0.0, 1.0, 10))
 scale_by_sign(flor=1.0)  # error
+
+# Flax and Optax
+
+assert_type(tx.to_optax(), optax.GradientTransformationExtraArgs)
+both = optax.chain(optax.zero_nans(), tx.to_optax())
+halves = optax.MultiSteps(tx.to_optax(), 2)
+model = nnx.Linear(2, 3, rngs=nnx.Rngs(0))
+theirs = nnx.Optimizer(model, tx.to_optax(), wrt=nnx.Param)
+theirs = nnx.Optimizer(model, tx, wrt=nnx.Param)  # error
+optimizer = Optimizer(model, tx, wrt=nnx.Param)
+optimizer.update(model, params, value=0.5)
+assert_type(optimizer.opt_state, cx.State)
+assert_type(optimizer.tx.describe(), str)
+optimizer = Optimizer(model, tx.to_optax(), wrt=nnx.Param)  # error
+training = TrainState.create(apply_fn=None, params=params, tx=tx).apply_gradients(grads=params, value=0.5)
+assert_type(training, TrainState)
+assert_type(training.opt_state, cx.State)
+assert_type(cx.read_average(tx, model, optimizer.opt_state), Any)

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from ..core.facade.chain import chain
 from ..core.values.contents import code, is_array, is_key, same, shortest
-from ..core.values.hyper import by_path
+from ..core.values.tables import Keyed
 from .grid import parts_of
 
 _ABSENT: Any = object()  # stands for a field of a link that the chain does not have
 
 
-def settings_of(names: list[str], chains: list[Any]) -> dict[str, np.ndarray]:
+def settings_of(names: list[str], chains: Sequence[Any]) -> dict[str, np.ndarray]:
     """The columns that tell the chains apart. Fills in empty names, in place."""
     if len({type(tx) for tx in chains}) > 1:
         chains = [chain(tx) for tx in chains]
@@ -29,14 +30,14 @@ def settings_of(names: list[str], chains: list[Any]) -> dict[str, np.ndarray]:
     return {"name": np.array(names), **{where: _column(values) for where, values in columns.items()}}
 
 
-def _differing(where: str, values: list[Any]) -> dict[str, list[Any]]:
+def _differing(where: str, values: Sequence[Any]) -> dict[str, list[Any]]:
     """The values, if they differ, by path. If they are of one kind, the fields in them that differ."""
     present = [x for x in values if x is not _ABSENT]
     if all(same(x, present[0]) for x in present):
         return {}
     inner = [{} if x is _ABSENT else parts_of(x) for x in values]
     if None in inner or any(_kind(x) != _kind(present[0]) for x in present):
-        return {where: values}
+        return {where: list(values)}
     columns: dict[str, list[Any]] = {}
     orders = [_ABSENT if x is _ABSENT else " → ".join(parts or ()) for x, parts in zip(values, inner)]
     if isinstance(present[0], chain) and len({order for order in orders if order is not _ABSENT}) > 1:
@@ -47,11 +48,14 @@ def _differing(where: str, values: list[Any]) -> dict[str, list[Any]]:
 
 
 def _kind(x: Any) -> tuple[object, ...]:
-    return type(x), x.patterns if isinstance(x, by_path) else len(x) if isinstance(x, tuple) else None
+    return type(x), x.keys if isinstance(x, Keyed) else len(x) if isinstance(x, tuple) else None
 
 
 def _last(where: str) -> str:
-    return where.rpartition(".")[2]
+    """The name of a field without those of its links. An entry of a table keeps its field's name."""
+    names = where.split(".")
+    first = max((i for i, name in enumerate(names) if name.isidentifier() and name != "default"), default=0)
+    return ".".join(names[first:])
 
 
 def _is_number(x: Any) -> bool:

@@ -66,9 +66,10 @@ def is_host(device: Any) -> bool:
 
 
 def block_each_other(lowered: jax.stages.Lowered) -> bool:
-    """Whether a function might never end on several devices that are parts of one host.
+    """Whether a function of several chains might never end on a host.
 
     jaxlib's LAPACK kernels divide a batch of matrices among the host's threads, and wait for them on such a thread. If
-    each of them waits on behalf of some device, no thread is left to compute (seen with jaxlib 0.10, SVD).
+    all threads wait, on behalf of several devices or of decompositions that do not depend on each other, none is left
+    to compute (seen with jaxlib 0.10: SVD on several devices, and two eigendecompositions on one with two threads).
     """
     return "@lapack_" in lowered.as_text()

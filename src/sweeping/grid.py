@@ -11,8 +11,9 @@ from ..core.facade.chain import chain
 from ..core.facade.transformation import Transformation
 from ..core.values.contents import code
 from ..core.values.errors import unknown_field
-from ..core.values.hyper import by_path
+from ..core.values.tables import Keyed
 from ..core.values.value import Value
+from .ranges import Distribution, listed
 
 
 def grid(tx: Transformation, over: Mapping[str, Iterable[Any]]) -> list[Any]:
@@ -23,27 +24,41 @@ def grid(tx: Transformation, over: Mapping[str, Iterable[Any]]) -> list[Any]:
     Grids are lists: sweep over two of them with ``cx.grid(...) + cx.grid(...)``.
 
     Errors: ``KeyError`` for an unknown link and ``TypeError`` for an unknown field; ``ValueError`` for
-    values that are not a list or empty, for a key inside another, and for values that the field rejects.
+    values that are not a list or empty, for a range, for a key inside another, and for values that the field rejects.
 
     >>> import chainax as cx
     >>> cx.grid(cx.sgd(0.1, momentum=0.9), {"scale_by_lr.learning_rate": [0.1, 0.2], "trace.momentum": [0.9]})
     [chain(trace(0.9), scale_by_lr(0.1)), chain(trace(0.9), scale_by_lr(0.2))]
     """
+    values = checked("grid", tx, over)
+    for key, drawn in values.items():
+        if isinstance(drawn, Distribution):
+            raise ValueError(
+                f"`grid.over[{key!r}]` is a range: draw from it by cx.sample(tx, over, n), got {code(drawn)}"
+            )
+    return [replaced(tx, dict(zip(values, point))) for point in itertools.product(*values.values())]
+
+
+def checked(call: str, tx: Any, over: Any) -> dict[str, Any]:
+    """A table of lists and ranges, for the function ``call``. Raise unless it is one for this chain."""
     if not isinstance(tx, Transformation):
-        raise TypeError(f"`grid.tx` must be a chain or a link, got {code(tx)}")
+        raise TypeError(f"`{call}.tx` must be a chain or a link, got {code(tx)}")
     if not isinstance(over, Mapping) or not over or not all(isinstance(key, str) for key in over):
-        raise ValueError(f'`grid.over` must be a table {{"link.field": [values]}}, got {over!r}')
+        raise ValueError(f'`{call}.over` must be a table {{"link.field": [values]}}, got {over!r}')
+    kind = "a list of values" if call == "grid" else "a range or a list of values"
     values = {}
     for key, choices in over.items():
-        single = isinstance(choices, (str, Mapping, Value)) or not isinstance(choices, Iterable)
-        single = single or getattr(choices, "ndim", 1) == 0  # scalar arrays are instances of Iterable
-        values[key] = [] if single else list(choices)
+        values[key] = choices if isinstance(choices, Distribution) else listed(choices)
         if not values[key]:
-            raise ValueError(f"`grid.over[{key!r}]` must be a list of values, at least one, got {code(choices)}")
+            raise ValueError(f"`{call}.over[{key!r}]` must be {kind}, at least one, got {code(choices)}")
         if within := [other for other in over if other.startswith(f"{key}.")]:
-            raise ValueError(f"`grid.over`: {within[0]!r} lies within {key!r}: replace one or the other")
-    paths = [tuple(key.split(".")) for key in over]
-    return [_replaced("", tx, dict(zip(paths, point))) for point in itertools.product(*values.values())]
+            raise ValueError(f"`{call}.over`: {within[0]!r} lies within {key!r}: replace one or the other")
+    return values
+
+
+def replaced(tx: Any, changes: Mapping[str, Any]) -> Any:
+    """A copy of a chain with other values at some paths, such as ``"scale_by_adam.b2"``."""
+    return _replaced("", tx, {tuple(key.split(".")): new for key, new in changes.items()})
 
 
 def _replaced(where: str, x: Any, changes: dict[tuple[str, ...], Any]) -> Any:
@@ -64,9 +79,9 @@ def _replaced(where: str, x: Any, changes: dict[tuple[str, ...], Any]) -> Any:
         if name not in known:
             raise TypeError(unknown_field(type(x).__name__, name, known))
     parts = {n: _replaced(f"{where}.{n}".lstrip("."), known[n], inner) for n, inner in heads.items()}
-    if isinstance(x, by_path):
+    if isinstance(x, Keyed):
         *entries, default = {**known, **parts}.values()
-        return by_path(dict(zip(x.patterns, entries)), default=default)
+        return x.filled(entries, default)
     return x.replace(**parts) if isinstance(x, Value) else tuple({**known, **parts}.values())
 
 
@@ -74,8 +89,8 @@ def parts_of(x: Any) -> dict[str, Any] | None:
     """The links, entries or fields of a value by name; ``None`` for anything that is not a value."""
     if isinstance(x, chain):
         return dict(x.links)
-    if isinstance(x, by_path):
-        return {**{repr(pattern): entry for pattern, entry in x.table.items()}, "default": x.default}
+    if isinstance(x, Keyed):
+        return {**{repr(key): entry for key, entry in x.table.items()}, "default": x.default}
     if type(x) is tuple:
         return {str(i): part for i, part in enumerate(x)}
     if isinstance(x, Value) and dataclasses.is_dataclass(x):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Container, Iterator
 from typing import Any
 
 import jax
@@ -21,14 +21,18 @@ from ..core.values.contents import is_array, is_key
 from ..core.values.tree import flatten
 from ..core.values.types import PyTree
 from .devices import AXIS, Devices, block_each_other, is_host, layout
-from .progress import Tell
+from .folder import Part, Row, Run
 
 
 class Group:
-    """Chains with one structure: one compiled function of the arrays in them and in the arguments."""
+    """Runs of chains with one structure: one compiled function of the arrays in them and in the arguments.
 
-    def __init__(self, what: str, members: list[int]) -> None:
-        self.what, self.members = what, members
+    ``part`` is the part of a folder that these runs are.
+    """
+
+    def __init__(self, what: str, runs: list[Run], part: Part | None = None) -> None:
+        self.what, self.runs, self.part = what, runs, part
+        self.members = list(dict.fromkeys(i for i, _ in runs))
         self.size = 0
         self.error: Exception | None = None
 
@@ -37,53 +41,69 @@ class Group:
         train: Callable[..., PyTree],
         chains: list[Transformation],
         args: tuple[Any, ...],
-        batch_size: int | None,
         devices: Devices,
+        batch_size: int | None,
+        share: int = 1,
     ) -> None:
-        """Compile ``train`` for ``batch_size`` chains at once, by default for as many as fit into memory."""
-        alike = all(tx == chains[0] for tx in chains)
-        tx = chains[0] if alike else stack(chains)
-        leaves, treedef = jax.tree.flatten((tx, args))
-        own = len(jax.tree.leaves(tx))
-        self.axes = [0 if i < own and np.ndim(x) else None for i, x in enumerate(leaves) if is_array(x)]
-        impls = {i: jax.random.key_impl(x) for i, x in enumerate(leaves[:own]) if is_array(x) and is_key(x)}
-        # on the host: keys may be on a mesh of the caller
-        of_chains = [
-            np.asarray(jax.random.key_data(x) if i in impls else x) for i, x in enumerate(leaves[:own]) if is_array(x)
-        ]
-        self.runs = 1 if alike else len(chains)
+        """Compile ``train`` for ``batch_size`` runs at once; by default for as many as fit into memory.
 
-        def run(arrays: list[jax.Array]) -> PyTree:
-            remaining = iter(arrays)
-            given = [next(remaining) if is_array(x) else x for x in leaves]
-            for i, impl in impls.items():
-                given[i] = jax.random.wrap_key_data(given[i], impl=impl)
-            tx, args = treedef.unflatten(given)
-            return train(tx, *args)
-
-        def once(arrays: list[jax.Array]) -> PyTree:
-            return jax.tree.map(lambda x: jnp.asarray(x)[None], run(arrays))
-
+        And for at most ``1/share`` of the runs.
+        """
+        function, arrays = self._function(train, [chains[i] for i in self.members], args)
         available = len(devices.list)
-        most = batch_size or self.runs + -self.runs % available
+        most = -(-self.count // share)
+        batch_size = self.part.most if self.part else batch_size
+        self.most = batch_size or most + -most % available
         while True:
-            count, each = layout(self.runs, most, available)
+            count, each = layout(self.count, self.most, available)
             self.size, self.mesh = count * each, devices.mesh(count)
-            self.arrays = of_chains + devices.args_on(self.mesh)
-            mapped = once if alike else jax.vmap(run, (self.axes,), axis_size=each)
+            self.arrays = arrays + devices.args_on(self.mesh)
+            mapped = function if self.once else jax.vmap(function, (self.axes,), axis_size=each)
             with jax.set_mesh(self.mesh):  # not the caller's, which may have explicit axes
                 with warnings.catch_warnings():
                     warnings.filterwarnings("ignore", UNTYPED)  # no array is a part of another: see `_spread`
                     lowered = self._spread(mapped).lower(self.batch(0))
-                if count > 1 and is_host(devices.list[0]) and block_each_other(lowered):
-                    available = 1
+                if self.size > 1 and is_host(devices.list[0]) and block_each_other(lowered):
+                    available = self.most = 1
                     continue
                 self.compiled = lowered.compile()
             needed, free = memory(self.compiled)
             least = 1 if is_host(devices.list[0]) else count  # fewer accelerators would not have more memory each
             if self.size <= least or batch_size is not None or needed <= free:
                 return
-            most = max(least, min(self.size - 1, int(self.size * free / needed)))
+            self.most = max(least, min(self.size - 1, int(self.size * free / needed)))
+
+    def _function(
+        self, train: Callable[..., PyTree], chains: list[Transformation], args: tuple[Any, ...]
+    ) -> tuple[Callable[[list[jax.Array]], PyTree], list[np.ndarray]]:
+        """``train`` as a function of the arrays in a chain, its seed and ``args``; and the arrays of all runs."""
+        seeded = self.runs[0][1] is not None
+        alike = all(tx == chains[0] for tx in chains)
+        tx = chains[0] if alike else stack(chains)
+        seeds = np.array([seed for _, seed in self.runs], np.int32) if seeded else None
+        self.once = alike and not seeded
+        self.count = 1 if self.once else len(self.runs)
+        leaves, treedef = jax.tree.flatten((tx, seeds, args))
+        of_chains, own = len(jax.tree.leaves(tx)), len(jax.tree.leaves((tx, seeds)))
+        self.axes = [0 if i < own and np.ndim(x) else None for i, x in enumerate(leaves) if is_array(x)]
+        impls = {i: jax.random.key_impl(x) for i, x in enumerate(leaves[:own]) if is_array(x) and is_key(x)}
+        place = {i: k for k, i in enumerate(self.members)}
+        which = [place[i] for i, _ in self.runs]
+
+        def on_host(i: int, x: Any) -> np.ndarray:  # keys may be on a mesh of the caller
+            array = np.asarray(jax.random.key_data(x) if i in impls else x)
+            return array[which] if i < of_chains and np.ndim(x) else array
+
+        def run(arrays: list[jax.Array]) -> PyTree:
+            remaining = iter(arrays)
+            given = [next(remaining) if is_array(x) else x for x in leaves]
+            for i, impl in impls.items():
+                given[i] = jax.random.wrap_key_data(given[i], impl=impl)
+            tx, seed, args = treedef.unflatten(given)
+            results = train(tx, seed, *args) if seeded else train(tx, *args)
+            return jax.tree.map(lambda x: jnp.asarray(x)[None], results) if self.once else results
+
+        return run, [on_host(i, x) for i, x in enumerate(leaves[:own]) if is_array(x)]
 
     def _spread(self, mapped: Callable[..., PyTree]) -> Any:
         """The jitted function of all chains at once; each device computes its own, without communication.
@@ -102,22 +122,25 @@ class Group:
         return NamedSharding(self.mesh, P() if axis is None else P(AXIS))
 
     def batch(self, start: int) -> list[jax.Array]:
-        """The arrays of a batch of members. The last member is repeated to fill up the last batch."""
-        which = np.minimum(np.arange(start, start + self.size), self.runs - 1)
+        """The arrays of a batch of runs. The last run is repeated to fill up the last batch."""
+        which = np.minimum(np.arange(start, start + self.size), self.count - 1)
         return [
             jax.device_put(x if axis is None else x[which], self.placed(axis))
             for x, axis in zip(self.arrays, self.axes)
         ]
 
-    def rows(self, tell: Tell) -> list[dict[str, np.ndarray]]:
-        """The results of each member."""
-        rows: list[dict[str, np.ndarray]] = []
-        for start in range(0, self.runs, self.size):
+    def batches(self, done: Container[Run], wanted: Container[Run]) -> Iterator[tuple[list[int], list[Row]]]:
+        """The places and results of the runs that are not done, for each batch with a run that is wanted.
+
+        Batches begin at multiples of their size, whatever is done: a run is always computed beside the same ones.
+        """
+        for start in range(0, self.count, self.size):
+            own = range(start, min(start + self.size, self.count)) if self.count > 1 else range(len(self.runs))
+            left = [i for i in own if self.runs[i] not in done]
+            if not any(self.runs[i] in wanted for i in left):
+                continue
             results = {name: np.asarray(x) for name, x in named(self.compiled(self.batch(start))).items()}
-            count = min(self.size, self.runs - start)
-            rows += [{name: x[i] for name, x in results.items()} for i in range(count)]
-            tell(f"running {self.what}", count if self.runs > 1 else len(self.members))
-        return rows * (len(self.members) // self.runs)
+            yield left, [{name: x[i - start if self.count > 1 else 0] for name, x in results.items()} for i in left]
 
 
 def memory(compiled: jax.stages.Compiled) -> tuple[float, float]:

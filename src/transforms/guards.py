@@ -15,6 +15,7 @@ from jax.tree_util import DictKey, GetAttrKey, tree_flatten_with_path
 from ..core.engine.checks import check_buffers
 from ..core.engine.step_info import StepInfo
 from ..core.facade.link import Scaling, transform
+from ..core.values.boxes import unboxed
 from ..core.values.contents import is_array
 from ..core.values.errors import PlainKeyError
 from ..core.values.hyper import Hyper, OptionalHyper, hyper, integer, whole
@@ -42,6 +43,9 @@ class Guard(Scaling):
 
     def update_global_state(self, at):
         return {"skipped": at.global_state["skipped"] + jnp.where(at.accepted, 0, 1)}
+
+    def metrics(self, entry):
+        return {"skipped": entry["skipped"]}
 
 
 @transform
@@ -202,6 +206,9 @@ class dynamic_loss_scale(Guard):
         row = jnp.where(at.accepted & ~full, row, 0.0)
         return {**super().update_global_state(at), "loss_scale": scale, "growth_tracker": row.astype(jnp.int32)}
 
+    def metrics(self, entry):
+        return {**super().metrics(entry), "loss_scale": entry["loss_scale"]}
+
 
 def loss_scale(state: PyTree) -> jax.Array:
     """The current scale of `dynamic_loss_scale`: multiply the loss by it before taking the gradient.
@@ -212,7 +219,7 @@ def loss_scale(state: PyTree) -> jax.Array:
     65536.0
     """
     check_buffers("loss_scale(state)", state=state)
-    found = [x for path, x in tree_flatten_with_path(state)[0] if _is_memory(path, "loss_scale")]
+    found = [x for path, x in tree_flatten_with_path(unboxed(state))[0] if _is_memory(path, "loss_scale")]
     if len(found) != 1:
         raise PlainKeyError(
             f"the state holds {len(found) or 'no'} loss scales: put one dynamic_loss_scale() first in the chain"

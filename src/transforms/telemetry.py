@@ -10,16 +10,18 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from ..core.engine.checks import check_roles
+from ..core.engine.checks import check_buffers, check_roles
 from ..core.engine.protocol import LinkLike, Links
 from ..core.engine.state import State
+from ..core.facade import telemetry
 from ..core.facade.link import Scaling, transform
 from ..core.facade.telemetry import within
 from ..core.facade.transformation import Transformation
+from ..core.values.boxes import unboxed
 from ..core.values.contents import code, is_array
 from ..core.values.errors import did_you_mean
-from ..core.values.hyper import compiled
 from ..core.values.numerics import safe_div, sqrt
+from ..core.values.tables import compiled
 from ..core.values.tree import flatten, global_norm, leaf_size, max_abs
 from ..core.values.types import PyTree
 from ..core.values.value import derived, fill, static
@@ -61,8 +63,8 @@ class record(Scaling):
     Any of: ``norm``, ``rms`` and ``max`` of the updates at this position, ``param_norm`` of the
     parameters before the step, and ``ratio``, the norm divided by the parameter norm (0 for parameters of 0).
     The default is ``norm``. A complex number counts as two real ones. Each statistic adds one or two float32
-    scalars per leaf to the state. They describe the last accepted step or, for a leaf
-    without a gradient at that step, its last one with a gradient.
+    scalars per leaf to the state. They describe the last step, and are NaN if it was rejected; those of a leaf
+    without a gradient at that step describe its last one with a gradient.
 
     The cost is a pass over the updates. In float32, a clip by the global norm right after it shares
     that pass. After other links XLA may store the updates for it, as it does on CPU.
@@ -104,6 +106,21 @@ class record(Scaling):
     def factor(self, at):
         return 1.0
 
+    def after_rejection(self, entry):
+        # No quantity is negative, so the sign bit says so. The number stays, for a leaf without a gradient at later
+        # steps: that of NaN would be the norm of all leaves from then on.
+        return jax.tree.map(lambda x: -jnp.abs(x), entry)
+
+    def metrics(self, entry):
+        return self.of_groups(entry, None)
+
+    def of_groups(self, entry: dict[str, PyTree], by: str | Mapping[str, str] | None) -> dict[str, Any]:
+        """The statistics over all leaves, or by group: see `recorded`."""
+        kept = {name: [(path, x) for path, x in flatten(entry[name]).items() if x is not None] for name in self.slots}
+        groups = tuple(_group(by, path) for path, _ in kept[self.slots[0]])
+        found = _statistics(self.statistics, groups, {name: [x for _, x in leaves] for name, leaves in kept.items()})
+        return {name: of.get("", jnp.zeros(())) for name, of in found.items()} if by is None else found
+
     def leaf(self, u, slot, p, scalars):
         return u, {name: QUANTITIES[name].of(u, p) for name in self.slots}
 
@@ -123,6 +140,40 @@ class counted_clip_by_global_norm(clip_by_global_norm):
     def update_global_state(self, at):
         cuts = jnp.where(self.factor(at) < 1, 1, 0)
         return {"seen": at.global_state["seen"] + 1, "clipped": at.global_state["clipped"] + cuts}
+
+    def metrics(self, entry):
+        clipped, seen = (entry[name].astype(jnp.float32) for name in ("clipped", "seen"))
+        return {"clip_rate": clipped / jnp.maximum(seen, 1.0)}
+
+
+def metrics(tx: Transformation, state: State) -> dict[str, Any]:
+    """The numbers of the step just taken for a logger, as a flat dict of scalars. Works inside and outside ``jit``.
+
+    These are the factors by which links multiply all updates, such as ``learning_rate``; other hyperparameters that
+    are schedules; and what links keep: ``norm`` and the other statistics of a `record`, ``clip_rate``, ``skipped``
+    (the steps that a guard has rejected, or the micro-batches that `accumulate` has excluded), ``loss_scale``, the
+    ``scale`` of `reduce_on_plateau` and `mechanize`, the ``estimate`` of `scale_by_prodigy` and others. If several
+    links have a number of one name, the links' paths precede it: ``"partition/bias/scale_by_lr/learning_rate"``. A
+    `by_path` table has an entry for each pattern: ``"learning_rate/bias"`` and ``"learning_rate/default"``.
+
+    Names do not depend on the step. After a step that was rejected, the statistics are NaN, and hyperparameters are
+    those of the last step that was taken. Before the first step they are those of the first. A chain within
+    `accumulate`, `conditionally_transform` or `conditionally_mask` shows the numbers of the last step that it took. A
+    loss scale or an estimate is the one for the next step. Nothing waits for the device; the numbers of a chain that is
+    closed over may be Python numbers.
+
+    Errors: ``KeyError`` for the state of another chain.
+
+    >>> import jax, chainax as cx
+    >>> tx = cx.chain(cx.skip_nonfinite(), cx.record("norm"), cx.sgd(cx.linear_schedule(0.5, 0.0, 5)))
+    >>> params = jax.numpy.array([3.0, 4.0])
+    >>> _, state = tx.step(params, tx.init(params), params)
+    >>> {name: float(x) for name, x in cx.metrics(tx, state).items()}
+    {'skipped': 0.0, 'norm': 5.0, 'learning_rate': 0.5}
+    """
+    check_roles("metrics(tx, state)", tx=tx, state=state)
+    check_buffers("metrics(tx, state)", state=state)
+    return telemetry.metrics(tx.links, unboxed(state))
 
 
 def recorded(tx: Transformation, state: State, by: str | Mapping[str, str] | None = None) -> dict[str, Any]:
@@ -147,6 +198,7 @@ def recorded(tx: Transformation, state: State, by: str | Mapping[str, str] | Non
     {'0': 3.0, '1': 4.0}
     """
     check_roles("recorded(tx, state)", tx=tx, state=state)
+    state = unboxed(state)
     if not (by is None or by == "path" or isinstance(by, Mapping)):
         raise ValueError(f"`recorded` takes by='path', a table {{pattern: group}} or None, got {code(by)}")
     return _recorded(tx.links, state, by)
@@ -166,16 +218,12 @@ def _read(link: LinkLike, entry: PyTree, by: str | Mapping[str, str] | None) -> 
     """What a link has recorded, from its entry in the state."""
     if not isinstance(entry, dict):
         return {}
+    if isinstance(link, record):
+        return link.of_groups(entry, by)
     if isinstance(link, counted_clip_by_global_norm):
-        clipped, seen = (entry[name].astype(jnp.float32) for name in ("clipped", "seen"))
-        return {"clip_rate": clipped / jnp.maximum(seen, 1.0)}
-    if not isinstance(link, record):
-        kept = {name: x for name, x in entry.items() if is_array(x) and name not in link.slots}
-        return {name: x for name, x in kept.items() if not (link.treewise and x.ndim)}
-    kept = {name: [(path, x) for path, x in flatten(entry[name]).items() if x is not None] for name in link.slots}
-    groups = tuple(_group(by, path) for path, _ in kept[link.slots[0]])
-    found = _statistics(link.statistics, groups, {name: [x for _, x in leaves] for name, leaves in kept.items()})
-    return {name: of.get("", jnp.zeros(())) for name, of in found.items()} if by is None else found
+        return link.metrics(entry)
+    kept = {name: x for name, x in entry.items() if is_array(x) and name not in link.slots}
+    return {name: x for name, x in kept.items() if not (link.treewise and x.ndim)}
 
 
 def _group(by: str | Mapping[str, str] | None, path: str) -> str:
@@ -198,12 +246,14 @@ def _statistics(names: tuple[str, ...], groups: tuple[str, ...], kept: dict[str,
     members: dict[str, list[int]] = {}
     for i, group in enumerate(groups):
         members.setdefault(group, []).append(i)
+    marked = [jnp.signbit(x) for x in next(iter(kept.values()))]
+    rejected = functools.reduce(jnp.logical_and, marked, jnp.array(True))  # else some leaf has moved since
 
     def joined(quantity: str, leaves: list[int]) -> jax.Array:
-        return QUANTITIES[quantity].joined(jnp.stack([kept[quantity][i] for i in leaves]))
+        return QUANTITIES[quantity].joined(jnp.abs(jnp.stack([kept[quantity][i] for i in leaves])))
 
     def statistic(name: str, leaves: list[int]) -> jax.Array:
         quantities, of = STATISTICS[name]
-        return of(*(joined(q, leaves) for q in quantities))
+        return jnp.where(rejected, jnp.nan, of(*(joined(q, leaves) for q in quantities)))
 
     return {name: {group: statistic(name, leaves) for group, leaves in members.items()} for name in names}

@@ -11,9 +11,11 @@ import numpy as np
 from jax.core import Tracer
 from jax.tree_util import all_leaves, tree_leaves
 
+from ..values.boxes import Trained, as_trained, unboxed
 from ..values.contents import is_array
 from ..values.errors import PlainKeyError, did_you_mean, renamed
-from ..values.hyper import by_path, not_a_scalar, pick
+from ..values.hyper import not_a_scalar
+from ..values.tables import Table, pick, shapes_of
 from ..values.tree import dtype_of, flatten, is_trainable, shard_axes, show, untyped_axes, widened
 from ..values.types import Extra, Leaf, Params, PyTree, Updates
 from ..values.value import Value
@@ -21,7 +23,7 @@ from ..values.warning import warn
 from .protocol import ChainLike, LinkLike, Links, is_leafwise, is_random, is_treewise
 from .state import State
 
-REMEDY = "Carry it over with adopt(params, state), or start over with init(params)"
+REMEDY = "Carry it over with adopt(params, state, old=...), or start over with init(params)"
 """What to do with a state that belongs to another chain."""
 
 INIT, STEP, UPDATE = "init(params)", "step(params, state, grads)", "update(grads, state, params)"
@@ -88,11 +90,7 @@ def check_arguments(links: Links, updates: Updates, state: State, params: Params
     check_extra(f"tx.{call}", links.items(), extra)
     for name, link in links.items():
         if link.final_rounding is not None and not apply:
-            raise TypeError(
-                f"Link {name!r} rounds the parameters itself: call {_with(f'tx.{STEP}', extra)} in place of update. "
-                "flax's TrainState calls update: there write params, opt_state = tx.step(ts.params, ts.opt_state, "
-                "grads), and ts.replace(step=ts.step + 1, params=params, opt_state=opt_state)"
-            )
+            raise TypeError(rounds_itself(name, extra))
         if link.reads_params and params is None and updates is not None:
             raise TypeError(f"Link {name!r} reads the parameters: call {_with(f'tx.{UPDATE}', extra)}")
     check_entries(links, state, params)
@@ -100,11 +98,22 @@ def check_arguments(links: Links, updates: Updates, state: State, params: Params
         warn_of_untyped(name)
 
 
-def check_state(call: str, tx: ChainLike, params: Params, state: State) -> None:
-    """Raise unless the state belongs to this chain and no array has been donated."""
+def rounds_itself(name: str, extra: Iterable[str]) -> str:
+    """The error for a loop that adds updates to the parameters, though a link rounds these."""
+    return (
+        f"Link {name!r} rounds the parameters itself: call {_with(f'tx.{STEP}', extra)} in place of update. flax's "
+        "TrainState and nnx.Optimizer call update; those that call step: from chainax.flax import Optimizer, TrainState"
+    )
+
+
+def as_plain(call: str, tx: ChainLike, params: Params, state: State) -> tuple[Trained, State]:
+    """The parameters and the state without boxes. Raises unless the state is of this chain and no array was donated."""
     check_roles(call, tx=tx, params=params, state=state)
     check_buffers(call, params=params, state=state)
-    check_entries(tx.links, state, params)
+    state = unboxed(state)
+    trained = as_trained(params, state)
+    check_entries(tx.links, state, trained.params)
+    return trained, state
 
 
 def check_extra(call: str, links: Iterable[tuple[str, LinkLike]], extra: Extra) -> None:
@@ -239,6 +248,18 @@ def warn_of_untyped(name: str) -> None:
     )
 
 
+def check_tables_of_shards(links: Links, path: str) -> None:
+    """Raise if a table reads the lengths of axes in `jax.shard_map`, where each device has a part of a parameter."""
+    for name, link in links.items():
+        for field in link._leaves:
+            table = getattr(link, field)
+            if isinstance(table, Table) and table.reads_sizes:
+                raise TypeError(
+                    f"`{name}.{field}`: {type(table).__name__} reads the lengths of axes, but {path!r} may be a part "
+                    "of a parameter in jax.shard_map: call step outside, or write by_leaf(params, ...)"
+                )
+
+
 def as_parameter(u: Leaf, p: Leaf) -> Leaf:
     """The update, converted to the parameter's dtype if only the parameter is complex."""
     return jnp.asarray(u, dtype_of(p)) if jnp.iscomplexobj(p) and not jnp.iscomplexobj(u) else u
@@ -246,19 +267,16 @@ def as_parameter(u: Leaf, p: Leaf) -> Leaf:
 
 def warn_of_unmatched(links: Links, params: Params) -> None:
     """Warn about patterns that decide for no parameter: most often a mistyped weight-decay mask."""
-    flat = flatten(params)
-    for name, link in links.items():
+    paths, shapes = flatten(params).paths, shapes_of(params)
+    for name, link in links.items() if shapes else ():
         for field in (*link._leaves, *link._static):
             table = getattr(link, field)
-            if not isinstance(table, by_path):
+            if not isinstance(table, Table):
                 continue
-            chosen = {pick(f"{name}.{field}", table, path)[0] for path, p in flat.items() if is_trainable(p)}
-            for i, pattern in enumerate(table.patterns):
-                if chosen and i not in chosen:
-                    warn(
-                        f"`{name}.{field}`: the pattern {pattern!r} decides for no parameter; the paths are like "
-                        f"{', '.join(map(repr, flat.paths[:3]))}"
-                    )
+            for path, shape in shapes.items():
+                pick(f"{name}.{field}", table, path, shape)
+            for what in table.unmatched(shapes):
+                warn(f"`{name}.{field}`: {what}; the paths are like {', '.join(map(repr, paths[:3]))}")
 
 
 def _keeps_state(link: LinkLike, params: Params) -> bool:

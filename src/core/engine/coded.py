@@ -11,20 +11,21 @@ import functools
 import itertools
 import math
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
-from jax.extend.core import ClosedJaxpr
 from jax.sharding import PartitionSpec as P
 
 from .blocks import Blocks
 from .elementwise import fits_kernel, is_elementwise, without_shape
-from .one_device import on_one_device
 from .plan import LeafInputs, LeafOutputs, Plan, Slots
 from .shards import Shards
 from .storage import Format, Stored
 from .tiles import Grid, Tiles
+
+if TYPE_CHECKING:
+    from jax.extend.core import ClosedJaxpr
 
 FunctionOfArrays: TypeAlias = Callable[[list[jax.Array], LeafInputs], LeafOutputs]
 """A leaf function of the arrays of its plan, and of the leaf's inputs."""
@@ -108,6 +109,8 @@ class CodedLeaf(NamedTuple):
         return jax.tree.map(spec, inputs._replace(slots={}))._replace(slots=slots)
 
     def _on_device(self, arrays: list[jax.Array], inputs: LeafInputs) -> LeafOutputs:
+        from .one_device import on_one_device  # here, since what it imports is slow to import
+
         blocks = [form.block for form, _ in self.formats.values()]
         tiles, grid = Tiles.of(self.shape, math.lcm(*blocks)), Grid.of(self.shape, blocks)
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
-from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Var
 
 from ..values.types import DType
+
+if TYPE_CHECKING:
+    from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Var
 
 ELEMENTWISE = frozenset(
     re.findall(
@@ -100,5 +103,7 @@ def _shape(v: Var | Literal) -> tuple[int, ...]:
 
 def _jaxprs_in(equation: JaxprEqn) -> list[Jaxpr]:
     """The jaxprs that an equation calls."""
+    from jax.extend.core import ClosedJaxpr, Jaxpr  # here, since importing it is slow
+
     found = (x for x in jax.tree.leaves(list(equation.params.values())) if isinstance(x, (ClosedJaxpr, Jaxpr)))
     return [x.jaxpr if isinstance(x, ClosedJaxpr) else x for x in found]

@@ -26,8 +26,9 @@ from .hooks import blamed, check_first_global_state
 from .leaf import added
 from .moving import Tree
 from .offload import fetched_first, returned
-from .placement import abstract, initialized, mesh_of
-from .protocol import LeafwiseLike, Links, is_leafwise, is_treewise
+from .placement import abstract, initialized, mesh_of, shapes
+from .protocol import LeafwiseLike, Links, is_leafwise, is_matrixwise, is_treewise
+from .recompiling import Uses
 from .slots import init_leaf, resolve
 from .state import State
 from .walk import Walk
@@ -41,6 +42,11 @@ def init(links: Links, params: Params) -> State:
 
 def abstract_state(links: Links, params: Params) -> State:  # noqa: D103
     return abstract(functools.partial(_init, links), params)
+
+
+def state_shapes(links: Links, params: Params) -> State:
+    """The state with a `jax.ShapeDtypeStruct` in place of each array, as it would be traced."""
+    return shapes(functools.partial(_init, links), params)
 
 
 def _init(links: Links, params: Params) -> State:
@@ -57,7 +63,8 @@ def _init(links: Links, params: Params) -> State:
                 entries[name] = entry
         if not is_leafwise(link):
             continue
-        leaves = [init_leaf(link, name, path, p, count) for path, p in flat.items() if link.slots]
+        keeps = link.slots or is_matrixwise(link)  # a parameter that is no matrix is refused
+        leaves = [init_leaf(link, name, path, p, count) for path, p in flat.items() if keeps]
         entry = {s: flat.build([leaf and leaf[s] for leaf in leaves]) for s in link.slots}
         with blamed(name):
             global_state = check_first_global_state(name, link, link.init_global_state())
@@ -136,7 +143,9 @@ def _walk(
         grads = tree.replaced(nones, [(x, x.grad) for x in leaves])
         moving = None if params is None else tree.replaced(nones, [(x, x.param) for x in leaves])
         frozen, arrays = freeze(tuple(links.values()))
-        result, state = _compiled(frozen, tuple(links), apply)(arrays, grads, state, moving, extra)
+        count, (compiled, uses) = state.step, _compiled(frozen, tuple(links), apply)
+        result, state = compiled(arrays, grads, state, moving, extra)
+        uses.note(links, count, state.step)
         new = tree.flat.line_up("The result", result)
         moved = [new[leaf.place] for leaf in leaves]
     else:
@@ -149,13 +158,13 @@ def _walk(
 
 
 @functools.lru_cache(maxsize=64)  # each entry holds the code compiled for its constants; a partition may need many
-def _compiled(frozen: Frozen, names: tuple[str, ...], apply: bool) -> Callable[..., tuple[PyTree, State]]:
+def _compiled(frozen: Frozen, names: tuple[str, ...], apply: bool) -> tuple[Callable[..., tuple[PyTree, State]], Uses]:
     def walk(
         arrays: list[jax.Array], updates: Updates, state: State, params: Params, extra: Extra
     ) -> tuple[PyTree, State]:
         return _walk(dict(zip(names, frozen.thaw(arrays))), updates, state, params, extra, apply=apply)
 
-    return jax.jit(walk)
+    return jax.jit(walk), Uses(frozen)
 
 
 def _is_eager(links: Links, inputs: list[Leaf], extra: Extra) -> bool:

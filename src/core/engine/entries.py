@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from ..values.tree import Flat
 from ..values.types import Leaf, PyTree
-from .hooks import check_entry
+from .hooks import blamed, check_entry
 from .protocol import LinkLike, Links, is_leafwise
 
 Entries: TypeAlias = dict[str, PyTree]
@@ -52,6 +52,16 @@ def with_encoded(entries: Entries, new: Entries, run: Links, more: Links, flat: 
     links = {**run, **more} if places else {}
     made = {name: {s: mixed(entries[name][s], new[name][s]) for s in link.slots} for name, link in links.items()}
     return merged(entries, {name: of for name, of in made.items() if of}), places
+
+
+def after_rejection(links: Links, entries: Entries) -> Entries:
+    """The entries of the state after a step that was rejected: those before it, with what links replace."""
+    new = dict(entries)
+    for name, link in links.items():
+        if name in entries:
+            with blamed(name):
+                new[name] = link.after_rejection(entries[name])
+    return new
 
 
 def like(new: Leaf, old: Leaf) -> Leaf:

@@ -17,7 +17,7 @@ from ..values.errors import did_you_mean
 from ..values.traceable import NEEDS_VALUE
 from ..values.tree import flatten, show
 from ..values.types import DType, Leaf, PyTree, Scalars
-from .protocol import LinkLike
+from .protocol import LeafwiseLike, LinkLike
 
 NO_PARAMS = "update was called without parameters: a link that uses them declares reads_params = True"
 """A note on errors of a link."""
@@ -63,10 +63,10 @@ class LeafSlots(SimpleNamespace):
 
 
 def check_result(
-    name: str, link: LinkLike, u: jax.Array, slots: dict[str, jax.Array], result: PyTree
+    name: str, link: LeafwiseLike, u: jax.Array, slots: dict[str, jax.Array], result: PyTree
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """The update and the slots that a leaf function returned."""
-    if not link.slots:
+    if not link.leaf_slots:
         if type(result) is tuple:
             raise TypeError(
                 f"The leaf of link {name!r} returned a tuple, but the link has no slots: return the update alone, or "
@@ -76,11 +76,11 @@ def check_result(
     elif isinstance(result, tuple) and len(result) == 2 and isinstance(result[1], dict):
         new_u, new = result
     else:
-        raise TypeError(f"The leaf of link {name!r} must return the update and a dict of its slots {link.slots}")
+        raise TypeError(f"The leaf of link {name!r} must return the update and a dict of its slots {link.leaf_slots}")
     if getattr(new_u, "shape", None) != u.shape or new_u.dtype != u.dtype:
         raise TypeError(f"Link {name!r} turned an update of {show(u)} into {show(new_u)}: its leaf must keep both")
-    if set(new) != set(link.slots):
-        raise TypeError(f"Link {name!r} declares the slots {link.slots} but its leaf returned {tuple(new)}")
+    if set(new) != set(link.leaf_slots):
+        raise TypeError(f"Link {name!r} declares the slots {link.leaf_slots} but its leaf returned {tuple(new)}")
     for s, x in new.items():
         if not _is_number(x) or jnp.shape(x) != jnp.shape(slots[s]) or jnp.iscomplexobj(x):
             raise TypeError(f"Link {name!r} turned its slot {s!r} of {show(slots[s])} into {show(x)}")

@@ -89,7 +89,9 @@ def _through(plan: Plan, arrays: list[jax.Array], inputs: LeafInputs) -> LeafOut
             wide = {s: widened(x, w.shape, plan.dtype, *formats.get((name, s), ())) for s, x in old.items()}
             own = LeafSlots(**wide, **grad, **({"key": inputs.keys[name]} if link.random else {}))
             w, new = check_result(name, link, w, wide, link.leaf(w, own, theta, shared))
-            slots[name] = {s: _narrowed(x, formats.get((name, s), ()), old[s], inputs.dither) for s, x in new.items()}
+            slots[name] = {
+                s: narrowed_slot(x, formats.get((name, s), ()), old[s], inputs.dither) for s, x in new.items()
+            }
     slots = {name: new for name, new in slots.items() if new}
     if theta is None or not plan.apply:
         return LeafOutputs(from_real(w, plan.out), slots, None)
@@ -116,7 +118,7 @@ def _after(done: LeafOutputs, lagged: tuple[tuple[str, str], ...], opaque_false:
     return {name: {s: ordered((name, s), x) for s, x in of.items()} for name, of in done.slots.items()}
 
 
-def _narrowed(x: jax.Array, form: Sequence, old: Stored, dither: jax.Array | None) -> Stored:
+def narrowed_slot(x: jax.Array, form: Sequence, old: Stored, dither: jax.Array | None) -> Stored:
     """A new slot as it is stored. ``form`` is its format and whether it is signed, ``()`` without a format."""
     if isinstance(old, dict):
         return narrowed(x.astype(jnp.float32), *form)

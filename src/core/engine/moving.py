@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 
 from ..values.conditions import zero_where
 from ..values.tree import Flat, compute_dtype, dtype_of
@@ -34,6 +35,11 @@ class MovingLeaf(NamedTuple):
     def of(cls, place: int, path: str, u: Leaf, p: Leaf) -> MovingLeaf:
         out = dtype_of(u if p is None else p)
         return cls(place, path, p, u, u, out, compute_dtype(out))
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of the parameter."""
+        return jnp.shape(self.update if self.param is None else self.param)
 
     def zero_where(self, dropped: jax.Array | None) -> MovingLeaf:
         """The leaf, with an update of zeros where the result of the step is dropped."""

@@ -21,7 +21,8 @@ def offload(state: State) -> State:
     Each step of the chain fetches the slots, and returns the new ones in the same memory as the old, so a state is
     offloaded only once. The numbers are bit for bit those of a state on the device. The slots of leafwise links are
     fetched leaf by leaf, and those of about three leaves are on the device at once. Those of whole-tree links and
-    wrappers are fetched together, and so are all slots of a chain with a link that may reject the step. Scalars stay on
+    wrappers are fetched together, those that belong to matrices too, and all slots of a chain with a link that may
+    reject the step. Scalars stay on
     the device.
 
     Errors: ``ValueError`` if the state's devices have no pinned host memory.

@@ -51,7 +51,7 @@ def abstract(init: Callable[[Params], PyTree], params: Params) -> PyTree:
     token = _STANDS_FOR.set(mesh)
     try:
         with jax.sharding.use_abstract_mesh(explicit):
-            made = _shapes(init, flat.build([typed(p, s) for p, s in zip(flat.leaves, where)]))
+            made = shapes(init, flat.build([typed(p, s) for p, s in zip(flat.leaves, where)]))
     finally:
         _STANDS_FOR.reset(token)
 
@@ -118,11 +118,11 @@ def axis_kinds(mesh: AnyMesh) -> dict[str, AxisType]:
 
 def _on_one_device(init: Callable[[Params], PyTree], params: Params, where: list[Sharding]) -> PyTree:
     sharding = where[0] if where else SingleDeviceSharding(jax.local_devices()[0])
-    made = _shapes(init, params)
+    made = shapes(init, params)
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), made)
 
 
-def _shapes(init: Callable[[Params], PyTree], params: Params) -> PyTree:
+def shapes(init: Callable[[Params], PyTree], params: Params) -> PyTree:
     """``jax.eval_shape(init, params)``."""
     return jax.eval_shape(*_split(init, params, lambda p: isinstance(p, jax.ShapeDtypeStruct) or is_array(p)))
 

@@ -7,7 +7,6 @@ from typing import Any
 import jax
 import numpy as np
 from jax.core import Tracer
-from jax.experimental import multihost_utils
 from jax.sharding import Sharding
 
 from ..values.types import DType
@@ -25,7 +24,11 @@ def gathered(name: str, x: Any) -> Any:
         raise ValueError(
             f"the array {name!r} lies on devices of other processes only: call this in the processes that hold it"
         )
-    return np.asarray(x if x.is_fully_replicated else multihost_utils.process_allgather(x, tiled=True))
+    if x.is_fully_replicated:
+        return np.asarray(x)
+    from jax.experimental import multihost_utils  # here, since importing it is slow
+
+    return np.asarray(multihost_utils.process_allgather(x, tiled=True))
 
 
 def placed(x: np.ndarray, dtype: DType, sharding: Sharding) -> jax.Array:

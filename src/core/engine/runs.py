@@ -10,21 +10,22 @@ import jax.numpy as jnp
 from jax.core import Tracer
 
 from ..values.conditions import cond, zero_where
-from ..values.hyper import by_path
 from ..values.own_steps import has_own_steps
+from ..values.tables import Table
 from ..values.tree import all_finite, global_norm, max_abs
 from ..values.types import Scalar
-from .protocol import LinkLike, Links, is_scaling
+from .protocol import LinkLike, Links, is_matrixwise, is_scaling
 
 
 def runs_of(links: Links) -> Iterator[Links]:
     """The runs of a chain. An empty chain has one empty run.
 
-    A `Treewise` link is a run by itself. A link that must see all updates first, as for a global norm, begins a run.
+    A `Treewise` link is a run by itself. A link that must see all updates first, as for a global norm, begins a run. A
+    `Matrixwise` link ends one.
     """
     run: dict[str, LinkLike] = {}
     for name, link in links.items():
-        alone = link.treewise or any(before.treewise for before in run.values())
+        alone = link.treewise or any(before.treewise or is_matrixwise(before) for before in run.values())
         # A link that multiplies all leaves by one number does the same to their norm, so it need not end a run.
         if run and (alone or (link.needs_all_updates and not all(map(scales_uniformly, run.values())))):
             yield run
@@ -36,7 +37,7 @@ def runs_of(links: Links) -> Iterator[Links]:
 def scales_uniformly(link: LinkLike) -> bool:
     """Whether a link multiplies the updates of all parameters by the same number."""
     fields = (getattr(link, field) for field in link._leaves)
-    return is_scaling(link) and not any(isinstance(x, by_path) or has_own_steps(x) for x in fields)
+    return is_scaling(link) and not any(isinstance(x, Table) or has_own_steps(x) for x in fields)
 
 
 class AllUpdates:

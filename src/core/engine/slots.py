@@ -5,25 +5,33 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from ..values.hyper import by_path, evaluate, pick
+from ..values.hyper import evaluate
+from ..values.tables import Shape, Table, pick
 from ..values.tree import compute_dtype, dtype_of, is_trainable, show, slot_dtype, to_real
 from ..values.types import DType, Leaf, PyTree, Scalar
 from ..values.value import make
 from .hooks import blamed, check_first_slots
+from .matrices import first_factors, form_of
 from .plan import Slots
-from .protocol import L, LeafwiseLike, LeafwiseRun
+from .protocol import L, LeafwiseLike, LeafwiseRun, is_matrixwise
 from .storage import Stored, formats_of, narrowed
 
 
-def resolve(link: L, name: str, path: str | None, count: jax.Array, dtype: DType, own: jax.Array | None = None) -> L:
-    """The link with a number in place of each schedule and table, for a parameter that has taken ``own`` steps."""
+def resolve(
+    link: L, name: str, at: tuple[str, Shape] | None, count: jax.Array, dtype: DType, own: jax.Array | None = None
+) -> L:
+    """The link with a number in place of each schedule and table, for a parameter that has taken ``own`` steps.
+
+    ``at`` is the parameter's path and shape, or ``None`` for the whole tree.
+    """
     numbers: dict[str, Scalar] = {}
     for field in link._numbers:
         entry = getattr(link, field)
-        if isinstance(entry, by_path):
-            if path is None:
-                raise ValueError(f"`{name}.{field}` cannot be by_path: the link treats the whole tree at once")
-            _, entry = pick(f"{name}.{field}", entry, path)
+        if isinstance(entry, Table):
+            if at is None:
+                kind = type(entry).__name__
+                raise ValueError(f"`{name}.{field}` cannot be {kind}: the link treats the whole tree at once")
+            _, entry = pick(f"{name}.{field}", entry, *at)
         numbers[field] = evaluate(f"{name}.{field}", entry, count, dtype, own)
     return make(type(link), **{**vars(link), **numbers})
 
@@ -37,17 +45,19 @@ def init_leaf(link: LeafwiseLike, name: str, path: str, p: Leaf, count: jax.Arra
         return None
     p = p if isinstance(p, jax.ShapeDtypeStruct) else jnp.asarray(p)
     dtype = compute_dtype(p.dtype)
-    resolved = resolve(link, name, path, count, dtype)
+    resolved = resolve(link, name, (path, p.shape), count, dtype)
     with blamed(name):
-        slots = check_first_slots(name, link, resolved.init_leaf(p))
+        first = resolved.init_leaf(p)
+        factors = first_factors(name, resolved, path, p) if is_matrixwise(resolved) else {}
+        slots = check_first_slots(name, link, {**(first or {}), **factors} if factors else first)
     if slots is None:
         return None
     stored: dict[str, Stored] = {**slots}
     if formats is None:
         return stored
     for slot, x in slots.items():
-        form = formats.of(slot, path)
-        if form is not None and x.shape == p.shape and x.size >= form.min_size:
+        form = formats.of(slot, path, p.shape)
+        if form is not None and x.shape == p.shape and x.size >= form.min_size and slot not in factors:
             # Without the barrier, XLA would encode constant slots at compile time, which takes half a minute.
             wide = jax.lax.optimization_barrier(to_real(x, dtype).astype(jnp.float32))
             with blamed(name):
@@ -74,7 +84,8 @@ class SlotChecks:
                     self._compare(run[name], name, slot, path, like, x)
 
     def _compare(self, link: LeafwiseLike, name: str, slot: str, path: str, like: jax.Array, x: Stored) -> None:
-        key = name, jnp.shape(like), dtype_of(like), formats_of([(name, link)], path)
+        words = form_of(name, link, path, like) if is_matrixwise(link) else None
+        key = name, jnp.shape(like), dtype_of(like), formats_of([(name, link)], path, jnp.shape(like)), words
         if key not in self._first:
             count, p = jnp.zeros((), jnp.int32), jax.ShapeDtypeStruct(*key[1:3])
             self._first[key] = jax.eval_shape(lambda p: init_leaf(link, name, path, p, count), p) or {}

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from ..values.contents import code
 from ..values.declared import contract
 from ..values.errors import did_you_mean
-from ..values.hyper import DTYPES, by_path, pick
+from ..values.tables import DTYPES, Keyed, Shape, by_path, pick
 from ..values.tree import show, to_real
 from ..values.types import DType, HyperValue, Leaf
 from ..values.value import Value, fill, register, static, value
@@ -74,23 +74,23 @@ class storage(Value):
     """The formats of a link's slots, as set by `store`."""
 
     slots: tuple[str, ...]
-    formats: tuple[Format | by_path, ...]
+    formats: tuple[Format | Keyed, ...]
 
     _static = ("slots", "formats")
 
-    def __init__(self, **formats: Format | by_path | str) -> None:
+    def __init__(self, **formats: Format | Keyed | str) -> None:
         checked = {slot: _format(f"storage.{slot}", x) for slot, x in formats.items()}
         fill(self, slots=tuple(checked), formats=tuple(checked.values()))
 
     @property
-    def table(self) -> dict[str, Format | by_path]:
+    def table(self) -> dict[str, Format | Keyed]:
         """The formats by slot."""
         return dict(zip(self.slots, self.formats))
 
-    def of(self, slot: str, path: str) -> Format | None:
-        """The format of this slot of the parameter at ``path``; ``None`` if it is stored unchanged."""
+    def of(self, slot: str, path: str, shape: Shape) -> Format | None:
+        """The format of this slot of the parameter with this path and shape; ``None`` if it is stored unchanged."""
         form = self.table.get(slot)
-        return pick(f"storage.{slot}", form, path)[1] if isinstance(form, by_path) else form
+        return pick(f"storage.{slot}", form, path, shape)[1] if isinstance(form, Keyed) else form
 
     def refuse(self, name: str, path: str, p: Leaf) -> None:
         """Raise if a pattern matches this leaf, which has no slots."""
@@ -130,17 +130,17 @@ def narrowed(x: jax.Array, form: Format, signed: bool) -> Stored:
     return kept
 
 
-def formats_of(links: Iterable[tuple[str, Any]], path: str) -> tuple:
+def formats_of(links: Iterable[tuple[str, Any]], path: str, shape: Shape) -> tuple:
     """The formats in which leafwise links store the slots of a leaf: (link, slot, format, signed)."""
     found = []
     for name, link in links:
         if stored := link.formats:
-            found += [(name, slot, stored.of(slot, path), slot not in link.nonnegative) for slot in link.slots]
+            found += [(name, slot, stored.of(slot, path, shape), slot not in link.nonnegative) for slot in link.slots]
     return tuple(entry for entry in found if entry[2] is not None)
 
 
-def _format(where: str, x: HyperValue) -> Format | by_path:
-    if isinstance(x, by_path):
+def _format(where: str, x: HyperValue) -> Format | Keyed:
+    if isinstance(x, Keyed):
         return x.map(lambda label, entry: _format(f"{where}`: `{label}", entry))
     if isinstance(x, Format):
         return x
@@ -149,5 +149,5 @@ def _format(where: str, x: HyperValue) -> Format | by_path:
     hint = did_you_mean(x, DTYPES) if isinstance(x, str) else ""
     raise ValueError(
         f"`{where}` must be one of {', '.join(map(repr, DTYPES))}, a format such as int8(), "
-        f"or by_path of these, got {code(x)}{hint}"
+        f"or by_path or by_ndim of these, got {code(x)}{hint}"
     )

@@ -7,8 +7,6 @@ float32 once, transformed, and rounded once. A `Treewise` link is a run by itsel
 from __future__ import annotations
 
 import functools
-import zlib
-from collections import Counter
 from typing import TypeAlias
 
 import jax
@@ -17,14 +15,16 @@ import numpy as np
 from jax.core import Trace
 
 from ..values.conditions import choose
-from ..values.hyper import as_key, table_choices
+from ..values.tables import table_choices
 from ..values.tree import dtype_of, is_trainable, shard_axes, show, slot_dtype, untyped_axes, widest
-from ..values.types import DType, Extra, Leaf, Params
-from .checks import unshardable, warn_of_untyped
-from .entries import Entries, encoded_places, global_state, like, merged, with_encoded, with_entry
+from ..values.types import Extra, Leaf, Params
+from .checks import check_tables_of_shards, unshardable, warn_of_untyped
+from .entries import Entries, after_rejection, encoded_places, global_state, like, merged, with_encoded, with_entry
 from .frozen import freeze
 from .hooks import NO_PARAMS, blamed, check_global_state, check_scalars, check_verdict
+from .keys import Keys
 from .leaf import leaf_function, mixing_link
+from .matrix_pass import MatrixPass
 from .moving import MovingLeaf, Tree
 from .offload import Transfers, fetched
 from .plan import LeafInputs, Plan
@@ -35,6 +35,7 @@ from .protocol import (
     Links,
     TreewiseLike,
     is_leafwise,
+    is_matrixwise,
     is_random,
     is_rounding,
     is_scaling,
@@ -74,6 +75,7 @@ class Walk:
         self.widest = widest(leaf.dtype for leaf in tree.moving)
         self.residuals = self._residuals()
         self.function = leaf_function(trace)
+        self.keys = Keys(self.number, tree.flat.paths)
         self._slot_checks = SlotChecks()
         self._mixing: dict[tuple, str | None] = {}
 
@@ -83,8 +85,8 @@ class Walk:
         Returns their updates, or with ``apply`` their parameters, and the next state.
         """
         runs = list(runs_of(self.links))
-        last = next(iter(runs[-1].values()), None)
-        if last is not None and is_treewise(last) and not (self.apply and last.moves_params):
+        last = [*runs[-1].values()][-1:]
+        if any(is_matrixwise(x) or (is_treewise(x) and not (self.apply and x.moves_params)) for x in last):
             runs.append({})  # to round the updates, or to apply them
         entries = self.state.links
         values, entries, number = self._take(runs, self.tree.moving, entries, entries)
@@ -120,9 +122,10 @@ class Walk:
             return [x.update for x in moved], made, self.number
 
         def not_taken() -> Taken:
+            kept = after_rejection(self.links, rejected)
             if self.apply:
-                return [jnp.asarray(leaf.param) for leaf in leaves], rejected, self.count
-            return [jnp.zeros_like(leaf.grad, leaf.out) for leaf in leaves], rejected, self.count
+                return [jnp.asarray(leaf.param) for leaf in leaves], kept, self.count
+            return [jnp.zeros_like(leaf.grad, leaf.out) for leaf in leaves], kept, self.count
 
         if not verdicts:
             return taken(leaves, updates, dropped)
@@ -143,6 +146,7 @@ class Walk:
                 kept, encoded = with_encoded(kept, new[1], run, more, self.tree.flat)
                 if end:
                     values = [b if leaf.place in encoded else a for leaf, a, b in zip(leaves, values, new[0])]
+            kept = after_rejection(self.links, kept)  # also of the leaves that kept their old slots themselves
             return new[0] if self.apply and any(name in own for name in runs[-1]) else values, kept, count
 
         return choose(functools.reduce(jnp.logical_and, verdicts), chosen, not_taken, undone)
@@ -185,35 +189,40 @@ class Walk:
         apply, moved = last and self.apply, []
         slots = {name: self._line_up_slots(name, link, entries) for name, link in run.items() if link.slots}
         residuals = list(self.residuals)
-        keys = {name: self._key(name, link.seed) for name, link in run.items() if is_random(link)}
+        keys = {name: self.keys.of_link(name, link.seed) for name, link in run.items() if is_random(link)}
         reads_grads = any(link.reads_grads for link in run.values())
         groups: dict[tuple, tuple[Plan, list[jax.Array]]] = {}
+        plans: list[tuple[Plan, list[jax.Array]]] = []
         transfers, shared = Transfers(self.function), SharedScalars(self.function)
         encoded = encoded_places(entries, run, self.tree.flat)
         for leaf in leaves:
-            path, formats = leaf.path, formats_of(run.items(), leaf.path)
-            group = leaf.dtype, path if path in self.joined else None, table_choices(run.items(), path), formats
+            path, shape = leaf.path, leaf.shape
+            formats = formats_of(run.items(), path, shape)
+            choices = table_choices(run.items(), path, shape)
+            group = leaf.dtype, path if path in self.joined else None, choices, formats
             if group not in groups:
-                groups[group] = self._plan(run, path, leaf.dtype, updates, formats)
+                groups[group] = self._plan(run, leaf, updates, formats)
             plan, arrays = groups[group]
-            own = {name: {s: of[leaf.place] for s, of in mine.items()} for name, mine in slots.items()}
+            plans.append(groups[group])
+            stored = {name: {s: of[leaf.place] for s, of in mine.items()} for name, mine in slots.items()}
             self._slot_checks.check(
-                run, path, leaf.update if leaf.param is None else leaf.param, own, self.tree.params is not None
+                run, path, leaf.update if leaf.param is None else leaf.param, stored, self.tree.params is not None
             )
+            own = {name: {s: mine[s] for s in run[name].leaf_slots} for name, mine in stored.items()}
             dithers = any(isinstance(form, cast) and not signed for _, _, form, signed in formats)
             inputs = LeafInputs(
                 leaf.update,
                 leaf.param,
                 own,
                 grad=leaf.grad if reads_grads else None,
-                keys={name: self._leaf_key(key, leaf) for name, key in keys.items()},
+                keys={name: self.keys.of_leaf(key, leaf) for name, key in keys.items()},
                 dither=self.dither if dithers else None,
-                dropped=None if dropped is None or leaf.place not in encoded else dropped.astype(np.int32),
+                dropped=dropped.astype(np.int32) if dropped is not None and leaf.place in encoded else None,
                 opaque_false=self.opaque_false if plan.lagged else None,
             )
             plan = plan._replace(out=leaf.out if last else slot_dtype(leaf.out), apply=apply)
             plan, inputs = self._with_rounding(plan, inputs, leaf)
-            self._check_elementwise(plan, arrays, inputs, path)
+            self._check_elementwise(run, plan, arrays, inputs, path)
             transfers(plan, shared(plan, arrays, inputs), inputs)
         for leaf, done in zip(leaves, transfers.done):
             moved.append(leaf._replace(update=done.leaf))
@@ -222,17 +231,23 @@ class Walk:
                     slots[name][s][leaf.place] = x
             if apply and done.residual is not None:
                 residuals[leaf.place] = done.residual
+        for name, link in [*run.items()][-1:]:
+            if is_matrixwise(link):
+                own = {s: slots[name][s] for s in link.slots if s not in link.leaf_slots}
+                key = functools.partial(self.keys.of_leaf, keys[name]) if is_random(link) else None
+                moved = MatrixPass(name, moved, plans)(own, key, self.dither, dropped, encoded)
         if apply and self.ending and self.ending[1].slots:
             slots[self.ending[0]] = dict.fromkeys(self.ending[1].slots, residuals)
         build = self.tree.flat.build
         return moved, merged(entries, {name: {s: build(x) for s, x in of.items()} for name, of in slots.items()})
 
     def _plan(
-        self, run: LeafwiseRun, path: str, dtype: DType, updates: AllUpdates, formats: tuple
+        self, run: LeafwiseRun, leaf: MovingLeaf, updates: AllUpdates, formats: tuple
     ) -> tuple[Plan, list[jax.Array]]:
-        """The plan for the leaves that share their scalars with the one at ``path``, and its arrays."""
+        """The plan for the leaves that share their scalars with this one, and its arrays."""
+        path, dtype = leaf.path, leaf.dtype
         own = self.count - self.joined[path] if path in self.joined else None
-        links = [resolve(link, name, path, self.count, dtype, own) for name, link in run.items()]
+        links = [resolve(link, name, (path, leaf.shape), self.count, dtype, own) for name, link in run.items()]
         scalars = []
         for name, link in zip(run, links):
             old = global_state(link, self.state.links.get(name))
@@ -245,11 +260,14 @@ class Walk:
         lagged = tuple((name, slot) for name, link in run.items() for slot in link.lagged)
         return Plan(frozen, tuple(run), dtype, formats, lagged), arrays
 
-    def _check_elementwise(self, plan: Plan, arrays: list[jax.Array], inputs: LeafInputs, path: str) -> None:
+    def _check_elementwise(
+        self, run: LeafwiseRun, plan: Plan, arrays: list[jax.Array], inputs: LeafInputs, path: str
+    ) -> None:
         """Raise if each device has only a part of the leaf and a link computes with several of its numbers at once."""
         axes = shard_axes(inputs.u)
         if not (axes or untyped_axes()):
             return
+        check_tables_of_shards(run, path)
         alike = plan, jnp.shape(inputs.u), axes
         if alike not in self._mixing:
             self._mixing[alike] = mixing = mixing_link(plan, arrays, inputs)
@@ -330,25 +348,6 @@ class Walk:
         began = self.state.born.get(f"{name}/{path}", self.state.born.get(f"{name}/"))
         return self.number if began is None else self.number - began
 
-    def _key(self, name: str, seed: jax.Array | int) -> jax.Array:
-        """The PRNG key for one link and step."""
-        of_step = jax.random.fold_in(as_key(f"{name}.seed", seed), self.number)
-        return jax.random.fold_in(of_step, zlib.crc32(name.encode()))
-
-    def _leaf_key(self, key: jax.Array, leaf: MovingLeaf) -> jax.Array:
-        """The PRNG key for one leaf, or for the part of it on one device of the mesh."""
-        key, axes = jax.random.fold_in(key, zlib.crc32(leaf.path.encode())), shard_axes(leaf.grad)
-        for i in (self._namesakes[leaf.place] or None, jax.lax.axis_index(axes) if axes else None):
-            key = key if i is None else jax.random.fold_in(key, i)
-        return key
-
-    @functools.cached_property
-    def _namesakes(self) -> list[int]:
-        """For each leaf, the number of earlier leaves whose path has the same checksum."""
-        sums = [zlib.crc32(path.encode()) for path in self.tree.flat.paths]
-        seen: Counter[int] = Counter()
-        return [seen.update((x,)) or seen[x] - 1 for x in sums]
-
     @functools.cached_property
     def dither(self) -> jax.Array:
         """The threshold for rounding slots at this step."""
@@ -381,7 +380,7 @@ class Walk:
         if link.slots and residual is None:
             raise TypeError(no_slot(name, link.slots[0], leaf.path, leaf.param))
         random = plan.apply and link.final_rounding.random
-        key = self._leaf_key(self._key(name, link.seed), leaf) if random else None
+        key = self.keys.of_leaf(self.keys.of_link(name, link.seed), leaf) if random else None
         plan = plan._replace(rounding=link.final_rounding, ending=name)
         return plan, inputs._replace(residual=residual, rounding_key=key)
 

@@ -1,11 +1,11 @@
-"""The chain: links by name, in order, and the edits that swap, insert and remove them."""
+"""The chain: links by name, in order."""
 
 from __future__ import annotations
 
 import keyword
 import operator
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, TypeAlias, TypeVar, cast, overload
+from collections.abc import Iterable, Iterator
+from typing import Any, TypeAlias, TypeVar, overload
 
 import jax
 import jax.numpy as jnp
@@ -15,19 +15,20 @@ from jax.tree_util import GetAttrKey
 from ..engine.protocol import ChainLike, LinkLike
 from ..engine.storage import Format, storage
 from ..values.contents import code, is_array, same
-from ..values.errors import PlainKeyError, did_you_mean, here
-from ..values.hyper import by_path
+from ..values.errors import did_you_mean
+from ..values.tables import Keyed
 from ..values.types import Scalar
 from ..values.value import fill, register
 from ..values.warning import warn
 from . import order
+from .edits import Change, Edits, edited, parts, paths, renumbered, unused
 from .link import Link
 from .saving import VERSION_KEY
 from .transformation import Transformation
 
 T = TypeVar("T", bound=Transformation)
 
-FormatLike: TypeAlias = Format | by_path | str
+FormatLike: TypeAlias = Format | Keyed | str
 
 RESERVED = ("step", "born", VERSION_KEY)
 """Keys of a stored state that are not links."""
@@ -58,11 +59,10 @@ class chain(Transformation):
     def __init__(self, /, *links: Transformation | None, **named: Transformation | None) -> None:
         pairs: list[tuple[str, Link]] = []
         for link in links:
-            for name, one in _parts(link):
-                pairs.append((_unused(name, [n for n, _ in pairs]), one))
+            pairs += renumbered(parts(link), [n for n, _ in pairs])
         for name, link in named.items():
-            parts = _parts(link)
-            pairs += [(name, parts[0][1])] if len(parts) == 1 else [(f"{name}_{n}", one) for n, one in parts]
+            held = parts(link)
+            pairs += [(name, held[0][1])] if len(held) == 1 else [(f"{name}_{n}", one) for n, one in held]
         self._fill(pairs)
 
     def _fill(self, pairs: Iterable[tuple[str, Link]]) -> None:
@@ -90,10 +90,11 @@ class chain(Transformation):
             warn(problem)
 
     def _stored(self, wanted: storage, default: FormatLike | None) -> chain:
-        return self._edited((name, link._stored(wanted, default)) for name, link in self.links.items())
+        return self._of((name, link._stored(wanted, default)) for name, link in self.links.items())
 
-    def _edited(self, pairs: Iterable[tuple[str, Link]]) -> chain:
-        new = object.__new__(chain)
+    @classmethod
+    def _of(cls, pairs: Iterable[tuple[str, Link]]) -> chain:
+        new = object.__new__(cls)
         new._fill(pairs)
         return new
 
@@ -109,96 +110,28 @@ class chain(Transformation):
     def __iter__(self) -> Iterator[Link]:
         return iter(self.values)
 
-    def __contains__(self, item: object) -> bool:
-        return item in (self.names if isinstance(item, str) else self.values)
-
     @overload
     def __getitem__(self, key: str | int) -> Any: ...
     @overload
     def __getitem__(self, key: slice) -> chain: ...
     def __getitem__(self, key: str | int | slice) -> Any:
-        """One link, by name or index, or a chain of those in a slice.
+        """One link, by name, path or index, or a chain of those in a slice.
 
         A type checker cannot know the class of the link with some name, so ``tx["scale_by_lr"].learning_rate``
         type-checks as ``Any``: write ``assert isinstance(link, scale_by_lr)`` for more.
         """
         if isinstance(key, slice):
-            return self._edited(list(self.links.items())[key])
-        return self.values[self._index(key) if isinstance(key, str) else operator.index(key)]
+            return self._of(list(self.links.items())[key])
+        return super().__getitem__(key) if isinstance(key, str) else self.values[operator.index(key)]
 
-    def _index(self, name: str) -> int:
-        if name not in self.names:
-            known = " → ".join(self.names) or "empty"
-            raise PlainKeyError(f"no link named {name!r}{did_you_mean(name, self.names)}; the chain is {known}")
-        return self.names.index(name)
+    def _contents(self) -> str:
+        return f"the chain is {' → '.join(self.names) or 'empty'}"
 
-    # Editing: every edit returns a new chain
+    def _linked(self) -> Iterator[tuple[str, Any]]:
+        return paths(self.links)
 
-    def move(self, name: str, *, before: str | None = None, after: str | None = None) -> chain:
-        """The chain with one link moved."""
-        link = self[name]
-        if name in (before, after):
-            raise ValueError(f"cannot move {name!r} before or after itself")
-        others = [(n, v) for n, v in self.links.items() if n != name]
-        return self._edited(self._placed(others, [(name, link)], before, after))
-
-    def insert(
-        self, link: Transformation, *, before: str | None = None, after: str | None = None, name: str | None = None
-    ) -> chain:
-        """The chain with a link, or the links of another chain, inserted."""
-        parts = _parts(link)
-        if name is not None and len(parts) != 1:
-            raise ValueError(f"a name is for one link, got {len(parts)} links and the name {name!r}")
-        new: list[tuple[str, Link]] = []
-        for own, one in parts:
-            new.append((name or _unused(own, [*self.names, *(n for n, _ in new)]), one))
-        return self._edited(self._placed(list(self.links.items()), new, before, after))
-
-    def replace(self, name: str = "", link: Transformation | None = None, /, **fields: Any) -> chain:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """The chain with a link replaced, or with some of the link's fields changed.
-
-        The new link takes over the name, unless the old link was named after its type. A link may also be replaced by
-        the links of a chain.
-
-        >>> import chainax as cx
-        >>> cx.adam(1e-3).replace("scale_by_adam", b2=0.95)
-        chain(scale_by_adam(b2=0.95), scale_by_lr(0.001))
-        """
-        if not name:
-            calls = [" or ".join(_replacing("tx", self, {field: x})) for field, x in fields.items()]
-            known = f"one of {', '.join(self.names)}"
-            raise TypeError(f"replace needs the name of a link: {' and '.join(filter(None, calls)) or known}")
-        old = self[name]
-        if (link is None) == (not fields):
-            raise TypeError("replace takes either another link or fields to change, such as b2=0.95")
-        if link is None:
-            return self._edited((n, v.replace(**fields) if n == name else v) for n, v in self.links.items())
-        parts, taken, new = _parts(link), [n for n in self.names if n != name], []
-        for own, one in parts:
-            keeps = len(parts) == 1 and name != type(old).__name__
-            new.append((name if keeps else _unused(own, taken + [n for n, _ in new]), one))
-        at = self._index(name)
-        pairs = list(self.links.items())
-        return self._edited(pairs[:at] + new + pairs[at + 1 :])
-
-    def remove(self, *names: str) -> chain:
-        """The chain without these links."""
-        for name in names:
-            self._index(name)
-        return self._edited((n, v) for n, v in self.links.items() if n not in names)
-
-    def rename(self, **names: str) -> chain:
-        """The chain with links renamed: ``tx.rename(add_decayed_weights="decay")``. The state is keyed by names."""
-        for name in names:
-            self._index(name)
-        return self._edited((names.get(n, n), v) for n, v in self.links.items())
-
-    def _placed(self, others: list, new: list, before: str | None, after: str | None) -> list:
-        if (before is None) == (after is None):
-            raise TypeError(f"say where: before= or after= one of {', '.join(self.names)}")
-        self._index(anchor := before or after or "")
-        at = [n for n, _ in others].index(anchor) + (after is not None)
-        return others[:at] + new + others[at:]
+    def _edit(self, change: Change) -> chain:
+        return edited(self, change)
 
     # As a value
 
@@ -213,7 +146,7 @@ class chain(Transformation):
     def _arguments(self) -> list[str]:
         arguments, keywords, seen = [], False, []
         for name, link in self.links.items():
-            keywords = keywords or _unused(type(link).__name__, seen) != name
+            keywords = keywords or unused(type(link).__name__, seen) != name
             arguments.append(f"{name}={link!r}" if keywords else repr(link))
             seen.append(name)
         return arguments
@@ -227,17 +160,8 @@ class chain(Transformation):
         fill(new, names=aux, values=tuple(children))
         return new
 
-    def diff(self, other: Transformation) -> str:
-        """The differences of ``other``, one per line. Links are matched by name.
 
-        >>> import chainax as cx
-        >>> print(cx.adam(1e-3).diff(cx.adamw(1e-4)))
-        add_decayed_weights(0.01) is added after scale_by_adam
-        scale_by_lr.learning_rate: 0.001 → 0.0001
-        """
-        if not isinstance(other, Transformation):
-            raise TypeError(f"diff compares with another chain or link, got {code(other)}")
-        return "\n".join(order.differences(self.links, other.links))
+Edits._chain_of = chain._of
 
 
 def stack(chains: Iterable[T]) -> T:
@@ -281,8 +205,8 @@ def stack(chains: Iterable[T]) -> T:
 def store(tx: T, /, default: FormatLike | None = None, **slots: FormatLike) -> T:
     """The same link or chain with its slots stored in other formats between steps.
 
-    A format is the name of a dtype, `int8`, `int4`, `float8`, `companded8`, or `by_path` of these. ``default`` is
-    the format of slots that are not named. All arithmetic stays in float32.
+    A format is the name of a dtype, `int8`, `int4`, `float8`, `companded8`, or `by_path` or `by_ndim` of these.
+    ``default`` is the format of slots that are not named. All arithmetic stays in float32.
 
     Errors: ``ValueError`` for a slot that no link has, and for an unknown format.
 
@@ -310,43 +234,3 @@ def _stored_links(tx: ChainLike) -> list[LinkLike]:
         found += [one for x in link.inner.values() for one in _stored_links(x)]
         found += [link] if "storage" in type(link)._static else []
     return found
-
-
-def _parts(link: object) -> list[tuple[str, Link]]:
-    """The links of an argument of `chain`, with their names."""
-    if link is None:
-        return []
-    if isinstance(link, Transformation):
-        return [(name, cast(Link, one)) for name, one in link.links.items()]
-    if isinstance(link, type) and issubclass(link, Link):
-        raise TypeError(f"a chain is made of links, got the class {link.__name__}: call it, {link.__name__}(...)")
-    remedy = ""
-    if hasattr(link, "init"):
-        remedy = "; wrap an Optax transformation in from_optax"
-    elif isinstance(link, Mapping):
-        remedy = ": write chain(**links)"
-    elif isinstance(link, (list, tuple, Iterator)):
-        remedy = ": write chain(*links)"
-    raise TypeError(f"a chain is made of links and chains, got {code(link)}{remedy}")
-
-
-def _replacing(where: str, tx: ChainLike, fields: dict[str, object]) -> Iterator[str]:
-    """Calls that change these fields in links of a chain, or of the chains within. ``where`` is the chain's code."""
-    for name, link in tx.links.items():
-        known = [*link._static, *link._leaves]
-        changes = ", ".join(f"{n}={code(x)}" for field, x in fields.items() for n in here(field, known)[:1])
-        of, at = (f"{name!r}, ", f"{where}[{name!r}]") if isinstance(tx, chain) else ("", where)
-        if changes:
-            yield f"{where}.replace({of}{changes})"
-        for field, inner in link.inner.items():
-            if field in known:
-                for call in _replacing(f"{at}.{field}", inner, fields):
-                    yield f"{where}.replace({of}{field}={call})"
-
-
-def _unused(name: str, taken: Iterable[str]) -> str:
-    taken = list(taken)
-    new, i = name, 2
-    while new in taken:
-        new, i = f"{name}_{i}", i + 1
-    return new

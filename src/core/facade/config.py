@@ -17,8 +17,9 @@ from jax.core import Tracer
 from ..engine.storage import storage
 from ..values.contents import brief, code, is_array, is_key
 from ..values.errors import did_you_mean, unknown_field
-from ..values.hyper import by_path
+from ..values.matrices import matrices
 from ..values.schedule import from_function
+from ..values.tables import Keyed, Table, by_ndim, by_path
 from ..values.types import PyTree
 from ..values.value import TYPES, Value
 from .chain import chain
@@ -102,11 +103,15 @@ def _encode(x: object, where: str) -> PyTree:
     if isinstance(x, chain):
         links = [{"name": name, **_encode(link, f"{where}.{name}")} for name, link in x.links.items()]
         return {"type": "chain", "links": links}
-    if isinstance(x, by_path):
-        table = [[p, _encode(e, f"{where}[{p!r}]")] for p, e in zip(x.patterns, x.entries)]
-        return {"type": "by_path", "table": table, "default": _encode(x.default, f"{where}.default")}
+    if isinstance(x, Keyed):
+        table = [[key, _encode(e, f"{where}[{key!r}]")] for key, e in x.table.items()]
+        stacked = {"stacked": dict(x.stacked)} if isinstance(x, by_ndim) else {}
+        default = _encode(x.default, f"{where}.default")
+        return {"type": type(x).__name__, "table": table, "default": default, **stacked}
     if isinstance(x, storage):
         return {"type": "storage", "formats": {slot: _encode(f, f"{where}.{slot}") for slot, f in x.table.items()}}
+    if isinstance(x, matrices):
+        return {"type": "matrices", "words": [*x.words], "sizes": dict(x.sizes)}
     if isinstance(x, Value):
         fields = [f.name for f in dataclasses.fields(x) if f.repr or getattr(x, f.name) is not None]
         return {"type": _name(type(x)), **{n: _encode(getattr(x, n), f"{where}.{n}") for n in fields}}
@@ -173,17 +178,22 @@ def _decode(x: Any, where: str) -> Any:
         if len(named) > LONGEST_CHAIN or any(len(name) > LONGEST_NAME for name in named):
             raise ValueError(f"a chain of more than {LONGEST_CHAIN} links, or with longer names{at}")
         return chain(**{name: _decode(link, f"{where}.{name}") for name, link in named.items()})
-    if kind == "by_path":
-        _expect(kind, fields, ("table", "default"), at)
-        for pattern, _ in fields["table"]:
+    if kind in ("by_path", "by_ndim"):
+        by_shape = ("stacked",) if kind == "by_ndim" else ()
+        _expect(kind, fields, ("table", "default", *by_shape), at)
+        for pattern in (pattern for pattern, _ in fields["table"]) if kind == "by_path" else fields["stacked"]:
             _check_pattern(pattern, at)
-        table = {pattern: _decode(entry, f"{where}[{brief(pattern)}]") for pattern, entry in fields["table"]}
+        table = {key: _decode(entry, f"{where}[{brief(key)}]") for key, entry in fields["table"]}
         if len(table) != len(fields["table"]):
-            raise ValueError(f"a pattern occurs twice in a table{at}")
-        return by_path(table, _decode(fields["default"], f"{where}.default"))
+            raise ValueError(f"a {'pattern' if kind == 'by_path' else 'number'} occurs twice in a table{at}")
+        default = _decode(fields["default"], f"{where}.default")
+        return by_path(table, default) if kind == "by_path" else by_ndim(table, default, stacked=fields["stacked"])
     if kind == "storage":
         _expect(kind, fields, ("formats",), at)
         return storage(**{slot: _decode(f, f"{where}.{slot}") for slot, f in fields["formats"].items()})
+    if kind == "matrices":
+        _expect(kind, fields, ("words", "sizes"), at)
+        return matrices(*fields["words"], **fields["sizes"])
     classes = _types(kind)
     if not classes:
         hint = did_you_mean(kind, TYPES)
@@ -195,7 +205,10 @@ def _decode(x: Any, where: str) -> Any:
     known = {f.name: f for f in dataclasses.fields(cls)}
     required = tuple(n for n, f in known.items() if f.default is dataclasses.MISSING)
     _expect(kind, fields, tuple(known), at, required)
-    return cls(**{name: _decode(v, f"{where}.{name}") for name, v in fields.items()})
+    made = cls(**{name: _decode(v, f"{where}.{name}") for name, v in fields.items()})
+    for pattern in made.expressions if isinstance(made, Table) else ():
+        _check_pattern(pattern, at)
+    return made
 
 
 def _array(at: str, dtype: object, shape: Sequence[int], value: Sequence[object]) -> jax.Array:

@@ -21,6 +21,8 @@ PASSED = ("params", "state", "grads", "updates")
 
 def check_class(cls: type) -> None:
     """Raise ``TypeError`` or ``ValueError`` for an invalid link, with the attribute and the remedy."""
+    if declared.is_own(cls):
+        return
     declared.check_class(cls)
     _check_names(cls)
     for problem in _inconsistencies(cls):
@@ -43,13 +45,13 @@ def _check_names(cls: LinkClass) -> None:
                 raise ValueError(f"`{cls.__name__}.{field}` may not name {', '.join(taken)}, got {name!r}")
     if not isinstance(cls.slots, tuple):
         return
-    for field in ("lagged", *(("nonnegative", "absent") if _has_only_slots(cls) else ())):
-        named = getattr(cls, field, ())
+    for field in ("lagged", "holds", *(("nonnegative", "absent") if _has_only_slots(cls) else ())):
+        named = vars(cls).get("holds", ()) if field == "holds" else getattr(cls, field, ())
         for name in () if isinstance(named, property) else named:
             if name not in slots:
                 raise ValueError(_no_such_slot(cls, field, name))
     for start in cls.absent.values() if isinstance(cls.absent, Mapping) else ():
-        if start is not None and start not in slots:
+        if isinstance(start, str) and start not in slots:
             raise ValueError(_no_such_slot(cls, "absent", start))
 
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -20,9 +21,9 @@ from ..engine.protocol import LinkLike, Links, is_leafwise, is_treewise
 from ..engine.shards import Shards
 from ..engine.storage import Format, storage
 from ..values.contents import code, is_array, same, shortest
-from ..values.hyper import by_path, pick
 from ..values.numerics import is_zero
 from ..values.schedule import Schedule
+from ..values.tables import Keyed, Table, by_ndim, by_path, pick
 from ..values.tree import flatten, is_trainable
 from ..values.types import HyperValue, Leaf, Params
 from ..values.value import Value, make
@@ -88,21 +89,21 @@ def _settings(link: LinkLike) -> str:
         if limits:
             shown.append(f"{limits.symbol or field.name}={_short(setting)}")
         elif isinstance(setting, storage):
-            shown.append(", ".join(f"{slot} in {code(form)}" for slot, form in setting.table.items()))
+            shown.append(", ".join(f"{slot} in {_short(form)}" for slot, form in setting.table.items()))
         elif not same(setting, field.default) and not _holds_chains(setting):
-            shown.append(f"{field.name}={code(setting)}")
+            shown.append(f"{field.name}={_short(setting)}")
     return "  ".join(shown)
 
 
 def _holds_chains(x: object) -> bool:
     """Whether a field holds chains, which have rows of their own."""
-    return (isinstance(x, Value) and hasattr(x, "links")) or (isinstance(x, by_path) and not x.of_numbers)
+    return (isinstance(x, Value) and hasattr(x, "links")) or (isinstance(x, Table) and not x.of_numbers)
 
 
 def _short(x: HyperValue) -> str:
     """A hyperparameter as code, with numbers rounded to six digits."""
     x = shortest(x)
-    return code(float(f"{x:.6g}")) if isinstance(x, float) else code(x)
+    return code(float(f"{x:.6g}")) if isinstance(x, float) else str(x) if isinstance(x, Table) else code(x)
 
 
 def _size(links: Links, params: Params) -> str:
@@ -140,7 +141,7 @@ def _avoidable(outermost: Links, links: Links, params: Params) -> Iterator[str]:
     for name, link in links.items():
         field = link.factor_field if link.role == "descend" else ""
         rate = getattr(link, field) if field else 1.0
-        at_rest = [is_trainable(p) and is_zero(_entry(field, rate, path)) for path, p in flat.items()]
+        at_rest = [is_trainable(p) and is_zero(_entry(field, rate, path, p)) for path, p in flat.items()]
         if any(at_rest):
             others = flat.build([None if resting else p for resting, p in zip(at_rest, flat.leaves)])
             if kept := _bytes(outermost, params) - _bytes(outermost, others):
@@ -159,8 +160,10 @@ def remarks(links: Links, params: Params) -> Iterator[str]:
         if params is not None:
             yield from link.remarks(params)
         if is_leafwise(link) and link.formats:
-            formats = {path: {link.formats.of(slot, path) for slot in link.slots} for path in flat.paths}
-            cut = [path for path, p in flat.items() if any(_is_cut(p, form) for form in formats[path])]
+            formats = [
+                (path, p, link.formats.of(slot, path, np.shape(p))) for path, p in flat.items() for slot in link.slots
+            ]
+            cut = [*dict.fromkeys(path for path, p, form in formats if _is_cut(p, form))]
             if cut:
                 few = ", ".join(map(repr, cut[:3])) + (f" and {len(cut) - 3} others" if len(cut) > 3 else "")
                 yield (
@@ -184,14 +187,19 @@ def _is_cut(p: Leaf, form: Format | None) -> bool:
 
 def _frozen(outside: bool, name: str, field: str, rate: HyperValue) -> str:
     """Code for ``tx`` with `freeze` for parameters whose ``rate``, the ``field`` of its link ``name``, is 0."""
-    if not isinstance(rate, by_path) or all(is_zero(x) for x in (*rate.entries, rate.default) if x is not None):
+    if not isinstance(rate, Keyed) or all(is_zero(x) for x in (*rate.entries, rate.default) if x is not None):
         return "freeze()"
     moving = {pattern: entry for pattern, entry in rate.table.items() if not is_zero(entry)}
     default = None if is_zero(rate.default) else rate.default
+    if isinstance(rate, by_ndim):
+        chains = [f"{n}: {'freeze()' if is_zero(entry) else 'tx'}" for n, entry in rate.table.items()]
+        other = "" if rate.default is None else f", default={'freeze()' if is_zero(rate.default) else 'tx'}"
+        stacked = f", stacked={code(dict(rate.stacked))}" if rate.stacked else ""
+        return f"partition(by_ndim({{{', '.join(chains)}}}{other}{stacked}))"
     tx = "tx"
-    if outside and len(moving) < len(rate.patterns):  # otherwise some pattern would decide for no parameter
+    if outside and len(moving) < len(rate.keys):  # otherwise some pattern would decide for no parameter
         tx = f"tx.replace({name!r}, {field}={code(by_path(moving, default) if moving else default)})"
-    runs = [("|".join(run), zero) for zero, run in itertools.groupby(rate.patterns, lambda p: is_zero(rate.table[p]))]
+    runs = [("|".join(run), zero) for zero, run in itertools.groupby(rate.keys, lambda p: is_zero(rate.table[p]))]
     if rate.default is not None and runs[-1][1] == is_zero(rate.default):
         runs.pop()
     shown = ", ".join(f"{pattern!r}: {'freeze()' if zero else tx}" for pattern, zero in runs)
@@ -199,18 +207,16 @@ def _frozen(outside: bool, name: str, field: str, rate: HyperValue) -> str:
     return f"partition(by_path({{{shown}}}{otherwise}))"
 
 
-def _entry(field: str, x: HyperValue, path: str) -> HyperValue:
-    return pick(field, x, path)[1] if isinstance(x, by_path) else x
+def _entry(field: str, x: HyperValue, path: str, p: Leaf) -> HyperValue:
+    return pick(field, x, path, jnp.shape(p))[1] if isinstance(x, Table) else x
 
 
 def _without_tables(link: LinkLike) -> LinkLike:
     """The link with one entry in place of each table by path, and one number in place of each stack."""
 
     def one(x: HyperValue) -> HyperValue:
-        if isinstance(x, by_path):
-            if not x.of_numbers:
-                return x
-            return one(x.entries[-1] if x.default is None else x.default)
+        if isinstance(x, Table):
+            return one([*x.labelled().values()][-1]) if x.of_numbers else x
         return x.ravel()[0] if is_array(x) and x.ndim else x
 
     return make(type(link), **{name: one(x) for name, x in vars(link).items()})

@@ -16,12 +16,14 @@ from ..engine.rounding import Rounding
 from ..engine.step_info import StepInfo
 from ..engine.storage import storage
 from ..values.declared import check_decorator, check_hooks, contract
-from ..values.hyper import by_path, hyper
+from ..values.hyper import hyper
 from ..values.numerics import mul
+from ..values.tables import Keyed
 from ..values.tree import slot_like
 from ..values.types import Leaf, Params, PyTree, Scalar, Scalars, Updates
 from ..values.value import child, frozen, number, static
 from .declared import check_class
+from .edits import chains_within
 from .holes import shield
 from .transformation import Transformation
 
@@ -42,9 +44,14 @@ class Link(Transformation):
     which is then a dict, and each holds a tree like the parameters."""
     nonnegative: tuple[str, ...] = ()
     """Slots, and other entries of the state, that hold no negative numbers. `int8` has finer codes for such slots."""
-    absent: Mapping[str, str | None] = {}
-    """For states that were stored before a slot or another entry existed: the slot to copy, or ``None`` for the value
-    that `init` gives. If any other slot is missing, all slots of the link are initialized again."""
+    absent: Mapping[str, str | float | None] = {}
+    """For states that lack a slot or another entry, such as older ones: the slot to copy, a number, or ``None`` for the
+    value that `init` gives. If any other slot is missing, all slots of the link are initialized again."""
+    holds: Mapping[str, str] = {}
+    """What slots hold, such as ``{"nu": "E[u²]"}``: in `Transformation.adopt`, a link of another class goes on with the
+    slots that hold the same. Not inherited, since a subclass may keep something else under the same name."""
+    pending: str = ""
+    """The entry that counts what the link holds back for a later step; `Transformation.adopt` warns if that is lost."""
     equation: str = ""
     """The effect of the leaf function on the update ``u`` of a parameter ``θ``, as a line of mathematics."""
     role: str = "other"
@@ -58,6 +65,8 @@ class Link(Transformation):
     """Whether the step is rejected if an update is infinite or NaN."""
     fixes_norm: bool = False
     """Whether the link's output always has the same norm, as that of a sign does."""
+    orthogonalizes: bool = False
+    """Whether the singular values of each matrix of the output are about 1, so that its norm says nothing."""
     inner_updates_differ: bool = False
     """Whether the chains that the link holds receive other updates than it does: a mean, a projection or a subset."""
     undoes_scale: bool = False
@@ -68,6 +77,7 @@ class Link(Transformation):
     needs_all_updates: bool = False
     """Whether all updates must be known before the first leaf is computed, as for a global norm."""
     treewise: bool = False
+    matrixwise: bool = False
     joins: str = ""
     """If several parameters share one slot array: the prefix of a key in the link's entry of the state. The rest of the
     key identifies the set of parameters, and stored slots are loaded only if the key is the same."""
@@ -95,15 +105,8 @@ class Link(Transformation):
 
     @property
     def inner(self) -> dict[str, Transformation]:
-        """The chains that the link holds, by field, or by pattern for the chains of a table."""
-        found: dict[str, Transformation] = {}
-        for field in self._leaves:
-            held = getattr(self, field)
-            if isinstance(held, Transformation):
-                found[field] = held
-            elif isinstance(held, by_path) and not held.of_numbers:
-                found |= held.table | ({} if held.default is None else {"default": held.default})
-        return found
+        """The chains that the link holds, by field, or by key for the chains of a table."""
+        return {held.key: held.tx for held in chains_within(self)}
 
     def visit(self, visit: Visit, params: Params, entry: PyTree) -> dict[str, PyTree]:
         """Call ``visit(chain, params, state)`` for each chain that the link holds, with the parameters as it sees them.
@@ -115,7 +118,7 @@ class Link(Transformation):
 
     def _stored(self, wanted: storage, default: Any) -> Link:
         def within(x: object) -> object:
-            if isinstance(x, by_path):
+            if isinstance(x, Keyed):
                 return x if x.of_numbers else x.map(lambda _, entry: within(entry))
             return x._stored(wanted, default) if isinstance(x, Transformation) else x
 
@@ -131,6 +134,22 @@ class Link(Transformation):
     def remarks(self, params: Params) -> Iterator[str]:
         """Lines for ``describe(params)`` about what the link cannot do for these parameters, arrays or shapes."""
         return iter(())
+
+    def after_rejection(self, entry: PyTree) -> PyTree:
+        """The link's entry of the state after a step that a link of the chain has rejected.
+
+        ``entry`` is that before the step, with the next global state. By default it is returned. A link whose entry
+        describes the last step, as that of `record` does, notes there that this step has not been taken. Structure,
+        shapes and dtypes must not change.
+        """
+        return entry
+
+    def metrics(self, entry: PyTree) -> Mapping[str, Scalar]:
+        """The numbers for a log in the link's entry of the state, scalars by short names. Called by `chainax.metrics`.
+
+        ``entry`` is that after the step. A link without an entry is not asked. By default there are none.
+        """
+        return {}
 
 
 @contract(can_reject="accepts")
@@ -200,6 +219,11 @@ class Leafwise(Link):
         states.
         """
         raise NotImplementedError
+
+    @property
+    def leaf_slots(self) -> tuple[str, ...]:
+        """The slots that `leaf` gets and returns: all of them, except for `Matrixwise` links."""
+        return self.slots
 
     @property
     def formats(self) -> storage | None:
@@ -275,7 +299,7 @@ class Treewise(Link):
     """A link that needs entire matrices or the whole tree at once: a subclass defines `update_tree`.
 
     If it keeps a state, it defines `init_tree` too. Hyperparameters are numbers, as for `Leafwise`, but cannot
-    be ``by_path``. Use `VectorLink` for links that treat all parameters as one vector.
+    be tables. Use `VectorLink` for links that treat all parameters as one vector.
 
     Unless it declares ``sees_holes``, all trees passed to its hooks have holes in the same places: ``None``, which
     ``jax.tree.map`` skips, for leaves that are not floating-point or complex, and for those without a gradient at this

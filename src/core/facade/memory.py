@@ -16,6 +16,7 @@ from ..engine.protocol import ChainLike
 from ..engine.state import State
 from ..engine.storage import storage
 from ..values.spec import axes_in, spread
+from ..values.text import aligned
 from ..values.tree import dtype_of, flatten, is_trainable
 from ..values.types import Leaf, Params, PyTree
 
@@ -48,9 +49,7 @@ class Memory(NamedTuple):
         cells = [[f"{UNITS[power]} a device", *self.columns]]
         cells += [[row, *(shown(column.get(row)) for column in self.columns.values())] for row in rows]
         cells += [[TOTAL, *(shown(self.total(column)) for column in self.columns)]]
-        widths = [max(map(len, column)) for column in zip(*cells)]
-        lines = ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in cells]
-        return "\n".join(lines)
+        return aligned(cells)
 
     __repr__ = __str__
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ..engine.protocol import LinkLike, Links
-from ..values.contents import code, same
 from ..values.numerics import is_zero
 from ..values.types import HyperValue
 from ..values.warning import warn
@@ -200,22 +199,27 @@ def _parts(links: Links) -> Iterator[list[tuple[str, frozenset[str]]]]:
 
 
 def _idle_clips(links: Links, fixing: str | None = None) -> Iterator[tuple[str, str]]:
-    """The clips by global norm that have no effect, each with the earlier link that gives all updates one norm.
+    """The clips that have no effect, each with the earlier link that gives all updates one norm.
 
-    ``fixing`` is such a link before these. In the chain of a link only this one is considered, since others were found
-    when that chain was made. Nothing is known about the output of a link that holds a chain.
+    Behind a link that orthogonalizes it may be any clip, since that norm is the same for each matrix too. ``fixing`` is
+    a link before these. In the chain of a link only this one is considered, since others were found when that chain was
+    made. Nothing is known about the output of a link that holds a chain.
     """
+    orthogonal = False
     for (name, link), role in zip(links.items(), _roles(links)):
         if link.inner:
             chains = [] if link.inner_updates_differ or fixing is None else link.inner.values()
             for tx in chains:
                 yield from ((f"{clip} in {name!r}", at) for clip, at in _idle_clips(tx.links, fixing) if at == fixing)
-            fixing = None
+            fixing, orthogonal = None, False
             continue
-        if fixing and role == "clip" and link.needs_all_updates:
+        norms = role == "clip" or (link.bounds_size and link.fixes_norm)
+        if fixing and ((role == "clip" and link.needs_all_updates) or (norms and orthogonal)):
             yield repr(name), fixing
         tags = _tags(link, role)
-        fixing = repr(name) if "fixing" in tags else fixing if tags <= KEEPS_NORM else None
+        kept = tags <= KEEPS_NORM
+        fixing = repr(name) if "fixing" in tags else fixing if kept else None
+        orthogonal = link.orthogonalizes or (orthogonal and kept)
 
 
 def _tags(link: LinkLike, role: str) -> frozenset[str]:
@@ -223,7 +227,7 @@ def _tags(link: LinkLike, role: str) -> frozenset[str]:
     flags = {
         "bounding": link.bounds_size,
         "finite": link.hides_infinite,
-        "fixing": link.fixes_norm,
+        "fixing": link.fixes_norm or link.orthogonalizes,
         "norm": link.bounds_size and not link.hides_infinite,
         "nonfinite": role == "guard" and link.needs_all_updates,
         "rejecting": link.refuses_nonfinite,
@@ -322,40 +326,3 @@ def _kind(i: int, links: Links) -> str:
         return position
     rates = [n for n, r in before if r == "scale"]
     return f"{position}, scaled by the learning rate" + (f" but not by {', '.join(rates)}" if rates else "")
-
-
-def differences(ours: Links, theirs: Links) -> list[str]:
-    """The differences of ``theirs``, one per line."""
-    lines = [f"{_shown(name, link)} is removed" for name, link in ours.items() if name not in theirs]
-    names = list(theirs)
-    for i, (name, link) in enumerate(theirs.items()):
-        if name not in ours:
-            where = f"after {names[i - 1]}" if i else "at the front"
-            lines.append(f"{_shown(name, link)} is added {where}")
-    lines += _moves([n for n in ours if n in theirs], [n for n in theirs if n in ours])
-    for name in (n for n in ours if n in theirs):
-        a, b = ours[name], theirs[name]
-        if type(a) is not type(b):
-            lines.append(f"{name}: {a!r} → {b!r}")
-            continue
-        for field in (*a._static, *a._leaves):
-            x, y = getattr(a, field), getattr(b, field)
-            if not same(x, y):
-                before, after = code(x), code(y)
-                lines.append(f"{name}.{field}: {before} → {'another ' if before == after else ''}{after}")
-    return lines or ["no difference"]
-
-
-def _moves(ours: list[str], theirs: list[str]) -> list[str]:
-    """The fewest moves that turn one order into the other: all links outside a longest common subsequence."""
-    best: list[list[str]] = [[] for _ in range(len(theirs) + 1)]
-    for name in ours:
-        before = list(best)
-        for j, other in enumerate(theirs):
-            best[j + 1] = before[j] + [name] if name == other else max(before[j + 1], best[j], key=len)
-    moved = [n for n in theirs if n not in best[-1]]
-    return [f"{n} is moved {'after ' + theirs[i - 1] if (i := theirs.index(n)) else 'to the front'}" for n in moved]
-
-
-def _shown(name: str, link: LinkLike) -> str:
-    return repr(link) if name == type(link).__name__ else f"{name}={link!r}"

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, NamedTuple, TypeAlias
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,17 +12,17 @@ import numpy as np
 from jax.core import Tracer
 
 from ..engine import engine
-from ..engine.processes import gathered, placed
-from ..engine.protocol import LinkLike, Links
+from ..engine.processes import gathered
+from ..engine.protocol import Links
 from ..engine.state import State
-from ..values.errors import PlainKeyError
+from ..values.contents import code
+from ..values.errors import PlainKeyError, did_you_mean
 from ..values.tree import flatten, show
-from ..values.types import DType, Params, PyTree
-from .telemetry import within
-
-Array: TypeAlias = jax.Array | np.ndarray
-ArrayLike: TypeAlias = Any
-"""An array, or a number, which some file formats return for a scalar."""
+from ..values.types import Params
+from .arrays import Array, ArrayLike, beside, misfit, named, odd_codes, odd_numbers, owned
+from .carrying import Carrying
+from .losses import warn_of_losses, warn_of_pending
+from .parts import Part, Place, Scope, under_old_paths
 
 VERSION = 1
 """The version of the format that `state_dict` writes. It is incremented when a link of the library gets a new entry."""
@@ -56,17 +56,36 @@ def _listed(names: list[str], most: int = 20) -> str:
 
 def state_dict(state: State) -> dict[str, np.ndarray]:
     """See `Transformation.state_dict`; the methods of the same names document the next three functions."""
-    arrays = {name: np.asarray(gathered(name, x)) for name, x in _named(state).items()}  # one at a time
+    arrays = {name: np.asarray(gathered(name, x)) for name, x in named(state).items()}  # one at a time
     return {VERSION_KEY: np.array(VERSION, np.int32), **arrays}
 
 
 def load_state_dict(  # noqa: D103
-    links: Links, params: Params, arrays: Mapping[str, ArrayLike], *, strict: bool = True
+    links: Links,
+    params: Params,
+    arrays: Mapping[str, ArrayLike],
+    *,
+    strict: bool = True,
+    old: Links | None = None,
+    paths: Mapping[str, str] | None = None,
 ) -> tuple[State, Report]:
     arrays = _flat(arrays)
     version = _version(arrays)
     arrays.pop(VERSION_KEY, None)
-    state, report, newer, _ = _load(links, params, arrays, trusted=False)
+    if paths is not None:
+        check_paths(paths, params)
+    edit = None if strict and old is None and not paths else Edit("load_state_dict", old, paths or {}, warns=False)
+    refused = Report([], [], [], [])
+    if old is not None:  # which reads and checks the arrays
+        before = under_old_paths(params, {new: path for path, new in (paths or {}).items()})
+        state, refused, _, _ = _load(old, before, arrays, None, trusted=False)
+        loaded = {*refused.matched}
+        arrays = {name: x for name, x in named(state).items() if name in loaded}
+        renamed = {path: new for path, new in (paths or {}).items() if any(n.endswith(f"/{path}") for n in arrays)}
+        edit = edit and edit._replace(paths=renamed)
+    state, report, newer, _ = _load(links, params, arrays, edit, trusted=old is not None)
+    report.unexpected.extend(refused.unexpected)
+    report.mismatched.extend(refused.mismatched)
     missing = [name for name in report.missing if version == VERSION or name not in newer]
     if strict and (missing or report.unexpected or report.mismatched):
         raise PlainKeyError(
@@ -88,13 +107,19 @@ def _unboxed(arrays: Mapping[str, ArrayLike], names: Iterable[str]) -> dict[str,
     return {boxes.get(name, name): x for name, x in arrays.items()}
 
 
-def adopt(links: Links, params: Params, state: State) -> tuple[State, Report]:  # noqa: D103
-    loaded = _load(links, params, _named(state), trusted=True)
+def adopt(  # noqa: D103
+    links: Links, params: Params, state: State, *, old: Links | None = None, paths: Mapping[str, str] | None = None
+) -> tuple[State, Report]:
+    if old is not None:
+        _check_old(old, state)
+    if paths is not None:
+        check_paths(paths, params)
+    loaded = _load(links, params, named(state), Edit("adopt", old, paths or {}), trusted=True)
     return loaded.state, loaded.report
 
 
 def add_param_group(links: Links, params: Params, state: State) -> State:  # noqa: D103
-    loaded = _load(links, params, _named(state), trusted=True)
+    loaded = _load(links, params, named(state), Edit("add_param_group"), trusted=True)
     if loaded.lost:
         raise PlainKeyError(
             f"what {', '.join(map(repr, loaded.lost))} keeps of the whole tree does not fit the new parameters: start "
@@ -114,6 +139,47 @@ def _version(arrays: Mapping[str, ArrayLike]) -> int:
     return int(version)
 
 
+class Edit(NamedTuple):
+    """What is known of the edits between a state's chain and the one that takes it."""
+
+    call: str
+    """The function that was called, for warnings."""
+    old: Links | None = None
+    paths: Mapping[str, str] = {}
+    """The new paths of parameters, by their old ones."""
+    warns: bool = True
+    """Whether to warn of slots that are lost."""
+
+
+def _check_old(old: Links, state: State) -> None:
+    """Raise unless the links with an entry in the state are links of the old chain."""
+    unknown = [name for name in state.links if name not in old]
+    lacking = [name for name, link in old.items() if link.slots and name not in state.links]
+    if unknown or lacking:
+        parts = [f"holds {', '.join(unknown)}"] * bool(unknown) + [f"lacks {', '.join(lacking)}"] * bool(lacking)
+        raise PlainKeyError(
+            f"the state is not of the chain in old= ({' → '.join(old) or 'no links'}): it {' and '.join(parts)}. Pass "
+            "the chain whose init and step made it"
+        )
+
+
+def check_paths(paths: Mapping[str, str], params: Params) -> None:
+    """Raise unless each new path is that of a parameter, and each old one of none."""
+    if not isinstance(paths, Mapping) or not all(isinstance(x, str) for pair in paths.items() for x in pair):
+        raise TypeError(f"paths must be a dict {{'old/path': 'new/path'}}, got {code(paths)}")
+    known = flatten(params).paths
+    for old, new in paths.items():
+        if new not in known:
+            raise PlainKeyError(
+                f"paths renames {old!r} to {new!r}, but no parameter has this path{did_you_mean(new, known)}; they are "
+                f"like {', '.join(map(repr, known[:3]))}"
+            )
+        if old in known and old not in paths.values():
+            raise PlainKeyError(f"paths renames {old!r} to {new!r}, but {old!r} is the path of a parameter still")
+        if [*paths.values()].count(new) > 1:
+            raise PlainKeyError(f"paths renames several parameters to {new!r}: give each its own path")
+
+
 class _Loaded(NamedTuple):
     state: State
     report: Report
@@ -123,12 +189,24 @@ class _Loaded(NamedTuple):
     """The links that would lose their state for the whole tree."""
 
 
-def _load(links: Links, params: Params, arrays: Mapping[str, ArrayLike], *, trusted: bool) -> _Loaded:
-    """The state for these links and parameters, with the arrays that fit. Unless ``trusted``, numbers are checked."""
+def _load(
+    links: Links, params: Params, arrays: Mapping[str, ArrayLike], edit: Edit | None, *, trusted: bool
+) -> _Loaded:
+    """The state for these links and parameters, with the arrays that fit. Unless ``trusted``, numbers are checked.
+
+    With ``edit``, arrays that have other names in this chain are found too, and a warning names those that are lost.
+    """
     fresh = engine.init(links, params)
-    news, treedef = _beside(params, _named(fresh)), jax.tree.structure(fresh)
+    news, treedef = beside(params, named(fresh)), jax.tree.structure(fresh)
     arrays = _unboxed(arrays, news)
-    parts = list(_parts(links, params, fresh, jax.tree.unflatten(treedef, list(news))))
+    root = Scope(links, params, fresh, jax.tree.unflatten(treedef, list(news)))
+    parts = [part for scope in root.within() for part in scope.parts()]
+    counts = {f"{scope.prefix}step" for scope in root.within()}
+    known = edit is not None and (edit.old is not None or bool(edit.paths))
+    carrying = None
+    if edit is not None and (known or any(x not in arrays or misfit(arrays[x], new) for x, new in news.items())):
+        carrying = Carrying(root, news, arrays, edit.old, edit.paths)
+        arrays = carrying.arrays
     _check_joined(parts, arrays)
     nonnegative = {name: part for part in parts for slot in part.link.nonnegative for name in part.names(slot)}
     report, loaded = Report([], [], [], []), {}
@@ -136,78 +214,44 @@ def _load(links: Links, params: Params, arrays: Mapping[str, ArrayLike], *, trus
         if name not in arrays:
             report.missing.append(name)
             continue
-        problem = _misfit(arrays[name], new)
+        problem = misfit(arrays[name], new)
+        if problem and trusted and name in counts:
+            raise ValueError(
+                f"the count {name!r} of the state is {problem}: a state that jax.vmap has stacked is adopted within "
+                "jax.vmap"
+            )
         if not (problem or trusted):
             part = nonnegative.get(name)
-            least = 0.0 if part or name == "step" or name.endswith("/step") else -math.inf
+            least = 0.0 if part or name in counts else -math.inf
             # An infinite mean square is valid: it stops only its coordinate. Other infinities come only from `init`.
             endless = part is not None and part.path is not None
-            problem = _odd_numbers(name, arrays[name], new, least, endless=endless)
+            problem = odd_numbers(name, arrays[name], new, least, endless=endless)
         if problem:
             report.mismatched.append(f"{name} ({problem})")
         else:
-            loaded[name] = _owned(name, arrays[name], new)
+            loaded[name] = owned(name, arrays[name], new)
     given = None if trusted else arrays
     lost = [part.link_name for part in parts if _settle(part, news, loaded, report, unchecked=given)]
     report.matched.extend(name for name in loaded if name in arrays)
     births = _births(parts, news, loaded, arrays, report)
-    known = {*news, *report.matched}
-    report.unexpected.extend(name for name in arrays if name not in known)
+    found = {*news, *report.matched}
+    if carrying is None or edit is None:
+        report.unexpected.extend(name for name in arrays if name not in found)
+    else:
+        found = carrying.used if edit.old is not None else found | carrying.used
+        report.unexpected.extend(name for name in carrying.old_arrays if name not in found)
+        if edit.warns:
+            warn_of_losses(edit.call, carrying, parts, loaded, report.mismatched)
+            warn_of_pending(edit.call, carrying, report.unexpected)
     state = jax.tree.unflatten(treedef, [loaded.get(name, new) for name, new in news.items()])
     newer = {name for part in parts for slot in part.link.absent for name in part.names(slot)}
     return _Loaded(_with_births(state, births), report, newer, list(dict.fromkeys(lost)))
 
 
-# Entries that are loaded together
-
-Place = tuple[tuple[str, str], ...]
-"""The position of an inner chain's state: a link, and the key in its entry, for each level of nesting."""
+# Parts
 
 
-class _Part(NamedTuple):
-    """Arrays of a link that are initialized together: the slots for one parameter, or the state for the whole tree."""
-
-    place: Place
-    prefix: str
-    """The prefix of the names in this chain's state."""
-    link_name: str
-    link: LinkLike
-    path: str | None
-    """The parameter's path; ``None`` for the whole tree."""
-    shape: tuple[int, ...]
-    """The parameter's shape, with an additional last axis of 2 for complex ones."""
-    slots: dict[str, PyTree]
-    """For each slot the names of its arrays, in the structure of the slot."""
-
-    def names(self, slot: str) -> list[str]:
-        return jax.tree.leaves(self.slots.get(slot))
-
-
-def _parts(
-    links: Links, params: Params, state: State, names: State, place: Place = (), prefix: str = ""
-) -> Iterator[_Part]:
-    """The parts of a chain's state and its inner chains' states. ``names`` has the name of each array of ``state``."""
-    flat = flatten(params)
-    for name, link in links.items():
-        if name not in state.links:
-            continue
-        entry = names.links[name]
-        kept = entry if isinstance(entry, dict) else {"": entry}
-        others = {key: x for key, x in kept.items() if key not in link.slots}
-        for key, inner, inner_params, inner_state in within(name, link, state, params):
-            inner_prefix = f"{prefix}{'links/' if prefix else ''}{name}/{key}/"
-            inner_place = (*place, (name, key))
-            yield from _parts(inner, inner_params, inner_state, others.pop(key), inner_place, inner_prefix)
-        columns = [flat.line_up(f"The slots {slot!r}", entry[slot]) for slot in link.slots]
-        for path, p, *own in zip(flat.paths, flat.leaves, *columns):
-            if any(x is not None for x in own):
-                shape = np.shape(p) + (2,) * jnp.iscomplexobj(p)
-                yield _Part(place, prefix, name, link, path, shape, dict(zip(link.slots, own)))
-        if jax.tree.leaves(others):
-            yield _Part(place, prefix, name, link, None, (), others)
-
-
-def _check_joined(parts: list[_Part], arrays: Iterable[str]) -> None:
+def _check_joined(parts: list[Part], arrays: Iterable[str]) -> None:
     """Raise if stored slots that parameters share belong to a different set of parameters."""
     arrays = list(arrays)
     for part in parts:
@@ -223,7 +267,7 @@ def _check_joined(parts: list[_Part], arrays: Iterable[str]) -> None:
 
 
 def _settle(
-    part: _Part,
+    part: Part,
     news: Mapping[str, Array],
     loaded: dict[str, Array],
     report: Report,
@@ -244,21 +288,23 @@ def _settle(
         names = part.names(slot)
         if not all(name in loaded for name in names):  # codes are meaningless without their scales
             drop(names, "the other arrays of its slot do not fit")
-        elif unchecked is not None and (problem := _odd_codes(part, slot, unchecked, news)):
+        elif unchecked is not None and (problem := odd_codes(part, slot, unchecked, news)):
             drop(names, problem)
     lacking = [slot for slot in part.slots if not all(name in loaded for name in part.names(slot))]
     for slot in lacking:
-        source, names = part.link.absent.get(slot), part.names(slot)
-        copies = part.names(source) if source and source not in lacking else []
+        start, names = part.link.absent.get(slot), part.names(slot)
+        copies = part.names(start) if isinstance(start, str) and start not in lacking else []
         if [(news[n].shape, news[n].dtype) for n in names] == [(news[n].shape, news[n].dtype) for n in copies]:
             loaded |= {name: jnp.copy(loaded[like]) for name, like in zip(names, copies)}
         elif slot not in part.link.absent:
             drop(jax.tree.leaves(part.slots), f"it goes with {slot!r}, which could not be loaded")
+        elif isinstance(start, (int, float)) and len(lacking) < len(part.slots):
+            loaded |= {name: jnp.full_like(news[name], start) for name in names}
     return part.path is None and len(loaded) < before
 
 
 def _births(
-    parts: list[_Part],
+    parts: list[Part],
     news: Mapping[str, Array],
     loaded: Mapping[str, Array],
     arrays: Mapping[str, ArrayLike],
@@ -266,7 +312,7 @@ def _births(
 ) -> dict[Place, dict[str, jax.Array]]:
     """The ``born`` of each chain's state. Loaded parts keep theirs; for parts that were not, it is the current step."""
     births: dict[Place, dict[str, jax.Array]] = {}
-    links: dict[tuple[Place, str], list[_Part]] = {}
+    links: dict[tuple[Place, str], list[Part]] = {}
     for part in parts:
         if part.link.final_rounding is None and (part.link.treewise or part.path is not None):
             links.setdefault((part.place, part.link_name), []).append(part)
@@ -281,14 +327,14 @@ def _births(
         for path in ("", *paths):
             key = f"{link}/{path}"
             if (path in carried if path else carried) and (stored := f"{prefix}born/{key}") in arrays:
-                problem = _misfit(arrays[stored], count) or _odd_numbers(stored, arrays[stored], count, 0.0)
+                problem = misfit(arrays[stored], count) or odd_numbers(stored, arrays[stored], count, 0.0)
                 if not problem and 0 < steps < math.inf and np.asarray(arrays[stored]) > steps:
                     problem = "a step in the future"
                 if problem:
                     report.mismatched.append(f"{stored} ({problem})")
                 else:
                     report.matched.append(stored)
-                    born[key] = _owned(stored, arrays[stored], count)
+                    born[key] = owned(stored, arrays[stored], count)
             elif step is not None and steps > 0 and path not in carried and (path or not carried):
                 born[key] = jnp.copy(step)  # each buffer of a state can be donated only once
     return births
@@ -301,99 +347,3 @@ def _with_births(state: State, births: Mapping[Place, dict[str, jax.Array]]) -> 
         inner = {place[1:]: found for place, found in births.items() if place[:1] == ((name, key),)}
         links[name] = {**links[name], key: _with_births(links[name][key], inner)}
     return state._replace(links=links, born=births.get((), {}))
-
-
-# Arrays
-
-
-def _misfit(x: ArrayLike, like: Array) -> str:
-    """Why an array cannot be converted to the shape and dtype of another; ``""`` if it can."""
-    dtype = np.dtype(x.dtype) if hasattr(x, "dtype") else np.asarray(x).dtype
-    kinds = "iufc" if jnp.iscomplexobj(like) else "iuf"
-    numbers = dtype.kind in kinds or jnp.issubdtype(dtype, jnp.floating) or _is_nameless(dtype, like)
-    return "" if numbers and np.shape(x) == like.shape else f"{dtype}{list(np.shape(x))} for {show(like)}"
-
-
-def _odd_numbers(name: str, stored: ArrayLike, like: Array, least: float, *, endless: bool = False) -> str:
-    """The invalid numbers of an array, which no step can have stored; ``""`` if all are valid.
-
-    Numbers must not be below ``least``. They must be finite, or equal to those of ``like``, the array's first value,
-    or +∞ with ``endless``.
-    """
-    if isinstance(stored, Tracer) or isinstance(like, Tracer):
-        return ""
-    x = _typed(name, stored, like)
-    with np.errstate(all="ignore"):
-        loaded = x.astype(like.dtype)
-    if not jnp.issubdtype(like.dtype, jnp.inexact):
-        if not np.array_equal(loaded, x):
-            return f"numbers that {like.dtype} cannot hold"
-    else:
-        odd = ~(np.isfinite(loaded) | (endless & (x == math.inf)))  # alike in all processes: all gather or none
-        if odd.any() and (odd & (x != np.asarray(gathered(name, like)))).any():
-            return "numbers that are not finite"
-    parts = (np.real(loaded), np.imag(loaded)) if np.iscomplexobj(loaded) else (loaded,)
-    return f"numbers below {least:g}" if least > -math.inf and any(np.any(x < least) for x in parts) else ""
-
-
-def _odd_codes(part: _Part, slot: str, arrays: Mapping[str, ArrayLike], news: Mapping[str, Array]) -> str:
-    """The invalid numbers of a slot that is stored as codes and scales; ``""`` if all are valid."""
-    codes = part.slots[slot]
-    formats = getattr(part.link, "formats", None)
-    if not isinstance(codes, dict) or part.path is None or formats is None:
-        return ""
-    form, signed = formats.of(slot, part.path), slot not in part.link.nonnegative
-    if any(isinstance(arrays[name], Tracer) for name in codes.values()):
-        return ""
-    kept = {key: jnp.array(_typed(name, arrays[name], news[name]), news[name].dtype) for key, name in codes.items()}
-    if np.any(np.asarray(kept.get("scale", 0.0)) < 0):
-        return "scales below 0"
-    if form is None:
-        return ""
-    like = np.zeros(part.shape, np.float32)
-    return _odd_numbers(slot, form.widen(kept, part.shape, signed), like, -math.inf if signed else 0.0)
-
-
-def _is_nameless(dtype: DType, like: Array) -> bool:
-    """Whether this is the dtype of bytes that NumPy's files return for bfloat16 and similar types."""
-    return dtype == np.dtype(f"V{like.dtype.itemsize}")
-
-
-def _typed(name: str, stored: ArrayLike, like: Array) -> np.ndarray:
-    x = np.asarray(gathered(name, stored))
-    return x.view(like.dtype) if _is_nameless(x.dtype, like) else x
-
-
-def _owned(name: str, stored: ArrayLike, like: Array) -> jax.Array:
-    """A copy of the array in the dtype and sharding of another.
-
-    Without the copy, JAX might use the memory of a NumPy array, or of the file that it maps.
-    """
-    if isinstance(stored, Tracer) or not isinstance(like, jax.Array) or isinstance(like, Tracer):
-        return jnp.array(stored if isinstance(stored, jax.Array) else _typed(name, stored, like), like.dtype)
-    is_local = like.sharding.is_fully_addressable
-    if isinstance(stored, jax.Array) and stored.is_fully_addressable == is_local:
-        return jax.device_put(stored, like.sharding, may_alias=False).astype(like.dtype)
-    return placed(_typed(name, stored, like), like.dtype, like.sharding)
-
-
-def _beside(params: Params, named: dict[str, Any]) -> dict[str, Any]:
-    """The arrays, with those that `init` left on the default device on the parameters' one device, if they have one."""
-    put = [p for p in jax.tree.leaves(params) if isinstance(p, jax.Array) and not isinstance(p, Tracer) and p.committed]
-    own = put[0].devices() if put else ()
-    if len(own) != 1:
-        return named
-    return {name: x if isinstance(x, Tracer) or x.committed else jax.device_put(x, *own) for name, x in named.items()}
-
-
-def _named(state: State) -> dict[str, Array]:
-    """The arrays of the state by name, in the order of its leaves."""
-    named: dict[str, Array] = {}
-    for name, x in flatten(state).items():
-        if x is None:
-            continue
-        name = name.removeprefix("links/")
-        if name in named:
-            raise ValueError(f"two arrays of the state have the name {name!r}: rename one of the parameters")
-        named[name] = x
-    return named

@@ -3,33 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from ..engine import engine
-from ..engine.checks import INIT, STEP, UPDATE, check_buffers, check_params, check_roles
+from ..engine.checks import INIT, STEP, UPDATE, check_buffers, check_params, check_roles, rounds_itself
 from ..engine.protocol import Links
 from ..engine.state import State
 from ..engine.storage import storage
+from ..values.boxes import as_trained, unboxed
+from ..values.contents import code
 from ..values.tree import show
 from ..values.types import Leaf, Params, Updates
-from ..values.value import Value
 from . import describe, saving, telemetry
+from .arrays import ArrayLike
+from .differences import differences
+from .edits import Edits
 from .memory import Memory, memory
-from .order import warn_of_ascent
-from .saving import ArrayLike, Report
+from .order import ending, warn_of_ascent
+from .saving import Report
+
+if TYPE_CHECKING:
+    import optax
 
 
-class Transformation(Value):
+class Transformation(Edits):
     """Anything with ``init``, ``update`` and ``step``: a link, or a chain of them."""
-
-    @property
-    def links(self) -> Links:
-        """The links by name, in order."""
-        raise NotImplementedError
 
     def init(self, params: Params) -> State:
         """The state before the first step, for parameters in any pytree.
@@ -41,7 +43,7 @@ class Transformation(Value):
         Outside ``jit``, slots of sharded parameters lie where `state_sharding` says, and step counters on all devices
         of the mesh. Under ``jit``, pass ``out_shardings=tx.state_sharding(params)``.
 
-        Warns (`ChainWarning`) about a `by_path` pattern that decides for no parameter.
+        Warns (`ChainWarning`) about a pattern in a table such as `by_path` that decides for no parameter.
         """
         check_params(INIT, self.links, params)
         state = engine.init(self.links, params)
@@ -141,6 +143,31 @@ class Transformation(Value):
         warn_of_ascent(self.links)
         return engine.step(self.links, params, state, grads, extra)
 
+    def to_optax(self) -> optax.GradientTransformationExtraArgs:
+        """The chain as Optax's type, for ``optax.chain``, ``optax.MultiSteps``, ``nnx.Optimizer`` and type checkers.
+
+        When the program runs these accept chains as they are, except for chains that read extra arguments, which only
+        reach transformations of this type. As is usual there, `update` ignores those that the chain does not read.
+
+        Errors: ``TypeError`` for a chain with `apply_update`, which rounds the parameters itself;
+        ``ModuleNotFoundError`` without Optax.
+
+        >>> import chainax as cx, optax
+        >>> tx = optax.chain(optax.zero_nans(), cx.adamw(1e-3).to_optax())
+        """
+        try:
+            import optax
+        except ModuleNotFoundError as e:
+            raise ModuleNotFoundError("`to_optax` needs Optax: pip install optax", name=e.name) from None
+        if last := next(filter(None, (ending(*pair) for pair in self.links.items())), None):
+            raise TypeError(f"`to_optax`: {rounds_itself(last, {})}")
+        read = {name for link in self.links.values() for name in link.extra}
+
+        def update(updates: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, Any]:
+            return self.update(updates, state, params, **{name: x for name, x in extra.items() if name in read})
+
+        return optax.GradientTransformationExtraArgs(self.init, update)  # pyright: ignore[reportArgumentType]
+
     def lookahead(self, params: Params, state: State, **extra: Any) -> Params:
         """The parameters after a step with zero gradients.
 
@@ -149,7 +176,9 @@ class Transformation(Value):
         """
         check_roles("lookahead(params, state)", params=params, state=state)
         check_buffers("lookahead(params, state)", params=params, state=state)
-        return engine.lookahead(self.links, params, state, extra)
+        state = unboxed(state)
+        trained = as_trained(params, state)
+        return trained.put_back(engine.lookahead(self.links, trained.params, state, trained.arguments(extra)))
 
     def describe(self, params: Params = None) -> str:
         """The equations, hyperparameters, kind of weight decay and size of the state, as a table.
@@ -164,8 +193,8 @@ class Transformation(Value):
     def hyperparams(self, state: State, params: Params = None) -> dict[str, dict]:
         """The numbers that the next step will use, by link and field, with schedules and tables evaluated.
 
-        A `by_path` table gives a number for each path or, without ``params``, for each pattern and
-        ``"default"``. Constants remain Python numbers. Chains within links are listed under the keys of
+        A table gives a number for each path or, without ``params``, for each of its entries, such as each pattern of
+        `by_path` and ``"default"``. Constants remain Python numbers. Chains within links are listed under the keys of
         their states, and count their own steps. Links without hyperparameters are omitted.
 
         >>> import chainax as cx
@@ -177,7 +206,20 @@ class Transformation(Value):
         """
         check_roles("hyperparams(state, params)", state=state, params=params)
         check_buffers("hyperparams(state, params)", state=state)
-        return telemetry.hyperparams(self.links, state, params)
+        state = unboxed(state)
+        return telemetry.hyperparams(self.links, state, params if params is None else as_trained(params, state).params)
+
+    def diff(self, other: Transformation) -> str:
+        """The differences of ``other``, one per line. Links are matched by name, those within links by path.
+
+        >>> import chainax as cx
+        >>> print(cx.adam(1e-3).diff(cx.adamw(1e-4)))
+        add_decayed_weights(0.01) is added after scale_by_adam
+        scale_by_lr.learning_rate: 0.001 → 0.0001
+        """
+        if not isinstance(other, Transformation):
+            raise TypeError(f"diff compares with another chain or link, got {code(other)}")
+        return "\n".join(differences(self.links, other.links)) or "no difference"
 
     # State that follows checkpoints, edited chains and growing models
 
@@ -196,7 +238,13 @@ class Transformation(Value):
         return saving.state_dict(state)
 
     def load_state_dict(
-        self, params: Params, arrays: Mapping[str, ArrayLike], *, strict: bool = True
+        self,
+        params: Params,
+        arrays: Mapping[str, ArrayLike],
+        *,
+        strict: bool = True,
+        old: Transformation | None = None,
+        paths: Mapping[str, str] | None = None,
     ) -> tuple[State, Report]:
         """The state for ``params`` with the arrays that `state_dict` returned, and a report of what matched.
 
@@ -205,7 +253,8 @@ class Transformation(Value):
         in between. Arrays are converted to the dtype of the slot, and lie as `state_sharding` says, so the number of
         devices and processes may have changed. All processes that share the parameters must call this, with the same
         arrays. Read untrusted files by ``np.load(file, allow_pickle=False)``: a pickle can run any code.
-        With ``strict``, ``params`` may be shapes, as from ``jax.eval_shape``.
+        With ``strict``, ``params`` may be shapes, as from ``jax.eval_shape``. ``old`` and ``paths`` are those of
+        `adopt`. Without them, ``strict`` requires the names that this chain gives to its arrays.
 
         Errors: with ``strict``, ``KeyError`` unless all entries match; the message lists those that do not.
         """
@@ -216,16 +265,53 @@ class Transformation(Value):
         swapped = isinstance(params, Mapping) and "step" in params and "step" not in arrays
         if swapped or not isinstance(arrays, Mapping):
             raise TypeError(f"`{call}` got {show(arrays)} as arrays: give the dict that tx.state_dict(state) returned")
-        return saving.load_state_dict(self.links, params, arrays, strict=strict)
+        links = _links_of(call, old)
+        return saving.load_state_dict(self.links, params, arrays, strict=strict, old=links, paths=paths)
 
-    def adopt(self, params: Params, state: State) -> tuple[State, Report]:
-        """Carry the state of another chain over to this one: keep the entries of both, and initialize the others.
+    def adopt(
+        self,
+        params: Params,
+        state: State,
+        *,
+        old: Transformation | None = None,
+        paths: Mapping[str, str] | None = None,
+    ) -> tuple[State, Report]:
+        """The state of an edited optimizer, and a report of what it has kept from the ``state`` of another chain.
 
-        Bias corrections and first-step rules of new slots count from this step; schedules continue.
+        Slots are matched by the class of their link, their name and the path of their parameter, in whatever link the
+        chain lies and under whatever name: a chain may have been put into a wrapper or taken out of one, and groups may
+        have changed. A link of another class goes on with the slots that hold the same (`Link.holds`), as AMSGrad does
+        with Adam's. Slots are converted between formats and, for `pack`, `flatten` and `split_complex`, between forms
+        of the parameters. What is new is initialized as by `init`, and what no link needs is dropped. A parameter may
+        lie in another container under the same path; ``paths`` maps the old paths of renamed parameters to the new.
+
+        Pass the chain that the state is of as ``old``. Without it, names alone say what an array is: those of links
+        that are named otherwise than their class are then only found under their own name, codes only in their own
+        format, and slots of links without state, such as schedules, do not count.
+
+        A chain continues to count the steps of the old chain from which most of its links come, and so do its
+        schedules. Bias corrections of slots that come from elsewhere count on from the steps that these slots have
+        seen; those of new slots begin. Within `accumulate` a step is an update, and outside a micro-batch: a chain that
+        is put into it or taken out of it counts its updates on. Call `flush` before `accumulate` is taken out, since
+        the sum of the pending gradients goes with it.
+
+        Warns (`ChainWarning`) of slots that begin anew although the state has what they hold, with their names and the
+        reason. Slots whose link was removed are only in the report.
+
+        Errors: ``KeyError`` if the state is not of the chain ``old``, or a path in ``paths`` is unknown.
+
+        >>> import chainax as cx
+        >>> old, params = cx.adam(1e-3), {"w": jnp.ones(2)}
+        >>> params, state = old.step(params, old.init(params), {"w": jnp.ones(2)})
+        >>> tx = cx.accumulate(old.replace("scale_by_adam", cx.scale_by_amsgrad()), every=2)
+        >>> state, report = tx.adopt(params, state, old=old)
+        >>> state.links["accumulate"]["tx"].links["scale_by_amsgrad"]["nu"]["w"]
+        Array([0.001, 0.001], dtype=float32)
         """
-        check_params("adopt(params, state)", self.links, params, state=state)
-        check_buffers("adopt(params, state)", state=state)
-        return saving.adopt(self.links, params, state)
+        call = "adopt(params, state)"
+        check_params(call, self.links, params, state=state)
+        check_buffers(call, state=state)
+        return saving.adopt(self.links, params, state, old=_links_of(call, old), paths=paths)
 
     def add_param_group(self, params: Params, state: State) -> State:
         """The state for ``params`` that have gained or lost leaves during training.
@@ -293,6 +379,13 @@ class Step:
         if name == "jitted":  # not set yet, as while unpickling
             raise AttributeError(name)
         return getattr(self.jitted, name)
+
+
+def _links_of(call: str, old: object) -> Links | None:
+    """The links of the chain passed as ``old``."""
+    if old is None or isinstance(old, Transformation):
+        return None if old is None else old.links
+    raise TypeError(f"`{call}` got {show(old)} as old: old must be the chain that made the state, a chain or a link")
 
 
 def _zeros(x: Leaf) -> Leaf:

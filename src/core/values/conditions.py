@@ -14,7 +14,6 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.core import Tracer
-from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
 
 T = TypeVar("T")
 
@@ -100,7 +99,10 @@ def in_place(
     return jax.tree.unflatten(jax.tree.structure(like), run(predicate, [x.consts for x in jaxprs]))
 
 
-def _function(closed: ClosedJaxpr, consts: Leaves) -> Callable[..., Leaves]:
+def _function(closed: Any, consts: Leaves) -> Callable[..., Leaves]:
+    """The function of a closed jaxpr, with other constants."""
+    from jax.extend.core import ClosedJaxpr, jaxpr_as_fun  # here, since importing it is slow
+
     return jaxpr_as_fun(ClosedJaxpr(closed.jaxpr, consts))
 
 

@@ -54,14 +54,14 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 def explained(f: Callable[P, R], kind: str = "") -> Callable[P, R]:
     """Make errors for wrong arguments of a function, or of the ``__init__`` of class ``kind``, say what to write."""
-    signature = inspect.signature(f)
+    signature = functools.cache(lambda: inspect.signature(f))  # at the first call: importing many functions is quicker
 
     @functools.wraps(f)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
-            signature.bind(*args, **kwargs)
+            signature().bind(*args, **kwargs)
         except TypeError as e:
-            name, parameters = kind or f.__name__, list(signature.parameters.values())[bool(kind) :]
+            name, parameters = kind or f.__name__, list(signature().parameters.values())[bool(kind) :]
             names = [p.name for p in parameters]
             wrong = _unknown(name, names, kwargs) or ("" if kind else _not_by_position(name, parameters, args, kwargs))
             raise TypeError(wrong or f"`{name}({', '.join(names)})`: {e}") from None

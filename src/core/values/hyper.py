@@ -1,35 +1,28 @@
-"""Hyperparameters: a number, a schedule of the step, or a table by path."""
+"""Hyperparameters: a number, a schedule of the step, or a table by parameter."""
 
 from __future__ import annotations
 
 import dataclasses
-import functools
 import math
 import re
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import PartitionSpec
 
-from .contents import Array, brief, code, is_array, is_key, same
-from .errors import PlainKeyError
+from .contents import Array, code, is_array, is_key
 from .numerics import Steps
 from .own_steps import after_own
 from .schedule import Schedule, number_or_schedule
-from .spec import spec
-from .tree import flatten, is_trainable
-from .types import DType, HyperValue, Leaf, Params, PyTree, Scalar
-from .value import Range, Value, child, fill, make, number, register
-
-DTYPES = ("float32", "bfloat16", "float16")
-"""The dtypes in which slots can be stored, by name."""
+from .tables import Table
+from .tree import flatten
+from .types import DType, HyperValue, PyTree, Scalar
+from .value import Range, child, number
 
 if TYPE_CHECKING:
-    HyperLike: TypeAlias = "float | jax.Array | np.ndarray | Schedule | by_path | Callable[[jax.Array], Scalar]"
+    HyperLike: TypeAlias = "float | jax.Array | np.ndarray | Schedule | Table | Callable[[jax.Array], Scalar]"
     """Anything that a hyperparameter accepts."""
 
     class Hyper:
@@ -62,8 +55,8 @@ def hyper(
     """Declare a hyperparameter of a link: its symbol, meaning, default and range ``low <= x < high``.
 
     ``closed`` includes ``high``, ``open`` excludes ``low``, ``optional`` accepts ``None``. The value may be a number, a
-    schedule, or `by_path`. ``kw_only`` is for fields added to a link with subclasses: it keeps the positions of the
-    subclasses' fields.
+    schedule, or a table such as `by_path`. ``kw_only`` is for fields added to a link with subclasses: it keeps the
+    positions of the subclasses' fields.
     """
     return number(
         doc,
@@ -150,143 +143,11 @@ def as_key(where: str, seed: jax.Array | int) -> jax.Array:
     return jax.random.key(seed)
 
 
-@register
-class by_path(Value):
-    """A hyperparameter that depends on the parameter's path: the first pattern that matches the path decides.
-
-    Paths look like ``"encoder/layer_0/kernel"``; patterns are regular expressions, matched with
-    `re.search`. Each entry, and ``default``, is a number or a schedule; `store` takes tables of formats,
-    and `partition` a table of chains. Without a default, a path that no pattern matches is an error.
-
-    >>> import chainax as cx
-    >>> cx.add_decayed_weights(cx.by_path({"bias|norm": 0.0}, default=0.1))
-    add_decayed_weights(by_path({'bias|norm': 0}, default=0.1))
-    """
-
-    patterns: tuple[str, ...]
-    entries: tuple[HyperValue, ...]
-    default: HyperValue
-
-    _static = ("patterns",)
-    _leaves = ("entries", "default")
-
-    def __init__(self, table: Mapping[str, HyperValue], default: HyperValue = None) -> None:
-        if not isinstance(table, Mapping) or (not table and default is None):
-            raise ValueError(f"`by_path` needs a table {{pattern: number}}, got {brief(table)}")
-        for pattern in table:
-            try:
-                compiled(pattern)
-            except (re.error, TypeError, OverflowError, RecursionError) as e:
-                raise ValueError(f"`by_path`: {brief(pattern)} is no regular expression: {e}") from None
-            if not isinstance(pattern, str):
-                raise ValueError(f"`by_path`: a pattern must be a string, got {brief(pattern)}")
-        fill(self, patterns=tuple(table), entries=tuple(table.values()), default=default)
-        fill(self, **vars(self.map(_entry)))
-
-    @property
-    def table(self) -> dict[str, HyperValue]:
-        """The entries by pattern, in order."""
-        return dict(zip(self.patterns, self.entries))
-
-    def find(self, path: str) -> int:
-        """The index of the first pattern that matches a path; the number of patterns if none does."""
-        return _finder(self.patterns)(path)
-
-    @functools.cached_property
-    def of_numbers(self) -> bool:
-        """Whether all entries are numbers or schedules, as in a hyperparameter."""
-        entries = self.entries if self.default is None else (*self.entries, self.default)
-        return not any(isinstance(x, str) or (isinstance(x, Value) and not isinstance(x, Schedule)) for x in entries)
-
-    def map(self, change: Callable[[str, HyperValue], HyperValue]) -> by_path:
-        """The table with every entry replaced by ``change(label, entry)``."""
-        return make(
-            by_path,
-            patterns=self.patterns,
-            entries=tuple(change(f"by_path[{p!r}]", e) for p, e in zip(self.patterns, self.entries)),
-            default=None if self.default is None else change("by_path.default", self.default),
-        )
-
-    def __repr__(self) -> str:
-        default = "" if self.default is None else f", default={code(self.default)}"
-        return f"by_path({code(self.table)}{default})"
-
-
-def by_leaf(params: Params, choose: Callable[[str, Leaf], HyperValue]) -> by_path:
-    """The `by_path` table whose entry for each trained leaf of ``params`` is ``choose(path, leaf)``.
-
-    Use it for values that depend on shapes, or that are stored in a tree. ``params`` may hold arrays, or shapes and
-    dtypes as returned by ``jax.eval_shape``. Leaves with equal entries share a pattern.
-
-    >>> import chainax as cx
-    >>> params = {"bias": jax.numpy.ones(2), "kernel": jax.numpy.ones((3, 2)), "scale": jax.numpy.ones(2)}
-    >>> cx.by_leaf(params, lambda path, p: 0.1 if p.ndim > 1 else 0.0)
-    by_path({'^(bias|scale)$': 0, '^(kernel)$': 0.1})
-    """
-    groups: list[tuple[HyperValue, list[str]]] = []
-    trained = [(path, leaf) for path, leaf in flatten(params).items() if is_trainable(leaf)]
-    for path, count in Counter(path for path, _ in trained).items():
-        if count > 1:
-            raise ValueError(f"`by_leaf`: {count} parameters have the path {path!r}: rename one")
-    for path, leaf in trained:
-        entry = choose(path, leaf)
-        alike = next((paths for other, paths in groups if same(other, entry)), None)
-        if alike is None:
-            groups.append((entry, [path]))
-        else:
-            alike.append(path)
-    return by_path({f"^({'|'.join(map(re.escape, paths))})$": entry for entry, paths in groups})
-
-
-def _entry(label: str, x: HyperValue) -> HyperValue:
-    """An entry as a table stores it. Values and dtypes are checked by the field that reads the table."""
-    if isinstance(x, PartitionSpec):
-        return spec(x)
-    other = isinstance(x, Value) and not isinstance(x, by_path)
-    return x if other or (isinstance(x, str) and x in DTYPES) else number_or_schedule(label, x, Range(closed=True))
-
-
-def pick(where: str, table: by_path, path: str) -> tuple[int, HyperValue]:
-    """The index of the entry for a parameter's path, and the entry. The default has the number of patterns as index."""
-    i = table.find(path)
-    if i < len(table.entries):
-        return i, table.entries[i]
-    if table.default is None:
-        raise PlainKeyError(
-            f"`{where}`: no pattern of {brief(table)} matches parameter {path!r}: add one, or a default"
-        )
-    return i, table.default
-
-
-@functools.lru_cache(maxsize=2**14)  # the cache of `re` holds only 512
-def compiled(pattern: str) -> re.Pattern[str]:
-    """The compiled regular expression."""
-    return re.compile(pattern)
-
-
-@functools.lru_cache(maxsize=256)
-def _finder(patterns: tuple[str, ...]) -> Callable[[str], int]:
-    """`by_path.find` for these patterns, with a cache by path."""
-    expressions = [compiled(pattern) for pattern in patterns]
-
-    @functools.cache
-    def find(path: str) -> int:
-        return next((i for i, expression in enumerate(expressions) if expression.search(path)), len(expressions))
-
-    return find
-
-
-def table_choices(links: Iterable[tuple[str, Any]], path: str) -> tuple[int, ...]:
-    """The index of the entry for a parameter's path in each table in the fields of these links."""
-    fields = ((name, field, getattr(link, field)) for name, link in links for field in link._leaves)
-    return tuple(pick(f"{n}.{f}", table, path)[0] for n, f, table in fields if isinstance(table, by_path))
-
-
 def check_hyper(where: str, x: HyperValue, limits: Range) -> HyperValue:
     """``x`` as a link stores it. Raises unless it is a number in range, a schedule or a table of these."""
     if isinstance(x, Mapping) or (isinstance(x, (list, tuple)) and x):
         raise ValueError(f"`{where}` must be a number, a schedule or a table, got a {type(x).__name__}{_of_tree(x)}")
-    if isinstance(x, by_path):
+    if isinstance(x, Table):
         return x.map(lambda label, entry: check_hyper(f"{where}`: `{label}", entry, limits))
     return number_or_schedule(where, x, limits)
 
@@ -297,16 +158,16 @@ def _of_tree(x: PyTree) -> str:
     if any(jnp.ndim(leaf) for leaf in flat.leaves if is_array(leaf)):
         return " of arrays: parameters go to tx.init(params)"
     if flat.leaves and all(isinstance(leaf, bool) or getattr(leaf, "dtype", None) == np.bool_ for leaf in flat.leaves):
-        return f" of booleans. In place of a mask write by_path({{'bias|norm': 0.0}}, default=0.1) or {BY_LEAF}"
+        return f" of booleans. In place of a mask write {SOME_ONLY}"
     numbers = isinstance(x, Mapping) and all(isinstance(leaf, (int, float)) for leaf in flat.leaves)
     if not numbers or not 1 <= len(flat.leaves) <= 8:
-        return f": choose by path or shape with {BY_LEAF}"
+        return f": choose by path or shape, with {SOME_ONLY}"
     if {*x} == {*flat.paths}:
         return f": write by_path({code(x)}, default={code(next(iter(x.values())))})"
     return f": write by_path({code({f'^{re.escape(path)}$': leaf for path, leaf in flat.items()})})"
 
 
-BY_LEAF = "by_leaf(params, lambda path, p: 0.1 if p.ndim > 1 else 0.0)"
+SOME_ONLY = "by_path({'bias|norm': 0.0}, default=0.1) or by_ndim({1: 0.0}, default=0.1)"
 
 
 def evaluate(where: str, x: HyperValue, count: Steps, dtype: DType, own: Steps | None = None) -> Any:

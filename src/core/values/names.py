@@ -2,12 +2,13 @@
 
 _DECAYED = (
     "to decay some parameters only, write weight_decay=by_path({'bias|norm': 0.0}, default=0.1) or "
-    "weight_decay=by_leaf(params, lambda path, p: 0.1 if p.ndim > 1 else 0.0)"
+    "weight_decay=by_ndim({1: 0.0}, default=0.1)"
 )
 _STORED = "write store(tx, 'bfloat16') for the chain tx"
 _CLIPPED = "write chain(clip_by_global_norm(1.0), tx) for the chain tx"
 _MOMENTUM = "the momentum has a schedule of its own, as onecycle_momentum_schedule(total_steps=1000)"
 _FUSED = "leave it out: every step is one fused function, which can be differentiated"
+_WORDS = "write matrices=by_path({'conv': matrices('h w in, out')}, default=matrices('in, out'))"
 _MINIMIZED = "write minimize(lbfgs(), loss, params, max_steps=1000, tolerance=1e-6)"
 
 OTHER_NAMES: dict[str, tuple[str, ...]] = {
@@ -80,6 +81,16 @@ OTHER_NAMES: dict[str, tuple[str, ...]] = {
     "key": ("write seed=0, a whole number",),
     "num_betas": ("give the numbers themselves, betas=(0.9, 0.99, 0.999)",),
     "max_squared_norm": ("give its root, max_norm",),
+    # Muon
+    "ns_coefficients": ("write iteration=newton_schulz(coefficients=((3.4445, -4.775, 2.0315),))",),
+    "ns_coeffs": ("write iteration=newton_schulz(coefficients=((3.4445, -4.775, 2.0315),))",),
+    "ns_steps": ("write iteration=newton_schulz(steps=5)",),
+    "adjust_lr_fn": ("write sizing='rms'",),
+    "consistent_rms": ("write sizing='rms'",),
+    "adaptive": ("leave it out: graft(orthogonalize(), tx) gives an update the norm of another chain's",),
+    "preconditioning": ("leave it out: the norm is Frobenius's",),
+    "weight_dimension_numbers": (_WORDS,),
+    "muon_weight_dimension_numbers": (_WORDS,),
     # chains in links
     "inner": ("tx", "a guard holds no chain, but stands at the front of one: write chain(skip_nonfinite(), tx)"),
     "fast_optimizer": ("write chain(tx, slow_weights()) for the chain tx",),

@@ -89,6 +89,24 @@ def over_root(x: jax.Array, square: jax.Array, eps: Scalar, eps_root: Scalar = 0
     return div(x, add(root(square, eps_root), eps))
 
 
+def product(a: jax.Array, b: jax.Array) -> jax.Array:
+    """The matrix product, in the precision of the operands on accelerators too."""
+    return jnp.matmul(a, b, precision=lax.Precision.HIGHEST)
+
+
+def largest(x: jax.Array) -> jax.Array:
+    """The largest magnitude, or 1 if that is 0, as a constant: squares of what is divided by it do not overflow."""
+    most = lax.stop_gradient(jnp.max(jnp.abs(x), initial=0.0))
+    return jnp.where(most > 0, most, jnp.ones_like(most))
+
+
+def norm(x: jax.Array, axis: int | tuple[int, ...] | None = None) -> jax.Array:
+    """The Euclidean norm, or those along axes, which are kept. Its derivative at 0 is 0."""
+    scale = largest(x)
+    squares = jnp.square(jnp.abs(x / scale.astype(x.dtype)) if jnp.iscomplexobj(x) else x / scale)
+    return scale * sqrt(squares.sum(axis, keepdims=axis is not None))
+
+
 @jax.custom_jvp
 def power(x: jax.Array, n: jax.Array) -> jax.Array:
     """xⁿ with 0⁰ = 1. At x = 0 the derivatives are n·xⁿ⁻¹ with respect to x, and 0 with respect to n."""

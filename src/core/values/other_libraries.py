@@ -40,7 +40,7 @@ OTHER_LIBRARIES: dict[str, dict[str, str]] = {
         "optimistic_adam optimistic_adam_v2": "`cx.optimistic_adam(1e-3)`, Optax's second with nesterov=False",
         "per_example_global_norm_clip": "`cx.clip_per_example(1.0)`",
         "per_example_layer_norm_clip": "`cx.clip_blocks_per_example(1.0)`",
-        "measure_with_ema monitor snapshot": "`cx.record('norm')` anywhere in a chain, read by `cx.recorded`",
+        "measure_with_ema monitor snapshot": "`cx.record('norm')` in a chain, read by `cx.metrics` or `cx.recorded`",
         # wrappers
         "MultiSteps": "`cx.accumulate(tx, every=4)`, one step for the mean of 4 gradients",
         "microbatch microbatching": "none: Optax's splits the batch of a function, and works beside chainax; "
@@ -56,9 +56,9 @@ OTHER_LIBRARIES: dict[str, dict[str, str]] = {
         "*State ApplyEvery": "`state.links`: what each link keeps, by the link's name and the slot's",
         "MaskedNode": "`None`, as for everything that is not trained",
         "GradientTransformation* Transform*Fn OptState": "`cx.chain` is the type of chains, `cx.State` that of their "
-        "states",
+        "states; `tx.to_optax()` is of Optax's type",
         "Params Updates": "not needed: any pytree",
-        "MaskOrFn": "a table by path, `cx.by_path`, or by leaf, `cx.by_leaf`",
+        "MaskOrFn": "a table by path, `cx.by_path`, by the number of axes, `cx.by_ndim`, or by leaf, `cx.by_leaf`",
         "ScalarOrSchedule": "`cx.extend.HyperLike`",
         "WrappedSchedule": "not needed: states hold no schedules",
         "ZoomLinesearchInfo": "`state.links`: evaluations, failed and uphill, of the last search",
@@ -92,10 +92,10 @@ OTHER_LIBRARIES: dict[str, dict[str, str]] = {
         "hutchinson_estimator_diag_hessian": "`cx.hutchinson`, in the function that a step of `cx.sophia(1e-3)` "
         "takes as its argument hessian",
         "split_real_and_imaginary": "`cx.split_complex(tx)`",
-        "muon": "`cx.from_optax(optax.contrib.muon(1e-3))`",
-        "scale_by_muon": "`cx.from_optax(optax.contrib.scale_by_muon())`",
+        "muon": "`cx.muon(1e-3, adam=cx.by_path({'bias|norm': cx.adamw(1e-3)}))`; Optax's momentum is debias=True",
+        "scale_by_muon": "`cx.scale_by_muon(debias=True, sizing='none')`",
         "GaLoreDimensionNumbers": "none: `cx.scale_by_galore(cx.scale_by_adam())` projects matrices",
-        "MuonDimensionNumbers": "Optax's, as an argument of its muon",
+        "MuonDimensionNumbers": "`cx.matrices('h w in, out')`, in the field matrices of a link",
     },
     "torch.optim": {
         "Adadelta": "`cx.adadelta(1.0)`",
@@ -106,7 +106,7 @@ OTHER_LIBRARIES: dict[str, dict[str, str]] = {
         "Adamax": "`cx.adamax(2e-3)`",
         "ASGD": "`cx.asgd(1e-2)`",
         "LBFGS": "`cx.minimize(cx.lbfgs(), loss, params)`",
-        "Muon": "`cx.from_optax(optax.contrib.muon(1e-3))`",
+        "Muon": "`cx.muon(1e-3)`, rows as the inputs: `cx.muon(1e-3, matrices='out, in')` for PyTorch's layers",
         "NAdam": "`cx.nadam(2e-3)`",
         "RAdam": "`cx.radam(1e-3)`",
         "RMSprop": "`cx.rmsprop(1e-2)`",
@@ -122,9 +122,10 @@ OTHER_LIBRARIES: dict[str, dict[str, str]] = {
     "torch.optim.Optimizer": {
         "param_groups": "a table in any field: `cx.sgd(cx.by_path({'embed': 1e-4}, default=1e-2))`",
         "add_param_group": "`tx.add_param_group(params, state)`: new slots appear, the others keep theirs",
-        "state_dict": "`tx.state_dict(state)`, named NumPy arrays",
+        "state_dict": "`tx.state_dict(state)`, named NumPy arrays; as PyTorch's own: "
+        "`cx.torch.state_dict(tx, params, state, ['w', 'embed', 'bias'])`",
         "load_state_dict": "`tx.load_state_dict(params, arrays)`, with a report; of an edited optimizer: "
-        "`tx.adopt(params, state)`",
+        "`tx.adopt(params, state, old=old)`; of PyTorch's own: `cx.torch.load_state_dict`",
         "zero_grad": "not needed: `jax.grad` returns new gradients, and nothing accumulates in place",
         "step": "`tx.step(params, state, grads)`",
         "step(closure=)": "not needed: take `jax.value_and_grad` where you want it, then step; Nesterov's point is "

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from jax.sharding import AbstractMesh, AxisType, Mesh
 from jax.sharding import PartitionSpec as P
 
 from .contents import code
@@ -15,6 +16,11 @@ from .value import Value, static, value
 def axes_in(entries: Iterable[Names]) -> tuple[str, ...]:
     """All mesh axes in a `PartitionSpec`."""
     return tuple(name for entry in entries for name in names_of(entry))
+
+
+def axes_of_kind(mesh: Mesh | AbstractMesh, kind: AxisType) -> tuple[str, ...]:
+    """The explicit, automatic or manual axes of a mesh."""
+    return tuple(name for name, each in zip(mesh.axis_names, mesh.axis_types) if each == kind)
 
 
 def padded(entries: Sequence[Names] | P, ndim: int) -> tuple[Names, ...]:

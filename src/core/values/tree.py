@@ -63,7 +63,11 @@ def flatten(tree: PyTree) -> Flat:
 
 def _is_box(path: tuple) -> bool:
     """Whether the last key is that of a box. flax.nnx boxes leaves in some trees and not in others."""
-    return len(path) > 1 and path[-1] == GetAttrKey("value")
+    return len(path) > 1 and path[-1] == BOXED
+
+
+BOXED = GetAttrKey("value")
+"""The key of what is in a box, which has no other."""
 
 
 def is_trainable(leaf: Leaf) -> bool:

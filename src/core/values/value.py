@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import itertools
 import math
 import numbers
 from collections.abc import Callable, Iterable
@@ -234,7 +235,7 @@ def fill(new: object, **fields: object) -> None:
 
 
 @dataclass_transform(frozen_default=True, field_specifiers=(number, static, child))
-def value(cls: type[T], **options: bool) -> type[T]:
+def value(cls: type[T]) -> type[T]:
     """Make a subclass of `Value` a frozen dataclass and a pytree.
 
     Fields declared with `number`, `hyper` or `child` are children of the pytree; `static` fields are part of its
@@ -244,16 +245,15 @@ def value(cls: type[T], **options: bool) -> type[T]:
     has_contract = any(base in CONTRACTS for base in cls.__mro__)
     if has_contract:
         check_class(cls)
-    cls = frozen(cls, **options)
+    cls = frozen(cls)
     if has_contract:
         check_hooks(cls)
     return cls
 
 
-def frozen(cls: type[T], **options: bool) -> type[T]:
+def frozen(cls: type[T]) -> type[T]:
     """`value` without its checks."""
-    cls = dataclasses.dataclass(frozen=True, eq=False, repr=False, **options)(cls)
-    del cls.__setattr__, cls.__delattr__  # Value's have clearer errors
+    cls = dataclasses.dataclass(init=False, eq=False, repr=False)(cls)  # compiling methods would make imports slow
     fields = dataclasses.fields(cls)
     for f in fields:
         if "doc" not in f.metadata:
@@ -261,9 +261,8 @@ def frozen(cls: type[T], **options: bool) -> type[T]:
     cls._leaves = tuple(f.name for f in fields if f.metadata.get("leaf"))
     cls._static = tuple(f.name for f in fields if not f.metadata.get("leaf"))
     cls._numbers = tuple(f.name for f in fields if "range" in f.metadata)
-    if "__init__" in cls.__dict__ and options.get("init", True):
-        cls.__init__ = explained(cls.__init__, cls.__name__)
-        cls.__doc__ = _documented(cls)
+    init = vars(cls).get("__init__") or _initializer(fields)
+    cls.__init__, cls.__doc__ = explained(init, cls.__name__), _documented(cls)
     return register(cls)
 
 
@@ -287,7 +286,9 @@ def each(check: Check) -> Check:
 def check_count(where: str, x: object, least: int, most: int | None) -> int:
     """``x`` as a Python integer. Raises unless it is an integer within bounds."""
     if not isinstance(x, (int, np.integer)) or isinstance(x, bool) or x < least:
-        raise ValueError(f"`{where}` must be a whole number from {least}, got {brief(x)}")
+        raise ValueError(
+            f"`{where}` must be a whole number from {least}, got {x if isinstance(x, float) else brief(x)}"
+        )
     if most is not None and x > most:
         raise ValueError(f"`{where}` must be {most} at most, got {brief(x)}")
     return int(x)
@@ -322,6 +323,48 @@ def check_number(where: str, x: Any, limits: Range) -> Any:
     raise ValueError(f"`{where}` must be a number in {limits}, got {brief(x)}")
 
 
+def _initializer(fields: Iterable[dataclasses.Field]) -> Callable[..., None]:
+    """The ``__init__`` of a value with these fields."""
+    signature = inspect.Signature(
+        [
+            inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD),
+            *(
+                inspect.Parameter(
+                    f.name,
+                    inspect.Parameter.KEYWORD_ONLY if f.kw_only else inspect.Parameter.POSITIONAL_OR_KEYWORD,
+                    default=inspect.Parameter.empty if f.default is dataclasses.MISSING else f.default,
+                    annotation=f.type,
+                )
+                for f in sorted(fields, key=lambda f: bool(f.kw_only))
+            ),
+        ]
+    )
+
+    def __init__(self: Any, *args: object, **kwargs: object) -> None:
+        bound = signature.bind(self, *args, **kwargs)
+        bound.apply_defaults()
+        fill(self, **dict(itertools.islice(bound.arguments.items(), 1, None)))
+        self.__post_init__()
+
+    __init__.__signature__ = signature  # pyright: ignore[reportFunctionMemberAccess]
+    return __init__
+
+
+def meaning(field: dataclasses.Field[Any]) -> str:
+    """What a declared field means, and the values that it accepts."""
+    doc, limits, one_of = (field.metadata.get(key) for key in ("doc", "range", "one_of"))
+    least, most = (field.metadata.get(key) for key in ("least", "most"))
+    if limits and math.isfinite(limits.low):
+        return f"{doc}, in {limits}"
+    if limits and limits.optional:
+        return f"{doc}, or None"
+    if one_of and {*map(type, one_of)} != {bool}:
+        return f"{doc}, one of {', '.join(map(repr, one_of))}"
+    if least is not None:
+        return f"{doc}, a whole number from {least}" + ("" if most is None else f" to {most}")
+    return doc or ""
+
+
 def _undecorated(cls: type[Value]) -> str:
     """The message for an instance of a class without its decorator."""
     return f"`{cls.__name__}` is not decorated: write @{cls.decorator} above its class"
@@ -331,11 +374,11 @@ def _documented(cls: type) -> str:
     """The docstring, followed by the equation and the declared fields."""
     lines = []
     for field in dataclasses.fields(cls):
-        limits, doc = field.metadata.get("range"), field.metadata.get("doc", "")
+        limits = field.metadata.get("range")
         default = "" if field.default is dataclasses.MISSING else f" = {code(field.default)}"
         symbol = f" ({limits.symbol})" if limits and limits.symbol else ""
-        within = f", in {limits}" if limits and math.isfinite(limits.low) else ""
-        lines.append(f"    {field.name}{symbol}{default}: {doc}{within}")
-    equation = f"\n\nEquation: {cls.equation}" if getattr(cls, "equation", "") else ""
+        lines.append(f"    {field.name}{symbol}{default}: {meaning(field)}")
+    told = getattr(cls, "equation", "")  # which may depend on the fields
+    equation = f"\n\nEquation: {told}" if told and isinstance(told, str) else ""
     fields = "\n\nFields:\n" + "\n".join(lines) if lines else ""
     return inspect.cleandoc(cls.__dict__.get("__doc__") or "") + equation + fields

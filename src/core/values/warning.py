@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import warnings
 from pathlib import Path
 
 import jax
 
-PACKAGES = (str(Path(__file__).parents[2]), str(Path(jax.__file__).parent))
+PACKAGES = (str(Path(__file__).parents[2]), str(Path(jax.__file__).parent), contextlib.__file__)
 
 
 class ChainWarning(UserWarning):

@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ...core.engine.checks import check_state
+from ...core.engine.checks import as_plain
 from ...core.engine.state import State
 from ...core.engine.storage import widened
 from ...core.facade.link import Leafwise, transform
@@ -118,6 +118,9 @@ def read_average(tx: Transformation, params: Params, state: State, name: str | N
     unchanged. If several links keep an average, ``name`` is the name of one of them, such as ``"ema_params"``, or
     ``"accumulate/ema_params"`` if an inner chain has a link of the same name.
 
+    ``params`` may be a model of flax.nnx, and ``state`` that of its optimizer: the result is then a model too, which
+    shares the variables that are not trained.
+
     Errors: ``KeyError`` unless there is exactly one such link, or one with this name.
 
     >>> import jax, chainax as cx
@@ -128,11 +131,11 @@ def read_average(tx: Transformation, params: Params, state: State, name: str | N
     >>> params.item(), cx.read_average(tx, params, state).item()
     (6.0, 5.0)
     """
-    check_state("read_average(tx, params, state)", tx, params, state)
-    found = search(tx, params, state, _average)
+    trained, state = as_plain("read_average(tx, params, state)", tx, params, state)
+    found = search(tx, trained.params, state, _average)
     if not found:
         raise PlainKeyError("the chain keeps no average of the parameters: append ema_params(0.999) to it")
-    return fill_holes(select(found, name, "an average"), params)
+    return trained.put_back(fill_holes(select(found, name, "an average"), trained.params))
 
 
 def _average(link: Any, params: Params, entry: PyTree) -> PyTree | None:
@@ -142,7 +145,7 @@ def _average(link: Any, params: Params, entry: PyTree) -> PyTree | None:
     flat = flatten(params)
 
     def read(path: str, p: Leaf, x: PyTree) -> jax.Array:
-        form = link.formats.of("average", path) if link.formats else None
+        form = link.formats.of("average", path, jnp.shape(p)) if link.formats else None
         shape = jnp.shape(p) + (2,) * jnp.iscomplexobj(p)
         return jnp.array(from_real(widened(x, shape, compute_dtype(dtype_of(p)), form), dtype_of(p)))
 

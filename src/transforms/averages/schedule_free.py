@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from ...core.engine.checks import check_state
+from ...core.engine.checks import as_plain
 from ...core.engine.protocol import LinkLike
 from ...core.engine.state import State
 from ...core.engine.step_info import StepInfo
@@ -13,8 +13,9 @@ from ...core.facade.link import transform
 from ...core.facade.transformation import Transformation
 from ...core.values.contents import code, is_array
 from ...core.values.errors import PlainKeyError
-from ...core.values.hyper import by_path, evaluate
+from ...core.values.hyper import evaluate
 from ...core.values.numerics import safe_div
+from ...core.values.tables import Table
 from ...core.values.tree import flatten
 from ...core.values.types import DType, Params, PyTree, Updates
 from ...core.values.value import Number, child, number
@@ -54,7 +55,7 @@ class schedule_free(Wrapper):
         if not is_array(self.b1) and self.b1 == 0:
             raise ValueError("`schedule_free.b1` must be above 0: x could not be recovered from y")
         for name, link in self._rates.items():
-            if isinstance(link.learning_rate, by_path):
+            if isinstance(link.learning_rate, Table):
                 raise ValueError(
                     f"`schedule_free` weighs steps by one learning rate, got {code(link.learning_rate)} in {name!r}: "
                     "put scale(by_path(...)) before it for the ratios"
@@ -109,7 +110,7 @@ def schedule_free_eval_params(tx: Transformation, params: Params, state: State, 
     """The mean x of a `schedule_free` link, at which to evaluate.
 
     The link may be in a chain inside another link. Parameters that it does not move are returned unchanged. If there
-    are several such links, ``name`` selects one: see `read_average`.
+    are several such links, ``name`` selects one: see `read_average`, also for models of flax.nnx.
 
     Errors: ``KeyError`` unless there is exactly one such link, or one called ``name``.
 
@@ -121,11 +122,11 @@ def schedule_free_eval_params(tx: Transformation, params: Params, state: State, 
     >>> params.item(), cx.schedule_free_eval_params(tx, params, state).item()
     (0.125, 0.25)
     """
-    check_state("schedule_free_eval_params(tx, params, state)", tx, params, state)
-    found = search(tx, params, state, _mean)
+    trained, state = as_plain("schedule_free_eval_params(tx, params, state)", tx, params, state)
+    found = search(tx, trained.params, state, _mean)
     if not found:
         raise PlainKeyError("no schedule_free link moves the parameters, so there is no mean: see schedule_free(chain)")
-    return fill_holes(select(found, name, "a mean"), params)
+    return trained.put_back(fill_holes(select(found, name, "a mean"), trained.params))
 
 
 def _mean(link: LinkLike, params: Params, entry: PyTree) -> Params | None:

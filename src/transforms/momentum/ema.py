@@ -53,6 +53,7 @@ class ema(Leafwise):
     decay: Hyper = hyper("β", "decay of the mean", high=1.0)
 
     slots = ("ema",)
+    holds = {"ema": "E[u]"}
     equation = "m ← βm + (1−β)u,  u ← m"
     role = "accumulate"
 
@@ -65,6 +66,7 @@ class ema(Leafwise):
 class debiased_ema(ema):
     """Average updates exponentially, with bias correction: the numerator of Adam."""
 
+    holds = {"ema": "E[u]"}
     equation = "m ← βm + (1−β)u,  u ← m̂"
 
     def scalars(self, at):

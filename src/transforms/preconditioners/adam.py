@@ -11,6 +11,8 @@ from ...core.values.numerics import averaged, mul, over_root
 from ...core.values.types import Scalars
 from ...core.values.value import derived, static
 
+MOMENTS = {"mu": "E[u]", "nu": "E[u²]"}
+
 
 @transform
 class scale_by_adam(Leafwise):
@@ -21,7 +23,8 @@ class scale_by_adam(Leafwise):
     eps: Hyper = hyper("ε", "floor of the denominator, outside the root", default=1e-8)
     eps_root: Hyper = hyper("ε̄", "added to the mean square, inside the root", default=0.0, kw_only=True)
 
-    slots = ("mu", "nu")  # E[u], E[u²]
+    slots = ("mu", "nu")
+    holds = MOMENTS
     nonnegative = ("nu",)
     equation = "m ← β₁m + (1−β₁)u,  v ← β₂v + (1−β₂)u²,  u ← m̂ / (√(v̂+ε̄) + ε)"
     role = "precondition"
@@ -49,6 +52,7 @@ class scale_by_uncorrected_adam(scale_by_adam):
     times as large as Adam's, so it needs a warm-up.
     """
 
+    holds = MOMENTS
     equation = "m ← β₁m + (1−β₁)u,  v ← β₂v + (1−β₂)u²,  u ← m / (√(v+ε̄) + ε)"
 
     def scalars(self, at):
@@ -70,6 +74,7 @@ class scale_by_amsgrad(scale_by_adam):
     debias: str = static("when the bias is corrected", default="after", one_of=("after", "before", "never"))
 
     slots = ("mu", "nu", "nu_max")
+    holds = MOMENTS
     nonnegative = ("nu", "nu_max")
     absent = {"nu_max": "nu"}
 
@@ -102,6 +107,8 @@ class scale_by_nadam(scale_by_adam):
     momentum_decay: Hyper = hyper("ψ", "how fast the momentum rises to its limit", default=4e-3)
 
     slots = ("mu", "nu", "mu_product")
+    holds = MOMENTS
+    absent = {"mu_product": 0.0}  # its limit, below 1e-3 after ten steps
     equation = (
         "m ← β₁m + (1−β₁)u,  v ← β₂v + (1−β₂)u²,  μₜ = β₁(1 − ½·0.96^(tψ)),  Π ← Πμₜ,  "
         "u ← ((1−μₜ)/(1−Π)·u + μₜ₊₁/(1−Πμₜ₊₁)·m) / (√(v̂+ε̄) + ε)"

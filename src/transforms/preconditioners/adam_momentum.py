@@ -12,7 +12,7 @@ from ...core.values.hyper import Hyper, OptionalHyper, hyper
 from ...core.values.numerics import averaged, clipped, one_minus_power, over_root, sqrt
 from ...core.values.types import Scalar
 from ...core.values.value import derived
-from .adam import scale_by_adam
+from .adam import MOMENTS, scale_by_adam
 
 
 @transform
@@ -22,6 +22,7 @@ class scale_by_nesterov_adam(scale_by_adam):
     Departs from the paper as Optax does: the momentum has no schedule. `scale_by_nadam` has one.
     """
 
+    holds = MOMENTS
     equation = "m ← β₁m + (1−β₁)u,  v ← β₂v + (1−β₂)u²,  u ← (β₁m/(1−β₁ᵗ⁺¹) + (1−β₁)u/(1−β₁ᵗ)) / (√(v̂+ε̄) + ε)"
 
     def scalars(self, at):
@@ -145,6 +146,8 @@ class scale_by_ademamix(scale_by_adam):
     alpha: Hyper = hyper("α", "weight of the slow mean", default=5.0)
 
     slots = ("mu", "nu", "mu_slow")
+    holds = MOMENTS
+    absent = {"mu_slow": None}
     equation = "m ← β₁m + (1−β₁)u,  l ← β₃l + (1−β₃)u,  v ← β₂v + (1−β₂)u²,  u ← (m̂ + αl) / (√(v̂+ε̄) + ε)"
 
     def leaf(self, u, slot, p, debias):

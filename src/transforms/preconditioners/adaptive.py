@@ -12,7 +12,7 @@ from ...core.values.hyper import Hyper, OptionalHyper, hyper
 from ...core.values.numerics import averaged, is_zero, mul, one_minus_power, over_root, root, sqrt
 from ...core.values.tree import leaf_sum, to_real
 from ...core.values.value import derived, static
-from .adam import scale_by_adam
+from .adam import MOMENTS, scale_by_adam
 
 
 @transform
@@ -27,6 +27,7 @@ class scale_by_adamax(Leafwise):
     eps: Hyper = hyper("ε", "floor of the maximum", default=1e-8)
 
     slots = ("mu", "nu")  # E[u], max |u|
+    holds = {"mu": "E[u]"}
     nonnegative = ("nu",)
     equation = "m ← β₁m + (1−β₁)u,  v ← max(β₂v, |u| + ε),  u ← m̂ / v"
     role = "precondition"
@@ -53,6 +54,7 @@ class scale_by_belief(scale_by_adam):
         "ε̄", "added to the mean square at every step; None for ε", default=None, optional=True, kw_only=True
     )
 
+    holds = {"mu": "E[u]"}
     equation = "m ← β₁m + (1−β₁)u,  s ← β₂s + (1−β₂)(u−m)² + ε̄,  u ← m̂ / (√ŝ + ε),  ε̄ = ε if not given"
 
     def leaf(self, u, slot, p, debias, /):
@@ -78,6 +80,7 @@ class scale_by_acprop(scale_by_belief):
     """
 
     lagged = ("nu",)
+    holds = {"mu": "E[u]"}
     equation = (
         "u₊ = u / (√ŝ + ε), or u where s = 0,  m ← β₁m + (1−β₁)u,  s ← β₂s + (1−β₂)(u−m)² + ε̄,  u ← u₊,  "
         "ε̄ = ε if not given"
@@ -107,6 +110,8 @@ class scale_by_yogi(scale_by_adam):
     initial_accumulator_value: Hyper = hyper("v₀", "initial mean square", default=1e-6)
     debias: bool = static("correct the moments for bias", default=True, one_of=(False, True))
 
+    holds = {"mu": "E[u]"}
+
     @derived
     def equation(self) -> str:
         ratio = "m̂ / (√(v̂+ε̄) + ε)" if self.debias else "m / (√(v+ε̄) + ε)"
@@ -134,6 +139,7 @@ class scale_by_radam(scale_by_adam):
 
     threshold: Hyper = hyper("ρ₀", "the number of squares that is enough", default=5.0, low=4.0)
 
+    holds = MOMENTS
     equation = (
         "m ← β₁m + (1−β₁)u,  v ← β₂v + (1−β₂)u²,  ρ∞ = 2/(1−β₂) − 1,  ρ = ρ∞ − 2tβ₂ᵗ/(1−β₂ᵗ),  "
         "u ← r·√(1−β₂ᵗ)·m̂ / (√(v+(1−β₂ᵗ)ε̄) + ε) if ρ > ρ₀ else m̂"
@@ -173,6 +179,7 @@ class scale_by_stable_adam(scale_by_adam):
     the leaf. Departs from it in that a decay that follows is not scaled down.
     """
 
+    holds = MOMENTS
     equation = "m ← β₁m + (1−β₁)u,  v ← β₂v + (1−β₂)u²,  u ← m̂ / (r + ε) / max(1, RMS(u / max(r, ε))),  r = √(v̂+ε̄)"
 
     def leaf(self, u, slot, p, debias):
@@ -221,6 +228,7 @@ class scale_by_adam_mini(scale_by_adam):
 
     block_axes: tuple[int, ...] = static("axes of a leaf that index its blocks", default=())
 
+    holds = {"mu": "E[u]"}
     equation = "m ← β₁m + (1−β₁)u,  v ← β₂v + (1−β₂)·mean(u² in the block),  u ← m̂ / (√(v̂+ε̄) + ε)"
 
     def check(self) -> None:

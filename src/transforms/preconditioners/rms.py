@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import jax.numpy as jnp
 
 from ...core.facade.link import Leafwise, slot_like, transform
+from ...core.values.contents import same
 from ...core.values.hyper import Hyper, hyper
 from ...core.values.numerics import averaged, capped, over_root, sqrt
+from ...core.values.value import derived
 
 
 @transform
@@ -18,6 +22,7 @@ class scale_by_adagrad(Leafwise):
     eps_root: Hyper = hyper("ε̄", "added to the sum, inside the root", default=0.0)
 
     slots = ("sum",)
+    holds = {"sum": "Σu²"}
     nonnegative = slots
     equation = "s ← s + u² from s₀,  u ← u / (√(s+ε̄) + ε)"
     role = "precondition"
@@ -47,6 +52,10 @@ class scale_by_rms(Leafwise):
     equation = "s ← ρs + (1−ρ)u² from s₀,  u ← u / (√(s+ε̄) + ε)"
     role = "precondition"
 
+    @derived
+    def holds(self) -> Mapping[str, str]:
+        return {"nu": "E[u²]"} if same(self.initial_scale, 0.0) else {}
+
     def init_leaf(self, p):
         return {"nu": slot_like(p, self.initial_scale)}
 
@@ -64,6 +73,7 @@ class scale_by_debiased_rms(scale_by_rms):
 
     decay: Hyper = hyper("ρ", "decay of the mean square", default=0.999, high=1.0)
 
+    holds = scale_by_rms.holds
     equation = "s ← ρs + (1−ρ)u² from s₀,  u ← u / (√(ŝ+ε̄) + ε)"
 
     def scalars(self, at):
@@ -92,6 +102,10 @@ class scale_by_stddev(Leafwise):
     equation = "s ← ρs + (1−ρ)u² from s₀,  a ← ρa + (1−ρ)u,  u ← u / (√(s−a²+ε̄) + ε)"
     role = "precondition"
 
+    @derived
+    def holds(self) -> Mapping[str, str]:
+        return {"mu": "E[u]"} | ({"nu": "E[u²]"} if same(self.initial_scale, 0.0) else {})
+
     def init_leaf(self, p):
         return {"mu": slot_like(p), "nu": slot_like(p, self.initial_scale)}
 
@@ -117,6 +131,7 @@ class scale_by_debiased_stddev(scale_by_stddev):
     The deviation of a single gradient is 0, so the first step is u / (√ε̄ + ε).
     """
 
+    holds = scale_by_stddev.holds
     equation = "s ← ρs + (1−ρ)u² from s₀,  a ← ρa + (1−ρ)u,  u ← u / (√(ŝ−â²+ε̄) + ε)"
 
     def scalars(self, at):
@@ -135,6 +150,7 @@ class scale_by_adadelta(Leafwise):
     eps: Hyper = hyper("ε", "floor of both roots, inside them", default=1e-6)
 
     slots = ("nu", "delta")  # E[u²], E[Δ²]
+    holds = {"nu": "E[u²]"}
     nonnegative = slots
     lagged = ("delta",)
     equation = "s ← ρs + (1−ρ)u²,  Δ = √(a+ε)/√(s+ε)·u,  a ← ρa + (1−ρ)Δ²,  u ← Δ"

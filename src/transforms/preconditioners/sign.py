@@ -33,6 +33,7 @@ class scale_by_lion(Leafwise):
     b2: Hyper = hyper("β₂", "decay of the mean", default=0.99, high=1.0)
 
     slots = ("mu",)
+    holds = {"mu": "E[u]"}
     lagged = slots
     equation = "c = β₁m + (1−β₁)u,  m ← β₂m + (1−β₂)u,  u ← sign(c)"
     role = "precondition"
@@ -54,6 +55,7 @@ class scale_by_smooth_lion(scale_by_lion):
 
     smooth_beta: Hyper = hyper("β", "slope at 0", default=1.0)
 
+    holds = {"mu": "E[u]"}
     equation = "c = β₁m + (1−β₁)u,  m ← β₂m + (1−β₂)u,  u ← tanh(βc)"
     fixes_norm = False
 
@@ -65,6 +67,7 @@ class scale_by_smooth_lion(scale_by_lion):
 class scale_by_refined_lion(scale_by_lion):
     """Lion with the mean clipped to ±1 for the sign: Optax's ``mode="refined"``."""
 
+    holds = {"mu": "E[u]"}
     equation = "c = β₁m + (1−β₁)u,  m ← β₂m + (1−β₂)u,  u ← min(max(c, −1), 1)"
     fixes_norm = False
 

@@ -19,15 +19,15 @@ from ...core.engine.placement import AnyMesh, axis_kinds, spec_of
 from ...core.engine.protocol import ChainLike
 from ...core.engine.state import State
 from ...core.values.contents import code
-from ...core.values.hyper import by_path, pick
-from ...core.values.spec import TILE, axes_in, only, padded, spec, spread
+from ...core.values.spec import TILE, axes_in, axes_of_kind, only, padded, spec, spread
+from ...core.values.tables import Keyed, Shape, pick
 from ...core.values.tree import Flat, dtype_of, is_trainable, names_of
 from ...core.values.types import Leaf, Params, PyTree
 
 SMALL = 2**16
 """Parameters of at most so many numbers share a collective."""
 
-Specs = by_path | spec | None
+Specs = Keyed | spec | None
 
 
 class Place(NamedTuple):
@@ -298,7 +298,7 @@ def _place(
     explicit, auto = (
         [name for name in mesh.axis_names if kinds[name] == kind] for kind in (AxisType.Explicit, AxisType.Auto)
     )
-    stated = _stated(what, specs, mesh, path, ndim)
+    stated = _stated(what, specs, mesh, path, jnp.shape(p))
     typed = axes_of_kind(mesh, AxisType.Explicit)
     known = typed if isinstance(p, Tracer) else [] if found is None else mesh.axis_names
     found = P() if found is None else found
@@ -317,16 +317,16 @@ def _place(
     return Place(home, *spread(jnp.shape(p), home, over, mesh.shape, free))
 
 
-def _stated(what: str, specs: Specs, mesh: AnyMesh, path: str, ndim: int) -> P:
+def _stated(what: str, specs: Specs, mesh: AnyMesh, path: str, shape: Shape) -> P:
     """How a parameter is sharded according to ``specs``."""
-    entry = pick(f"{what}.specs", specs, path)[1] if isinstance(specs, by_path) else specs
+    entry = pick(f"{what}.specs", specs, path, shape)[1] if isinstance(specs, Keyed) else specs
     stated = P() if entry is None else entry.partition
     if lacking := [name for name in axes_in(stated) if name not in mesh.axis_names]:
         known = ", ".join(map(repr, mesh.axis_names))
         raise ValueError(f"`{what}.specs` shards {path!r} along {lacking[0]!r}, but the mesh has {known}")
-    if len(stated) > ndim:
+    if len(stated) > len(shape):
         raise ValueError(
-            f"`{what}.specs` has {stated} for {path!r}, which has {ndim} axes: give it a pattern of its own"
+            f"`{what}.specs` has {stated} for {path!r}, which has {len(shape)} axes: give it a pattern of its own"
         )
     return stated
 
@@ -342,11 +342,6 @@ def mesh_around(leaves: list[Leaf]) -> AnyMesh | None:
     return next((mesh for mesh in around if not mesh.empty and not mesh.are_all_axes_manual), None)
 
 
-def axes_of_kind(mesh: AnyMesh, kind: AxisType) -> tuple[str, ...]:
-    """The explicit, automatic or manual axes of a mesh."""
-    return tuple(name for name, each in zip(mesh.axis_names, mesh.axis_types) if each == kind)
-
-
 def platform(mesh: AnyMesh) -> str:
     """The platform of the devices of a mesh, empty if it is not known."""
     device = mesh.devices.flat[0] if isinstance(mesh, Mesh) else getattr(mesh, "abstract_device", None)
@@ -356,7 +351,7 @@ def platform(mesh: AnyMesh) -> str:
 def check_specs(where: str, x: object, limits: None = None) -> Specs:
     """A field for the shardings along automatic axes: a table of `PartitionSpec`s, or one for all parameters."""
     x = spec(x) if isinstance(x, P) else x
-    for entry in (*x.entries, x.default) if isinstance(x, by_path) else (x,):
+    for entry in (*x.entries, x.default) if isinstance(x, Keyed) else (x,):
         if not (entry is None or isinstance(entry, spec)):
             raise ValueError(f"`{where}` must be by_path({{pattern: PartitionSpec(...)}}, default=...), got {code(x)}")
     return x  # pyright: ignore[reportReturnType]

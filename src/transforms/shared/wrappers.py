@@ -15,16 +15,19 @@ import jax
 import jax.numpy as jnp
 
 from ...core.engine import engine
+from ...core.engine.entries import after_rejection
 from ...core.engine.protocol import ChainLike, LinkLike, Visit
 from ...core.engine.state import State
 from ...core.engine.step_info import StepInfo
+from ...core.engine.storage import storage
 from ...core.facade.chain import chain
 from ...core.facade.link import Treewise
+from ...core.facade.telemetry import inner_states
 from ...core.facade.transformation import Transformation
 from ...core.values.conditions import cond, in_place
 from ...core.values.contents import code
 from ...core.values.errors import PlainKeyError, did_you_mean
-from ...core.values.hyper import by_path, pick
+from ...core.values.tables import Keyed, Shape, Table, pick
 from ...core.values.tree import dtype_of, flatten, is_trainable, slot_dtype, widened
 from ...core.values.types import Extra, Leaf, Params, PyTree, Updates
 from ...core.values.value import derived
@@ -93,11 +96,18 @@ class Wrapper(Treewise):
             )
         return visit(self.tx, params, entry["tx"])
 
+    def after_rejection(self, entry: Entry) -> Entry:
+        held = inner_states(self, entry)
+        return {**entry, **{key: old._replace(links=after_rejection(links, old.links)) for key, links, _, old in held}}
+
 
 class ConditionalWrapper(Wrapper):
     """A wrapper that runs its chain at some steps only. At the others nothing moves."""
 
     undoes_itself = True
+
+    def after_rejection(self, entry: Entry) -> Entry:
+        return entry  # the chain's last step may have been an earlier one
 
     def decide(self, updates: Updates, state: Entry, at: StepInfo) -> tuple[Entry, jax.Array]:
         """The next state, except for the chain's, and whether the chain runs."""
@@ -175,6 +185,20 @@ def check_chain(where: str, tx: Any) -> None:
     raise TypeError(f"`{where}` must be a link or a chain, got {tx!r}")
 
 
+def check_tables(tx: ChainLike, wrapper: str, sees: str, *, sizes_only: bool = False) -> None:
+    """Raise if a table in the chain reads shapes, or with ``sizes_only`` lengths of axes, which a wrapper changes."""
+    for name, link in all_links(tx):
+        for field in (*link._leaves, *link._static):
+            held = getattr(link, field)
+            for table in held.table.values() if isinstance(held, storage) else (held,):
+                if isinstance(table, Table) and (table.reads_sizes or (table.reads_ndim and not sizes_only)):
+                    raise ValueError(
+                        f"`{wrapper}.tx`: {name!r} has {type(table).__name__} in {field!r}, which reads the shapes of "
+                        f"parameters, but the chain sees {sees}: put the link outside, chain({wrapper}(...), "
+                        f"{type(link).__name__}(...))"
+                    )
+
+
 def all_links(tx: ChainLike) -> Iterator[tuple[str, LinkLike]]:
     """The links of a chain and of the chains that they hold, with their names."""
     for name, link in tx.links.items():
@@ -183,16 +207,16 @@ def all_links(tx: ChainLike) -> Iterator[tuple[str, LinkLike]]:
             yield from all_links(inner)
 
 
-def links_at(tx: ChainLike, path: str) -> Iterator[tuple[str, LinkLike]]:
+def links_at(tx: ChainLike, path: str, shape: Shape) -> Iterator[tuple[str, LinkLike]]:
     """`all_links`, but for a table of chains only the links of the chain for the parameter at ``path``."""
     for name, link in tx.links.items():
         yield name, link
         for field in link._leaves:
             held = getattr(link, field)
-            if isinstance(held, by_path) and not held.of_numbers:
-                held = pick(f"{name}.{field}", held, path)[1]
+            if isinstance(held, Keyed) and not held.of_numbers:
+                held = pick(f"{name}.{field}", held, path, shape)[1]
             if isinstance(held, Transformation):
-                yield from links_at(held, path)
+                yield from links_at(held, path, shape)
 
 
 def search(

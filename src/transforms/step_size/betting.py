@@ -121,6 +121,9 @@ class mechanize(Wrapper):
         bet = functools.partial(self.bet, u, updates, state, params, at)
         return unless_rejected(self.tx, inner, state, updates, params, bet)
 
+    def metrics(self, entry):
+        return {"scale": jnp.sum(entry["scale"], axis=-1)}
+
     def bet(
         self, u: Updates, updates: Updates, state: PyTree, params: Params, at: StepInfo, dropped: jax.Array | None
     ) -> tuple[Updates, dict[str, PyTree]]:

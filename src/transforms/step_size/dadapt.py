@@ -54,6 +54,9 @@ class scale_by_dadapt_sgd(VectorLink):
         u = [(1 - self.momentum) * (a - b + c) for a, b, c in zip(x, state["start"], s)]
         return u, {**state, "sum": s, "estimate": d, "inner": r, "norm": norm}
 
+    def metrics(self, entry):
+        return {"estimate": entry["estimate"]}
+
 
 @transform
 class scale_by_dadapt_adam(VectorLink):
@@ -102,6 +105,9 @@ class scale_by_dadapt_adam(VectorLink):
         d = jnp.maximum(d, safe_div(r, (1 - b3) * _absolute(s, at)))
         u = [a / b + self.weight_decay * rate * c for rate, a, b, c in zip(rates, m, A, x)]
         return u, {"mu": m, "nu": v, "sum": s, "estimate": d, "inner": r}
+
+    def metrics(self, entry):
+        return {"estimate": entry["estimate"]}
 
 
 @transform
@@ -156,6 +162,9 @@ class scale_by_prodigy(VectorLink):
         u = [rate * step for rate, step in zip(rates, steps)]
         d = jnp.maximum(d, safe_div(self.estim_lr_coef * r, _absolute(s, at)))
         return u, {**state, "mu": m, "nu": v, "sum": s, "estimate": d, "inner": r}
+
+    def metrics(self, entry):
+        return {"estimate": entry["estimate"]}
 
 
 def _rate(link: scale_by_dadapt_adam | scale_by_prodigy, d: jax.Array, at: StepInfo) -> jax.Array:

@@ -53,6 +53,9 @@ class scale_by_dog(VectorLink):
         rate, total = self.rate(distance, jnp.square(at.global_norm()), state["total"])
         return [rate * a for a in u], {**state, "distance": distance, "total": total}
 
+    def metrics(self, entry):
+        return {"distance": entry["distance"]}
+
     def rate(self, r: jax.Array, square: jax.Array, total: jax.Array) -> tuple[jax.Array, jax.Array]:
         """The factor of the update, and the next sum of squares."""
         total = total + square

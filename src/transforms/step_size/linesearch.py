@@ -20,10 +20,11 @@ from typing import Any, NamedTuple, TypeAlias
 import jax
 import jax.numpy as jnp
 
-from ...core.engine.checks import check_state
+from ...core.engine.checks import as_plain
 from ...core.engine.state import State
 from ...core.facade.chain import chain
 from ...core.facade.link import Link, Treewise, transform
+from ...core.values.boxes import reboxed
 from ...core.values.contents import code
 from ...core.values.hyper import Hyper, hyper, integer, whole
 from ...core.values.numerics import sqrt
@@ -96,6 +97,10 @@ class LineSearch(Treewise):
     nonnegative = REPORT
     absent = dict.fromkeys(REPORT)
     no_reverse_mode = "the number of iterations of its loop is not known in advance, and JAX cannot reverse such a loop"
+
+    def metrics(self, entry):
+        length = jnp.where(entry["failed"] > 0, 0.0, entry["learning_rate"])
+        return {"step_length": length, "evaluations": entry["evaluations"]}
 
     @staticmethod
     def _report(evaluations: Any = 0, failed: Any = 0, uphill: Any = 0) -> dict[str, Any]:
@@ -305,16 +310,22 @@ def value_and_grad_from_state(
     [3.0, 3.0]
     """
     check_function(value_fn)
-    check_state("value_and_grad_from_state(tx, value_fn, params, state)", tx, params, state)
-    name, link = next(reversed(tx.links.items()), ("", None))
-    if not isinstance(link, LineSearch) or "grad" not in state.links[name]:
-        return value_and_grad(value_fn, params)
-    kept = state.links[name]["value"], state.links[name]["grad"]
+    trained, state = as_plain("value_and_grad_from_state(tx, value_fn, params, state)", tx, params, state)
 
     def compute() -> tuple[jax.Array, Updates]:
-        return jax.tree.map(lambda new, old: jnp.asarray(new, old.dtype), value_and_grad(value_fn, params), kept)
+        return value_and_grad(lambda moved: value_fn(trained.put_back(moved)), trained.params)
 
-    return jax.lax.cond(jnp.isfinite(kept[0]), lambda: kept, compute)
+    name, link = next(reversed(tx.links.items()), ("", None))
+    if isinstance(link, LineSearch) and "grad" in state.links[name]:
+        kept = state.links[name]["value"], state.links[name]["grad"]
+        value, grad = jax.lax.cond(
+            jnp.isfinite(kept[0]),
+            lambda: kept,
+            lambda: jax.tree.map(lambda new, old: jnp.asarray(new, old.dtype), compute(), kept),
+        )
+    else:
+        value, grad = compute()
+    return value, reboxed(grad, trained.boxed)
 
 
 def value_and_grad(value_fn: ValueFn, params: Params) -> tuple[jax.Array, Updates]:

@@ -83,6 +83,9 @@ class scale_by_momo(Treewise):
         u = [(tau * a + decay * c) / q for a, c in zip(scaled, x)]
         return space.write(u, updates), {"mu": space.write(d, state["mu"]), "value": mean, "slope": slope, **more}
 
+    def metrics(self, entry):
+        return {"bound": entry["bound"]} if self.adapt_lower_bound else {}
+
     def decay(self, at: StepInfo) -> Scalar:
         """β₁, but 0 at the first step, so that the means start at its values."""
         return jnp.where(at.step == 1, 0.0, self.b1)

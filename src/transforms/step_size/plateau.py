@@ -70,6 +70,9 @@ class reduce_on_plateau(Scaling):
             "count": jnp.where(complete, 0.0, count),
         }
 
+    def metrics(self, entry):
+        return {"scale": entry["scale"]}
+
     def is_better(self, value: jax.Array, best: jax.Array) -> jax.Array:
         """Whether a value improves on the best by more than the threshold."""
         sign = 1.0 if self.mode == "min" else -1.0

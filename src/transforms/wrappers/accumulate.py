@@ -9,13 +9,14 @@ import jax
 import jax.numpy as jnp
 
 from ...core.engine import engine
-from ...core.engine.checks import check_extra, check_state
+from ...core.engine.checks import as_plain, check_extra
 from ...core.engine.offload import fetched, returned
 from ...core.engine.protocol import ChainLike
 from ...core.engine.state import State
 from ...core.engine.step_info import StepInfo
 from ...core.facade.link import Leafwise, slot_like, transform
 from ...core.facade.transformation import Transformation
+from ...core.values.boxes import reboxed
 from ...core.values.conditions import in_place
 from ...core.values.contents import code
 from ...core.values.hyper import Hyper, check_whole, evaluate, hyper, integer
@@ -68,6 +69,7 @@ class accumulate(ConditionalWrapper):
 
     slots = ("sum",)
     nonnegative = ("count", "weight", "skipped")
+    pending = "count"
     inner_updates_differ = True
     equation = "ū = mean of u over the micro-batches,  u ← tx(ū) at the last of them, else 0"
 
@@ -122,6 +124,9 @@ class accumulate(ConditionalWrapper):
         # A product rather than a quotient: XLA fuses it with what follows, and would store the quotient.
         share = 1 / jnp.where(state["weight"] > 0, state["weight"], 1.0)
         return _each(lambda u, s: None if u is None else s * share.astype(s.dtype), updates, state["sum"])
+
+    def metrics(self, entry):
+        return {"skipped": entry["skipped"]}
 
     def closed(self, params: Params, state: Entry, extra: Extra) -> tuple[Params, Entry]:
         """The parameters and the state after a step on the mean of the micro-batches so far, if there are any."""
@@ -203,14 +208,14 @@ def flush(tx: Transformation, params: Params, state: State, **extra: Any) -> tup
     (-2.0, -8.0)
     """
     call = "flush(tx, params, state)"
-    check_state(call, tx, params, state)
+    trained, plain = as_plain(call, tx, params, state)
     found = [link for _, link in all_links(tx) if isinstance(link, accumulate)]
     if not found:
         raise ValueError(f"`{call}`: no link of {code(tx)} is an accumulate, so no step is pending")
     check_extra(call, (pair for link in found for pair in link.tx.links.items()), extra)
-    on_device = state._replace(links=fetched(state.links))
-    params, new = _flushed(tx, params, on_device, extra)
-    return params, new._replace(links=returned(new.links, state.links))
+    on_device = plain._replace(links=fetched(plain.links))
+    moved, new = _flushed(tx, trained.params, on_device, trained.arguments(extra))
+    return trained.put_back(moved), reboxed(new._replace(links=returned(new.links, plain.links)), state)
 
 
 def _flushed(tx: ChainLike, params: Params, state: State, extra: Extra) -> tuple[Params, State]:

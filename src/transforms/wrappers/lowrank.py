@@ -10,11 +10,12 @@ import jax.numpy as jnp
 from ...core.facade.link import transform
 from ...core.values.conditions import cond
 from ...core.values.hyper import Hyper, hyper, integer, whole
+from ...core.values.numerics import product
 from ...core.values.tree import flatten, is_trainable, not_divided, replicated, sharded_like
 from ...core.values.types import Leaf, Updates
 from ...core.values.value import child, derived, static
 from ..shared.whole import check_guards, unless_rejected
-from ..shared.wrappers import Wrapper, forwarded_arguments, init_inner
+from ..shared.wrappers import Wrapper, check_tables, forwarded_arguments, init_inner
 
 
 @transform
@@ -47,6 +48,7 @@ class scale_by_galore(Wrapper):
     def check(self) -> None:
         super().check()
         check_guards("scale_by_galore.tx", self.tx)
+        check_tables(self.tx, "scale_by_galore", "projected matrices", sizes_only=True)
         for name, link in self.tx.links.items():
             if link.reads_params:
                 raise ValueError(
@@ -100,13 +102,8 @@ class scale_by_galore(Wrapper):
 
     def project(self, P: jax.Array, u: jax.Array) -> jax.Array:
         """Pᴴu."""
-        return not_divided(_times(P.conj().T, replicated(self.oriented(u, u))))
+        return not_divided(product(P.conj().T, replicated(self.oriented(u, u))))
 
     def unproject(self, P: jax.Array, low: jax.Array, u: jax.Array) -> jax.Array:
         """αPx, in the orientation of u."""
-        return sharded_like(jnp.asarray(self.scale, u.dtype) * self.oriented(_times(P, not_divided(low)), u), u)
-
-
-def _times(a: jax.Array, b: jax.Array) -> jax.Array:
-    """ab, in full precision on accelerators too."""
-    return jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST)
+        return sharded_like(jnp.asarray(self.scale, u.dtype) * self.oriented(product(P, not_divided(low)), u), u)

@@ -12,14 +12,14 @@ from ...core.engine.protocol import Visit
 from ...core.facade.link import Leafwise, transform
 from ...core.facade.transformation import Transformation
 from ...core.values.contents import code
-from ...core.values.hyper import by_path, pick
+from ...core.values.tables import Keyed, pick
 from ...core.values.tree import Flat, dtype_of, flatten, is_trainable, slot_dtype
 from ...core.values.types import Leaf, Params, PyTree, Updates
 from ...core.values.value import child
 from ..shared.wrappers import Entry, Wrapper, check_chain, fill_holes, forwarded_arguments, init_inner
 
 DEFAULT = "default"
-"""The key of the default's state; the other keys are the patterns."""
+"""The key of the default's state; the other keys are those of the table."""
 
 
 @transform
@@ -48,7 +48,7 @@ class Group(NamedTuple):
 
 @transform
 class partition(Wrapper):
-    """Assign parameters to chains by path: the first pattern found in the path decides.
+    """Assign parameters to chains by path, by `by_path`, or by the number of their axes, by `by_ndim`.
 
     A chain sees only the parameters of its group: global norms are those of the group, and
     guards reject the step for the group alone. Paths, also in tables by path, are those of the whole tree.
@@ -64,19 +64,19 @@ class partition(Wrapper):
     ['embed', 'default']
     """
 
-    table: Any = child("by_path({pattern: chain}, default=chain)")
+    table: Any = child("by_path({pattern: chain}, default=chain), or by_ndim")
 
     inner_updates_differ = True
     equation = "u ← tx(u), by the parameter's path"
 
     def check(self) -> None:
         table = self.table
-        if not isinstance(table, by_path):
+        if not isinstance(table, Keyed):
             raise ValueError(
                 f"`partition.table` must be by_path({{pattern: chain}}, default=chain), got {code(self.table)}"
             )
         table.map(lambda label, tx: check_chain(f"partition.table`: `{label}", tx))
-        if table.default is not None and DEFAULT in table.patterns:
+        if table.default is not None and DEFAULT in table.keys:
             raise ValueError("`partition.table`: 'default' names the default's state: write the pattern as '(default)'")
 
     def groups(self, flat: Flat, moves: list[bool]) -> Iterator[Group]:
@@ -85,7 +85,7 @@ class partition(Wrapper):
         members: dict[int, list[int]] = {}
         for i, path in enumerate(flat.paths):
             if moves[i]:
-                members.setdefault(pick("partition.table", table, path)[0], []).append(i)
+                members.setdefault(pick("partition.table", table, path, jnp.shape(flat.leaves[i]))[0], []).append(i)
         for k, (name, tx) in enumerate(self.inner.items()):
             links = tx.links.values()
             yield Group(name, tx, members.get(k, []), bool(links) and all(isinstance(link, freeze) for link in links))

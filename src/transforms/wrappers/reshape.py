@@ -14,13 +14,14 @@ from ...core.engine.protocol import Visit
 from ...core.engine.storage import cast, formats_of
 from ...core.facade.link import Leafwise, transform
 from ...core.values import tree
-from ...core.values.hyper import table_choices
+from ...core.values.errors import PlainKeyError
+from ...core.values.tables import Shape, table_choices
 from ...core.values.tree import Flat, compute_dtype, dtype_of, is_trainable, show, slot_dtype
 from ...core.values.types import DType, Leaf, Params, PyTree
 from ...core.values.value import child, static
 from ...core.values.warning import warn
 from ..shared.vector import conj
-from ..shared.wrappers import Entry, Wrapper, fill_holes, forwarded_arguments, init_inner, links_at
+from ..shared.wrappers import Entry, Wrapper, check_tables, fill_holes, forwarded_arguments, init_inner, links_at
 
 
 class Reshaped(Wrapper):
@@ -89,7 +90,7 @@ class Reshaped(Wrapper):
 class flatten(Reshaped):
     """Pass all parameters of a dtype to a chain as one vector: fewer and larger operations, and norms over all leaves.
 
-    The chain sees ``{"float32": vector}``, so tables by path can only match dtypes. The necessary
+    The chain sees ``{"float32": vector}``, so tables by path can only match dtypes, and those by shape are refused. The
     copies do not pay off for large leaves, and they gather sharded ones. The state cannot be adapted when parameters
     are added or removed.
     """
@@ -97,6 +98,10 @@ class flatten(Reshaped):
     tx: Any = child("the chain")
 
     equation = "u ← tx(u), all of u as one vector"
+
+    def check(self) -> None:
+        super().check()
+        check_tables(self.tx, "flatten", "one vector")
 
     def groups(self, flat):
         found: dict[str, list[int]] = {}
@@ -124,7 +129,8 @@ class pack(Reshaped):
     AdamW on 200 leaves of 1024 moves 40 bytes a parameter in 212 kernels on an H100 and 297 in 866 on a TPU v5e,
     without packs 28 in 18 and 28 in 400. `flatten` would copy large leaves too, and takes long to compile.
 
-    Leaves that a `by_path` in the chain distinguishes never share a pack. Scalars are not packed, nor are leaves whose
+    Leaves that a table such as `by_path` in the chain distinguishes never share a pack. Scalars are not packed, nor are
+    leaves about which a table would decide otherwise as vectors, as `by_ndim` does about matrices, and leaves whose
     slots `store` keeps in blocks, such as `int8`: a block holds numbers of one leaf, and those of small leaves stay in
     float32. Whole-tree links also see packs instead of leaves, so put `scale_by_galore` outside. The state cannot be
     adapted when parameters are added or removed.
@@ -194,18 +200,30 @@ class pack(Reshaped):
         for i, (path, x) in enumerate(flat.items()):
             if not is_trainable(x) or not jnp.ndim(x) or not 0 < jnp.size(x) <= self.max_size:
                 continue
-            links = list(links_at(self.tx, path))
-            formats = formats_of(((name, link) for name, link in links if isinstance(link, Leafwise)), path)
-            if all(isinstance(form, cast) for _, _, form, _ in formats):
-                found.setdefault((jnp.shape(x), _dtype(flat, i), table_choices(links, path), formats), []).append(i)
+            choices, formats = self._choices(path, jnp.shape(x))
+            if all(isinstance(form, cast) for _, _, form, _ in formats) and self._same_in_pack(path, x):
+                found.setdefault((jnp.shape(x), _dtype(flat, i), choices, formats), []).append(i)
         return list(found.values())
+
+    def _choices(self, path: str, shape: Shape) -> tuple[tuple, tuple]:
+        """What tables in the chain decide about a leaf: its hyperparameters, and the formats of its slots."""
+        links = list(links_at(self.tx, path, shape))
+        formats = formats_of(((name, link) for name, link in links if isinstance(link, Leafwise)), path, shape)
+        return (tuple(links), table_choices(links, path, shape)), formats
+
+    def _same_in_pack(self, path: str, x: Leaf) -> bool:
+        """Whether tables that read shapes decide the same about a leaf and about a pack of leaves."""
+        try:
+            return self._choices(path, jnp.shape(x)) == self._choices(path, (2 * jnp.size(x),))
+        except PlainKeyError:  # no entry for vectors
+            return False
 
     def _check_links(self, flat: Flat, alike: list[int]) -> None:
         first, leaf = alike[0], flat.leaves[alike[0]]
         shapes = jnp.shape(leaf), (min(len(alike), self.max_leaves) * jnp.size(leaf),)
         probes = [jax.ShapeDtypeStruct(shape, compute_dtype(_dtype(flat, first))) for shape in shapes]
         lone = [flat.build([x if i == first else None for i in range(len(flat.leaves))]) for x in probes]
-        for name, link in links_at(self.tx, flat.paths[first]):
+        for name, link in links_at(self.tx, flat.paths[first], jnp.shape(leaf)):
             if isinstance(link, Leafwise) and not engine.leaf_is_elementwise(name, link, *lone):
                 raise TypeError(
                     f"Link 'pack': {name!r} computes with several numbers of {flat.paths[first]!r}, as for a norm, or "

@@ -14,12 +14,12 @@ from jax.sharding import PartitionSpec as P
 from ...core.engine import engine
 from ...core.facade.link import transform
 from ...core.values import tree
-from ...core.values.spec import axes_in, check_axes, only
+from ...core.values.spec import axes_in, axes_of_kind, check_axes, only
 from ...core.values.tree import Flat, names_of
 from ...core.values.types import Leaf, Params, PyTree, Updates
 from ...core.values.value import child, derived, static
 from ...core.values.warning import warn
-from ..shared.layout import Layout, axes_of_kind, check_specs, mesh_around, platform
+from ..shared.layout import Layout, check_specs, mesh_around, platform
 from ..shared.wrappers import forwarded_arguments
 from .reshape import Reshaped
 

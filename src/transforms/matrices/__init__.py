@@ -1,0 +1,1 @@
+"""Preconditioners that treat each matrix as a whole."""
