@@ -1,4 +1,4 @@
-"""Train an Equinox module on digits. Its floating-point arrays are the parameters.
+"""Train an Equinox module on digits. A chain takes it whole: its floating-point arrays are the parameters.
 
 Prints the chain, and the error on the held-out half of the digits.
 """
@@ -34,14 +34,12 @@ def main() -> None:
     decay = cx.by_path({"bias": 0.0}, default=0.1)
     tx = cx.adamw(cx.warmup_cosine_decay_schedule(0.0, 1e-2, steps // 10, steps), weight_decay=decay)
     model = eqx.nn.MLP(64, 10, width_size=64, depth=1, key=jax.random.key(0))
-    state = tx.init(eqx.filter(model, eqx.is_inexact_array))
+    state = tx.init(model)
 
     @eqx.filter_jit
     def train_step(model, state):
         loss, gradient = loss_and_gradient(model, train_x, train_y)
-        params, static = eqx.partition(model, eqx.is_inexact_array)
-        params, state = tx.step(params, state, gradient)
-        return eqx.combine(params, static), state, loss
+        return *tx.step(model, state, gradient), loss
 
     loss = jnp.inf
     for _ in range(steps):

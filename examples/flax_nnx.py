@@ -1,4 +1,4 @@
-"""Train a Flax NNX module on digits. ``nnx.Optimizer`` accepts a chain as the optimizer.
+"""Train a Flax NNX module on digits, and evaluate it at an average of its parameters.
 
 Prints the chain, and the error on the held-out half of the digits.
 """
@@ -9,6 +9,7 @@ import chainax as cx
 import jax
 import jax.numpy as jnp
 from arguments import at_least
+from chainax.flax import Optimizer
 from flax import nnx
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
@@ -32,7 +33,7 @@ def loss(model: Network, x: jax.Array, y: jax.Array) -> jax.Array:
 
 
 @nnx.jit
-def train_step(model: Network, optimizer: nnx.Optimizer, x: jax.Array, y: jax.Array) -> None:
+def train_step(model: Network, optimizer: Optimizer, x: jax.Array, y: jax.Array) -> None:
     """One step, which updates model and optimizer in place, as usual in NNX."""
     optimizer.update(model, nnx.grad(loss)(model, x, y))
 
@@ -48,14 +49,16 @@ def main() -> None:
     train_x, test_x, train_y, test_y = map(jnp.asarray, data)
 
     decay = cx.by_path({"bias": 0.0}, default=0.1)
-    tx = cx.adamw(cx.warmup_cosine_decay_schedule(0.0, 1e-2, steps // 10, steps), weight_decay=decay)
+    rate = cx.warmup_cosine_decay_schedule(0.0, 1e-2, steps // 10, steps)
+    tx = cx.chain(cx.adamw(rate, weight_decay=decay), cx.ema_params(0.95))
     model = Network(nnx.Rngs(0))
-    optimizer = nnx.Optimizer(model, tx, wrt=nnx.Param)  # pyright: ignore[reportArgumentType]
+    optimizer = Optimizer(model, tx, wrt=nnx.Param)
     for _ in range(steps):
         train_step(model, optimizer, train_x, train_y)
 
     print(tx.describe(nnx.state(model, nnx.Param)))
-    print(f"held-out error: {jnp.mean(model(test_x).argmax(axis=-1) != test_y):.1%}")
+    averaged = cx.read_average(tx, model, optimizer.opt_state)
+    print(f"held-out error: {jnp.mean(averaged(test_x).argmax(axis=-1) != test_y):.1%}")
 
 
 if __name__ == "__main__":

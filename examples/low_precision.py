@@ -9,11 +9,10 @@ and gradients have the parameters' dtype.
 Shows a progress bar, a table of held-out losses and bytes per parameter, a summary of the measured
 losses, and the curves in ``low_precision.png``.
 
-The text is the language reference that ships with Python (`pydoc_data.topics`), with each paragraph once; the
-last tenth is held out. The network has 4 layers of width 128 and 0.8 million parameters, and sees 8 windows
-of 64 characters per step: small enough that 24 runs of 500 steps take about twenty minutes on two cores, large enough
-that formats such as `int8` store all its matrices in blocks. The learning rate was chosen for float32 only, from five:
-twice the rate ended 0.04 lower on average, but with seeds 0.13 apart, which would hide the cost of the
+The network and the text are those of `transformer.py`, with 4 layers of width 128, 0.8 million parameters and 8
+windows of 64 characters per step: small enough that 24 runs of 500 steps take about twenty minutes on two cores, large
+enough that formats such as `int8` store all its matrices in blocks. The learning rate was chosen for float32 only, from
+five: twice the rate ended 0.04 lower on average, but with seeds 0.13 apart, which would hide the cost of the
 storage formats. Such short runs do not predict long ones.
 """
 
@@ -22,20 +21,20 @@ import functools
 import pathlib
 import time
 from collections.abc import Callable, Sequence
-from pydoc_data.topics import topics
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import chainax as cx
 import jax
-import jax.numpy as jnp
 import numpy as np
+import transformer
 from arguments import at_least, picture
 from matplotlib.figure import Figure
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from transformer import CONTEXT, HEADS, Text, initial_params, language_reference, windows
 
-HEADS, CONTEXT, BATCH, HELD_OUT = 4, 64, 8, 128  # the last two in windows of CONTEXT characters
+BATCH = 8  # windows of CONTEXT characters
 RATE, DECAY = 2e-3, 0.1
 POINTS = 10  # of a curve
 
@@ -63,93 +62,10 @@ def ways(steps: int, rate: float = RATE) -> dict[str, tuple[str, cx.chain]]:
     }
 
 
-# The text
-
-
-class Text(NamedTuple):
-    """Characters as integers below ``size``."""
-
-    train: np.ndarray
-    held_out: np.ndarray  # (HELD_OUT, CONTEXT + 1)
-    size: int
-
-
-def language_reference() -> Text:
-    """Read the topics. Repeated paragraphs are kept once, so that held-out text does not occur in the training text."""
-    paragraphs = (" ".join(p.split()) for name in sorted(topics) for p in topics[name].split("\n\n"))
-    characters, text = np.unique(list("\n".join(dict.fromkeys(paragraphs))), return_inverse=True)
-    cut = len(text) * 9 // 10
-    starts = np.linspace(cut, len(text) - CONTEXT - 1, HELD_OUT).astype(int)
-    return Text(text[:cut].astype(np.int32), windows(text, starts), len(characters))
-
-
-def windows(text: np.ndarray, starts: np.ndarray) -> np.ndarray:
-    """CONTEXT characters from each start, and the next one: ``(..., CONTEXT + 1)``."""
-    return text[starts[..., None] + np.arange(CONTEXT + 1)].astype(np.int32)
-
-
-# The network: plain JAX
-
-
-def initial_params(key: jax.Array, size: int, layers: int, width: int) -> dict[str, Any]:
-    """Initial parameters. The layers are stacked for a scan, so that they are compiled once."""
-    keys = iter(jax.random.split(key, 7))
-
-    def normal(scale: float, *shape: int) -> jax.Array:
-        return scale * jax.random.normal(next(keys), shape)
-
-    inner, outer = width**-0.5, (2 * layers * width) ** -0.5  # smaller for matrices that add to the residual stream
-    return {
-        "character": normal(0.1, size, width),
-        "position": normal(0.1, CONTEXT, width),
-        "layers": {
-            "attention_norm": jnp.ones((layers, width)),
-            "attention_in": normal(inner, layers, width, 3 * width),
-            "attention_out": normal(outer, layers, width, width),
-            "mlp_norm": jnp.ones((layers, width)),
-            "mlp_in": normal(inner, layers, width, 4 * width),
-            "mlp_out": normal(outer / 2, layers, 4 * width, width),
-        },
-        "norm": jnp.ones(width),
-        "out": normal(inner, width, size),
-    }
-
-
-def normalized(x: jax.Array, scale: jax.Array) -> jax.Array:
-    """Divide by the root mean square over the width."""
-    return x / jnp.sqrt(jnp.mean(x**2, axis=-1, keepdims=True) + 1e-5) * scale[None, None]
-
-
-def logits(params: Any, characters: jax.Array) -> jax.Array:
-    """(n, CONTEXT) -> (n, CONTEXT, size)."""
-    n = len(characters)
-    past = jnp.tril(jnp.ones((CONTEXT, CONTEXT), bool))[None, None]
-
-    def layer(x: jax.Array, p: Any) -> tuple[jax.Array, None]:
-        heads = (normalized(x, p["attention_norm"]) @ p["attention_in"]).reshape(n, CONTEXT, 3, HEADS, -1)
-        query, key, value = (heads[:, :, i] for i in range(3))
-        scores = jnp.einsum("nqhd,nkhd->nhqk", query, key) / query.shape[-1] ** 0.5
-        weights = jax.nn.softmax(jnp.where(past, scores, -jnp.inf))
-        x = x + jnp.einsum("nhqk,nkhd->nqhd", weights, value).reshape(x.shape) @ p["attention_out"]
-        return x + jax.nn.relu(normalized(x, p["mlp_norm"]) @ p["mlp_in"]) @ p["mlp_out"], None
-
-    x = params["character"][characters] + params["position"][None]
-    x, _ = jax.lax.scan(layer, x, params["layers"])
-    return normalized(x, params["norm"]) @ params["out"]
-
-
-@jax.jit
-def loss(params: Any, batch: jax.Array) -> jax.Array:
-    """The mean cross-entropy per character in nats, computed in float32 for parameters of any dtype."""
-    wide = jax.tree.map(lambda p: p.astype(jnp.float32), params)
-    log_chances = jax.nn.log_softmax(logits(wide, batch[:, :-1]))
-    return -jnp.mean(jnp.take_along_axis(log_chances, batch[:, 1:, None], axis=-1))
-
-
-gradient = jax.jit(jax.grad(loss))
-
-
 # Training
+
+loss = jax.jit(transformer.loss)
+gradient = jax.jit(jax.grad(loss))
 
 
 class Result(NamedTuple):
