@@ -449,9 +449,9 @@ class by_depth(_by_depth):
         layers: the number of layers, a whole number from 1
         value: what the factors multiply. Default: 1
         layer: where a path has the number of its layer. Default: '(?i:layer|block)s?[_/.]?(\\\\d+)'
-        bottom: paths of what lies below the layers. Default: '(?i:embed|patch|cls_token|wte|wpe)'
+        bottom: paths of what lies below the layers. Default: '(?i:(?<!un)embed|patch|cls_token|wte|wpe)'
     """
-    def __init__(self, decay: Any, layers: int, value: Any = 1, layer: str = '(?i:layer|block)s?[_/.]?(\\d+)', bottom: str = '(?i:embed|patch|cls_token|wte|wpe)') -> None: ...
+    def __init__(self, decay: Any, layers: int, value: Any = 1, layer: str = '(?i:layer|block)s?[_/.]?(\\d+)', bottom: str = '(?i:(?<!un)embed|patch|cls_token|wte|wpe)') -> None: ...
 
 class by_width(_by_width):
     """``value`` times the factor of the maximal update parametrization. Yang et al. 2022, arXiv:2203.03466, Table 3.

@@ -13,6 +13,7 @@ import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 import registry
 from chainax.core.engine import storage as chainax_storage
@@ -572,3 +573,23 @@ def test_training_goes_on_beyond_float16(slots: dict[str, str], size: float) -> 
     path = np.asarray(quickly(lambda gs: jax.lax.scan(step, (start, tx.init(start)), gs)[1])(jnp.asarray(grads)))
     assert np.isfinite(path).all()
     assert (np.diff(path, axis=0, prepend=1.0) < 0).all()
+
+
+@pytest.mark.parametrize(
+    ("tx", "names"),
+    (
+        (cx.prodigy(), "'scale_by_prodigy'"),
+        (cx.accumulate(cx.chain(cx.scale_by_adam(), cx.scale_by_sophia()), 4), "'scale_by_sophia'"),
+        (cx.from_optax(optax.adam(1e-3)), "'from_optax'"),
+        (cx.sgd(0.1), None),
+        (cx.chain(cx.scale_by_adam(), cx.scale_by_backtracking_linesearch()), None),
+    ),
+    ids=("prodigy", "within", "optax", "no state", "no slots"),
+)
+def test_what_no_format_applies_to_is_named(tx: Any, names: str | None) -> None:
+    """A default format that leaves the slots of a link as they are says so; a slot by name is an error there."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        cx.store(tx, "bfloat16")
+    texts = [f"store: no format applies to the state of {names}: it is kept as it is"] if names else []
+    assert [str(w.message) for w in caught] == texts

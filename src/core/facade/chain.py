@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import GetAttrKey
 
-from ..engine.protocol import ChainLike, LinkLike
+from ..engine.protocol import LinkLike
 from ..engine.storage import Format, storage
 from ..values.contents import code, is_array, same
 from ..values.errors import did_you_mean
@@ -22,7 +22,8 @@ from ..values.value import fill, register
 from ..values.warning import warn
 from . import order
 from .edits import Change, Edits, edited, parts, paths, renumbered, unused
-from .link import Link
+from .link import Link, Treewise
+from .parts import all_links
 from .saving import VERSION_KEY
 from .transformation import Transformation
 
@@ -206,7 +207,8 @@ def store(tx: T, /, default: FormatLike | None = None, **slots: FormatLike) -> T
     """The same link or chain with its slots stored in other formats between steps.
 
     A format is the name of a dtype, `int8`, `int4`, `float8`, `companded8`, or `by_path` or `by_ndim` of these.
-    ``default`` is the format of slots that are not named. All arithmetic stays in float32.
+    ``default`` is the format of slots that are not named. All arithmetic stays in float32. Links that see the whole
+    tree at once, such as `scale_by_prodigy`, keep their state as it is, and a `ChainWarning` names them.
 
     Errors: ``ValueError`` for a slot that no link has, and for an unknown format.
 
@@ -216,21 +218,21 @@ def store(tx: T, /, default: FormatLike | None = None, **slots: FormatLike) -> T
     """
     if not isinstance(tx, Transformation):
         raise TypeError(f"store takes a link or a chain, got {code(tx)}")
-    wanted, links = storage(**slots), _stored_links(tx)
-    known = sorted({slot for link in links for slot in link.slots})
+    wanted, links = storage(**slots), [link for _, link in all_links(tx)]
+    storable = [link for link in links if "storage" in type(link)._static]
+    known = sorted({slot for link in storable for slot in link.slots})
     for slot in wanted.slots:
         if slot not in known:
             raise ValueError(
                 f"no link has a slot {slot!r}{did_you_mean(slot, known)}; those of {code(tx)} are "
                 f"{', '.join(known) or 'none'}"
             )
+    kept = [type(link).__name__ for link in links if _keeps_as_it_is(link) and (link.slots or not storable)]
+    if kept and default is not None:
+        warn(f"store: no format applies to the state of {', '.join(map(repr, kept))}: it is kept as it is")
     return tx._stored(wanted, default)
 
 
-def _stored_links(tx: ChainLike) -> list[LinkLike]:
-    """The links in ``tx``, and in the chains that they hold, that have slots to be stored."""
-    found: list[LinkLike] = []
-    for link in tx.links.values():
-        found += [one for x in link.inner.values() for one in _stored_links(x)]
-        found += [link] if "storage" in type(link)._static else []
-    return found
+def _keeps_as_it_is(link: LinkLike) -> bool:
+    """Whether the link has a state of its own that is not stored by slot."""
+    return isinstance(link, Treewise) and type(link).init_tree is not Treewise.init_tree and not link.inner

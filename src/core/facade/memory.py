@@ -19,6 +19,7 @@ from ..values.spec import axes_in, spread
 from ..values.text import aligned
 from ..values.tree import dtype_of, flatten, is_trainable
 from ..values.types import Leaf, Params, PyTree
+from .parts import all_links
 
 AS_IT_IS, HALF, CODES, OFFLOADED = "as it is", "store(tx, 'bfloat16')", "store(tx, int8())", "offload(state)"
 PARAMS, SCALES, OTHERS, TOTAL = "parameters", "scales of codes", "counters and other scalars", "total"
@@ -77,10 +78,7 @@ def memory(tx: Any, params: Params) -> Memory:
 
 def _holds(tx: ChainLike, kind: str) -> bool:
     """Whether a link of this class is in the chain, or in one that it holds."""
-    return any(
-        type(link).__name__ == kind or any(_holds(inner, kind) for inner in link.inner.values())
-        for link in tx.links.values()
-    )
+    return any(type(link).__name__ == kind for _, link in all_links(tx))
 
 
 def _shapes(params: Params) -> Params:

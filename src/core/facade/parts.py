@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..engine.protocol import LinkLike, Links
+from ..engine.protocol import ChainLike, LinkLike, Links
 from ..engine.state import State
 from ..values.tree import flatten
 from ..values.types import Params, PyTree
@@ -17,6 +17,14 @@ from .telemetry import within
 
 Place = tuple[tuple[str, str], ...]
 """The position of an inner chain's state: a link, and the key in its entry, for each level of nesting."""
+
+
+def all_links(tx: ChainLike) -> Iterator[tuple[str, LinkLike]]:
+    """The links of a chain and of the chains that they hold, with their names."""
+    for name, link in tx.links.items():
+        yield name, link
+        for inner in link.inner.values():
+            yield from all_links(inner)
 
 
 class Part(NamedTuple):
@@ -69,6 +77,12 @@ class Scope(NamedTuple):
     def prefix_around(self) -> str:
         """The prefix of the chain around it."""
         return self.parent.prefix if self.parent is not None else ""
+
+    def around(self) -> Iterator[LinkLike]:
+        """The links that hold the chain, from the innermost."""
+        if self.parent is not None:
+            yield self.parent.links[self.place[-1][0]]
+            yield from self.parent.around()
 
     def within(self) -> Iterator[Scope]:
         """This chain, and those within it."""

@@ -9,11 +9,12 @@ import jax.numpy as jnp
 
 from ...core.engine.protocol import ChainLike
 from ...core.engine.state import State
+from ...core.facade.parts import all_links
 from ...core.values.conditions import choose
 from ...core.values.tree import flatten, is_trainable
 from ...core.values.types import DType, Params, PyTree, Updates
 from .vector import Space, Vector
-from .wrappers import Entry, all_links, drop_holes, fill_holes
+from .wrappers import Entry, drop_holes, fill_holes
 
 
 class Moving(Space):

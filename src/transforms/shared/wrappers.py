@@ -22,6 +22,7 @@ from ...core.engine.step_info import StepInfo
 from ...core.engine.storage import storage
 from ...core.facade.chain import chain
 from ...core.facade.link import Treewise
+from ...core.facade.parts import all_links
 from ...core.facade.telemetry import inner_states
 from ...core.facade.transformation import Transformation
 from ...core.values.conditions import cond, in_place
@@ -82,6 +83,14 @@ class Wrapper(Treewise):
         inside = {link.role for link in self.inner_links}
         by_weight = ("descend", "precondition", "align", "accumulate", "decay", "penalty", "scale", "clip")
         return next((role for role in by_weight if role in inside), "other")
+
+    @classmethod
+    def projects(cls, p: Leaf) -> bool:
+        """Whether the chain sees the updates of this parameter in another basis.
+
+        Its slots then mean nothing to a chain that sees the updates as they are, though they may have one shape.
+        """
+        return False
 
     def init_tree(self, params):
         return {"tx": init_inner(self.tx, params)}
@@ -197,14 +206,6 @@ def check_tables(tx: ChainLike, wrapper: str, sees: str, *, sizes_only: bool = F
                         f"parameters, but the chain sees {sees}: put the link outside, chain({wrapper}(...), "
                         f"{type(link).__name__}(...))"
                     )
-
-
-def all_links(tx: ChainLike) -> Iterator[tuple[str, LinkLike]]:
-    """The links of a chain and of the chains that they hold, with their names."""
-    for name, link in tx.links.items():
-        yield name, link
-        for inner in link.inner.values():
-            yield from all_links(inner)
 
 
 def links_at(tx: ChainLike, path: str, shape: Shape) -> Iterator[tuple[str, LinkLike]]:

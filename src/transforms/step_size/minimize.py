@@ -12,13 +12,13 @@ from ...core.engine.checks import check_roles
 from ...core.engine.state import State
 from ...core.facade.chain import chain
 from ...core.facade.link import Link
+from ...core.facade.parts import all_links
 from ...core.values.contents import code
 from ...core.values.hyper import check_whole, integer
 from ...core.values.schedule import Schedule
 from ...core.values.types import Params, PyTree, Updates
 from ...core.values.value import Range
 from ..shared.vector import Space, conj
-from ..shared.wrappers import all_links
 from .linesearch import LineSearch, ValueFn, check_function, value_and_grad, value_and_grad_from_state
 
 

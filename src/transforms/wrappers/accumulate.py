@@ -15,6 +15,7 @@ from ...core.engine.protocol import ChainLike
 from ...core.engine.state import State
 from ...core.engine.step_info import StepInfo
 from ...core.facade.link import Leafwise, slot_like, transform
+from ...core.facade.parts import all_links
 from ...core.facade.transformation import Transformation
 from ...core.values.boxes import reboxed
 from ...core.values.conditions import in_place
@@ -28,7 +29,6 @@ from ..shared.wrappers import (
     ConditionalWrapper,
     Entry,
     Wrapper,
-    all_links,
     drop_holes,
     fill_holes,
     forwarded_arguments,

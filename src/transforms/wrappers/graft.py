@@ -8,13 +8,14 @@ import jax
 
 from ...core.engine.protocol import Visit
 from ...core.facade.link import transform
+from ...core.facade.parts import all_links
 from ...core.values.matrices import check_matrices
 from ...core.values.numerics import largest, norm, safe_div
 from ...core.values.tables import Keyed, pick
 from ...core.values.tree import flatten, is_trainable, show
 from ...core.values.types import Params, PyTree
 from ...core.values.value import child, static
-from ..shared.wrappers import Entry, Wrapper, all_links, check_chain, forwarded_arguments, init_inner
+from ..shared.wrappers import Entry, Wrapper, check_chain, forwarded_arguments, init_inner
 
 
 def _check(where: str, x: Any, limits: None) -> Any:
