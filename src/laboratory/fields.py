@@ -11,7 +11,7 @@ import numpy as np
 from ..core.facade.chain import chain
 from ..core.facade.transformation import Transformation
 from ..sweeping.columns import settings_of
-from ..sweeping.grid import parts_of
+from ..sweeping.grid import names_in, parts_of
 
 RATES = ("learning_rate", "step_size")
 TEXTS = ("name", "links")
@@ -39,7 +39,7 @@ def _proportional(x: np.ndarray, y: np.ndarray) -> bool:
 
 def rate_of(fields: Iterable[str]) -> str | None:
     """The learning rate among the paths of fields: that of the first link that has one."""
-    return next((name for name in fields if {*name.split(".")} & {*RATES}), None)
+    return next((name for name in fields if {*names_in(name)} & {*RATES}), None)
 
 
 def labels(tx: Transformation, fields: Iterable[str]) -> dict[str, str]:

@@ -12,7 +12,7 @@ import numpy as np
 from ..core.facade.chain import chain
 from ..core.values.contents import code, is_array, is_key, same, shortest
 from ..core.values.tables import Keyed
-from .grid import parts_of
+from .grid import names_in, parts_of
 
 _ABSENT: Any = object()  # stands for a field of a link that the chain does not have
 
@@ -53,7 +53,7 @@ def _kind(x: Any) -> tuple[object, ...]:
 
 def _last(where: str) -> str:
     """The name of a field without those of its links. An entry of a table keeps its field's name."""
-    names = where.split(".")
+    names = names_in(where)
     first = max((i for i, name in enumerate(names) if name.isidentifier() and name != "default"), default=0)
     return ".".join(names[first:])
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -58,7 +59,12 @@ def checked(call: str, tx: Any, over: Any) -> dict[str, Any]:
 
 def replaced(tx: Any, changes: Mapping[str, Any]) -> Any:
     """A copy of a chain with other values at some paths, such as ``"scale_by_adam.b2"``."""
-    return _replaced("", tx, {tuple(key.split(".")): new for key, new in changes.items()})
+    return _replaced("", tx, {names_in(key): new for key, new in changes.items()})
+
+
+def names_in(key: str) -> tuple[str, ...]:
+    """The names in a path. Dots within quotes, such as those of a pattern, are part of a name."""
+    return tuple(re.split(r"""\.(?=(?:'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*"|[^'"])*$)""", key))
 
 
 def _replaced(where: str, x: Any, changes: dict[tuple[str, ...], Any]) -> Any:
