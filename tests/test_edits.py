@@ -400,7 +400,9 @@ def test_lost_moments_are_named() -> None:
     text = warned_of(ADAM, cx.chain(cx.scale_by_galore(ADAM, rank=2), cx.scale(1.0)))
     assert "scale_by_adam/mu/kernel" in text
     assert "scale_by_adam/mu/bias" not in text
-    assert "they do not fit (float32[4, 6] for float32[2, 6])" in text
+    assert "they belong to gradients in another basis" in text
+    text = warned_of(*(cx.chain(cx.scale_by_galore(ADAM, rank=rank), cx.scale(1.0)) for rank in (2, 3)))
+    assert "they do not fit (float32[4, 2] for float32[4, 3])" in text
     two = cx.chain(a=cx.trace(0.9), b=cx.trace(0.5))
     text = warned_of(two, cx.chain(cx.trace(0.7)))
     assert "a/trace/bias, b/trace/bias" in text
@@ -506,13 +508,37 @@ def test_accumulate_counts_updates_within_and_micro_batches_outside() -> None:
     means, rate = cx.debiased_ema(0.9), cx.scale_by_lr(RATE)
     old = cx.chain(means, cx.accumulate(cx.chain(cx.scale_by_adam(), rate), 3))
     new = cx.chain(means, cx.scale_by_adam(), rate)
-    state, _ = new.adopt(PARAMS, follow(old), old=old)
-    assert (int(state.step), state.born) == (2, {})  # six micro-batches are two updates
+    before = follow(old)
+    state, _ = new.adopt(PARAMS, before, old=old)
+    assert int(state.step) == 2  # six micro-batches are two updates
+    assert {name: int(k) for name, k in state.born.items()} == {"debiased_ema/": -4}
+    alone = cx.chain(means)
+    after, goes_on = (
+        alone.update(GRADS[BEFORE], s._replace(links={"debiased_ema": s.links["debiased_ema"]}), PARAMS)[0]
+        for s in (state, before)
+    )
+    chex.assert_trees_all_equal(after, goes_on)
+    chex.assert_trees_all_equal(new.load_state_dict(PARAMS, new.state_dict(state))[0], state)
     inserted = cx.chain(means, cx.accumulate(cx.chain(cx.debiased_ema(0.5), cx.scale_by_adam(), rate), 3))
     back, _ = inserted.adopt(PARAMS, state, old=new)
     inner = back.links["accumulate"]["tx"]
     assert (int(back.step), int(inner.step)) == (2, 2)
     assert {name: int(k) for name, k in inner.born.items()} == {"debiased_ema/": 2}
+
+
+def test_moments_that_move_to_a_chain_of_fewer_steps_keep_their_count() -> None:
+    """Eight micro-batches are two steps of the inner chain, and the bias of eight is corrected."""
+    rate = cx.scale_by_lr(0.1)
+    old = cx.chain(cx.scale_by_adam(), cx.accumulate(cx.chain(cx.trace(0.0), rate), 4))
+    new = old.move("scale_by_adam", before="accumulate/trace")
+    params, grads = {"w": jnp.zeros(3)}, {"w": jnp.asarray([1.0, 2.0, 3.0])}
+    state = old.init(params)
+    for _ in range(8):
+        _, state = old.step(params, state, grads)
+    state, _ = new.adopt(params, state, old=old)
+    for _ in range(4):
+        params, state = new.step(params, state, grads)
+    np.testing.assert_allclose(params["w"], -0.1, rtol=1e-6)
 
 
 def test_a_link_that_moves_between_chains_keeps_its_count() -> None:
@@ -530,6 +556,89 @@ def test_a_link_that_moves_between_chains_keeps_its_count() -> None:
         expected,
         rtol=1e-5,
     )
+
+
+# Slots of one shape that do not hold the same
+
+
+def square(tree: Any) -> Any:
+    """A vector and a square matrix."""
+    return {"bias": tree["bias"], "kernel": tree["embed"][:, :4]}
+
+
+def follow_square(tx: Any, steps: int = 3) -> Any:
+    """As `follow`."""
+    state = tx.init(square(PARAMS))
+    for grads in GRADS[:steps]:
+        _, state = compiled(tx)(square(grads), state, square(PARAMS))
+    return state
+
+
+WORDS, TURNED = (cx.by_path({"bias": cx.matrices(", out")}, default=cx.matrices(w)) for w in ("in, out", "out, in"))
+OTHER_MEANINGS = {
+    "galore taken off": (cx.scale_by_galore(cx.scale_by_adam(), rank=4), cx.scale_by_adam(), "another basis"),
+    "galore put on": (cx.scale_by_adam(), cx.scale_by_galore(cx.scale_by_adam(), rank=4), "another basis"),
+    "rows and columns exchanged": (
+        cx.scale_by_shampoo(matrices=WORDS),
+        cx.scale_by_shampoo(matrices=TURNED),
+        "other rows and columns",
+    ),
+    "blocks along another axis": (
+        cx.scale_by_adam_mini(block_axes=(1,)),
+        cx.scale_by_adam_mini(block_axes=(0,)),
+        "goes with 'nu', which could not be loaded",
+    ),
+}
+
+
+@pytest.mark.parametrize("edit", OTHER_MEANINGS)
+def test_slots_that_come_to_mean_something_else_begin_anew(edit: str) -> None:
+    """Those of a square matrix, whose shape does not tell. The others go on."""
+    old, new, why = OTHER_MEANINGS[edit]
+    params, state = square(PARAMS), follow_square(old)
+    with pytest.warns(cx.ChainWarning, match=f"loses .*/kernel.* begin anew: .*{why}"):
+        adopted, report = new.adopt(params, state, old=old)
+    names = new.state_dict(adopted)
+    first = new.state_dict(new.init(params))
+    slots = [name for name in names if name.endswith("/kernel") and "born" not in name]
+    assert slots
+    for name in slots:
+        np.testing.assert_array_equal(names[name], first[name], err_msg=name)
+    assert any(name.endswith("/bias") for name in report.matched) == (edit != "blocks along another axis")
+
+
+def test_slots_of_one_meaning_go_on() -> None:
+    """Within a projection before and after; words that name the same matrices; Muon's momentum, by any words."""
+    galore = cx.chain(cx.scale_by_galore(cx.scale_by_adam(), rank=4))
+    same = cx.by_path({"bias": cx.matrices(", out")}, default=cx.matrices("a, b"))
+    for old, new in (
+        (galore, galore.insert(cx.clip(1.0), before="scale_by_galore")),
+        (cx.scale_by_shampoo(matrices=WORDS), cx.scale_by_shampoo(matrices=same)),
+        (cx.scale_by_muon(matrices=WORDS), cx.scale_by_muon(matrices=TURNED)),
+        (cx.scale_by_amsgrad(debias="never"), cx.scale_by_amsgrad(debias="after")),
+    ):
+        report = new.adopt(square(PARAMS), follow_square(old), old=old)[1]
+        assert not report.missing
+        assert not report.unexpected
+
+
+def test_a_maximum_of_other_numbers_begins_anew() -> None:
+    """AMSGrad's of bias-corrected squares, ten times as large: the mean square takes its place, which is below."""
+    old, new = (cx.scale_by_amsgrad(debias=when) for when in ("before", "after"))
+    state = follow(old)
+    slots = new.adopt(PARAMS, state, old=old)[0].links["scale_by_amsgrad"]
+    chex.assert_trees_all_equal(slots["nu_max"], state.links["scale_by_amsgrad"]["nu"])
+    chex.assert_trees_all_equal(slots["mu"], state.links["scale_by_amsgrad"]["mu"])
+
+
+def test_a_group_without_slots_keeps_its_count() -> None:
+    """Strict loading finds it under the new name of its partition."""
+    tx = cx.chain(cx.partition(cx.by_path({"bias": cx.sgd(0.1, momentum=0.9)}, default=cx.sgd(0.2))))
+    renamed, state = tx.rename(partition="groups"), follow(tx)
+    loaded, report = renamed.load_state_dict(PARAMS, tx.state_dict(state), old=tx)
+    assert not report.unexpected
+    assert not report.missing
+    assert int(loaded.links["groups"]["default"].step) == BEFORE
 
 
 # Meshes and compiled functions

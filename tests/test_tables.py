@@ -3,6 +3,7 @@
 import json
 import math
 import pickle
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -227,6 +228,8 @@ def test_by_depth_is_a_table_written_by_hand() -> None:
         ("cls_token", 13),
         ("LayerNorm_0/scale", 0),
         ("head/bias", 0),
+        ("tok_embeddings/weight", 13),
+        ("unembed/kernel", 0),
     ),
 )
 def test_layers_are_found_by_number(path: str, exponent: int) -> None:
@@ -372,6 +375,31 @@ def test_axes_of_attention() -> None:
     per_head = cx.by_width(base, matrices=cx.by_path({"query$": cx.matrices("in, _head size")}))
     with pytest.raises(KeyError, match="numbers matrices by an axis of 'query' that grows with the width"):
         cx.scale(per_head).init({"query": more["query"]})
+
+
+def test_a_group_is_not_warned_of_the_patterns_of_another() -> None:
+    """The base model and a mask may cover all groups; a pattern that matches nowhere is still named."""
+    base = {"in": jnp.ones((3, 8)), "mid": jnp.ones((8, 8)), "bias": jnp.ones(8)}
+
+    def in_groups(pattern: str) -> Any:
+        decay = cx.add_decayed_weights(cx.by_path({pattern: 0.0}, default=0.1))
+        own = cx.chain(cx.scale(cx.by_width(base)), decay, cx.scale_by_lr(0.1))
+        return cx.partition(cx.by_path({"in": own}, default=own))
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        in_groups("bias").init(base)
+    with pytest.warns(cx.ChainWarning, match="the pattern 'bais' decides for no parameter"):
+        in_groups("bais").init(base)
+
+
+def test_a_pattern_called_default() -> None:
+    """Its number and that of the default are both there."""
+    params = {"default": jnp.ones(3), "w": jnp.ones((2, 2))}
+    tx = cx.scale(cx.by_path({"default": 2.0}, default=3.0))
+    state = tx.init(params)
+    assert cx.metrics(tx, state) == {"step_size/default": 2.0, "step_size/otherwise": 3.0}
+    assert tx.hyperparams(state)["scale"]["step_size"] == {"default": 2.0, "otherwise": 3.0}
 
 
 def test_base_shapes_are_short() -> None:

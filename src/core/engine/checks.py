@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TypeGuard
 
 import jax
@@ -15,7 +15,7 @@ from ..values.boxes import Trained, as_trained, unboxed
 from ..values.contents import is_array
 from ..values.errors import PlainKeyError, did_you_mean, renamed
 from ..values.hyper import not_a_scalar
-from ..values.tables import Table, pick, shapes_of
+from ..values.tables import Shape, Table, pick, shapes_of
 from ..values.tree import dtype_of, flatten, is_trainable, shard_axes, show, untyped_axes, widened
 from ..values.types import Extra, Leaf, Params, PyTree, Updates
 from ..values.value import Value
@@ -265,9 +265,13 @@ def as_parameter(u: Leaf, p: Leaf) -> Leaf:
     return jnp.asarray(u, dtype_of(p)) if jnp.iscomplexobj(p) and not jnp.iscomplexobj(u) else u
 
 
-def warn_of_unmatched(links: Links, params: Params) -> None:
-    """Warn about patterns that decide for no parameter: most often a mistyped weight-decay mask."""
+def warn_of_unmatched(links: Links, params: Params, others: Mapping[str, Shape]) -> None:
+    """Warn about patterns that decide for no parameter: most often a mistyped weight-decay mask.
+
+    ``others`` are the shapes by path of the parameters around, such as those of other groups of a `partition`.
+    """
     paths, shapes = flatten(params).paths, shapes_of(params)
+    everywhere = {path: shape for path, shape in others.items() if path in {*paths}} | shapes
     for name, link in links.items() if shapes else ():
         for field in (*link._leaves, *link._static):
             table = getattr(link, field)
@@ -275,7 +279,7 @@ def warn_of_unmatched(links: Links, params: Params) -> None:
                 continue
             for path, shape in shapes.items():
                 pick(f"{name}.{field}", table, path, shape)
-            for what in table.unmatched(shapes):
+            for what in table.unmatched(everywhere):
                 warn(f"`{name}.{field}`: {what}; the paths are like {', '.join(map(repr, paths[:3]))}")
 
 

@@ -33,7 +33,7 @@ class State(NamedTuple):
     links: dict[str, PyTree]
     born: dict[str, jax.Array]
     """The first step of slots added during the run: ``link/`` for an inserted link, ``link/path`` for an added
-    parameter. Empty if there are none."""
+    parameter. Empty if there are none. Negative for slots from a chain that had taken more steps."""
 
     def __repr__(self) -> str:
         return _shown(self)

@@ -108,6 +108,13 @@ class storage(Value):
         return f"storage({self.arguments()})"
 
 
+def check_storage(where: str, x: object, limits: None) -> storage | None:
+    """``x``. Raise ``ValueError`` unless it is what `store` sets."""
+    if not (x is None or isinstance(x, storage)):
+        raise ValueError(f"`{where}` is set by store(link, slot=format), got {x!r}")
+    return x
+
+
 def widened(x: Any, shape: tuple[int, ...], dtype: DType, form: Format | None = None, signed: bool = True) -> jax.Array:
     """A stored slot as a link gets it: real numbers of ``dtype``. ``shape`` is what ``form`` stored, for codes.
 

@@ -338,9 +338,9 @@ class Walk:
         """For each parameter that joined late, the number of steps before its first slot was initialized."""
         found: dict[str, jax.Array] = {}
         for key, began in self.state.born.items():
-            path = key.partition("/")[2]
+            path, late = key.partition("/")[2], jnp.maximum(began, 0)
             if path:
-                found[path] = jnp.minimum(found[path], began) if path in found else began
+                found[path] = jnp.minimum(found[path], late) if path in found else late
         return found
 
     def _age(self, name: str, path: str) -> jax.Array:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping
 from typing import Any, TypeAlias
@@ -11,10 +12,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
+from ..engine.leaf import narrowed_slot
 from ..engine.processes import gathered, placed
 from ..engine.state import State
-from ..values.tree import flatten, show
-from ..values.types import DType, Params
+from ..engine.storage import Format
+from ..values.tree import compute_dtype, flatten, show, to_real
+from ..values.types import DType, Leaf, Params, PyTree
 from .parts import Part
 
 Array: TypeAlias = jax.Array | np.ndarray
@@ -113,3 +116,24 @@ def named(state: State) -> dict[str, Array]:
             raise ValueError(f"two arrays of the state have the name {name!r}: rename one of the parameters")
         named[name] = x
     return named
+
+
+TO_NEAREST = 1 << 31
+"""The dither with which `narrowed_slot` rounds numbers that are not negative to the nearest, but not to 0."""
+
+
+@functools.partial(jax.jit, static_argnums=(1, 2, 3))
+def widened_slot(kept: PyTree, form: Format | None, shape: tuple[int, ...], signed: bool) -> jax.Array:
+    """A stored slot in float32 or wider; ``shape`` is that of what a format stored."""
+    if isinstance(kept, dict):
+        assert form is not None
+        return form.widen(kept, shape, signed)
+    return to_real(kept, compute_dtype(kept.dtype))
+
+
+@functools.partial(jax.jit, static_argnums=(1, 2, 3))
+def rounded_slot(x: jax.Array, form: Format | None, signed: bool, dtype: Any) -> PyTree:
+    """``x`` as a slot of a format, or as an array of ``dtype``."""
+    wide: Leaf = to_real(x, compute_dtype(x.dtype))
+    like: Any = {} if dtype is None else jax.ShapeDtypeStruct((), dtype)
+    return narrowed_slot(wide, () if form is None else (form, signed), like, jnp.uint32(TO_NEAREST))

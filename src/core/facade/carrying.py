@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -13,20 +12,15 @@ import numpy as np
 from jax.core import Tracer
 
 from ..engine import engine
-from ..engine.leaf import narrowed_slot
 from ..engine.protocol import Links
 from ..engine.storage import Format
 from ..values.errors import PlainKeyError
-from ..values.tree import compute_dtype, dtype_of, flatten, from_real, slot_dtype, to_real
-from ..values.types import Leaf, PyTree
+from ..values.tree import dtype_of, flatten, from_real, slot_dtype
 from ..values.warning import ChainWarning
-from .arrays import Array, ArrayLike, named
-from .matching import Holding, Matching, common_slots, holdings, holdings_by_name
+from .arrays import Array, ArrayLike, named, rounded_slot, widened_slot
+from .matching import Holding, Matching, common_slots, holdings, holdings_by_name, other_meaning
 from .parts import Part, Scope, under_old_paths
 from .views import Leaves
-
-TO_NEAREST = 1 << 31
-"""The dither with which `narrowed_slot` rounds numbers that are not negative to the nearest, but not to 0."""
 
 UNREADABLE = "stored in codes, which the old chain can read: pass it as old="
 AMBIGUOUS = "several links could go on with them: give the links the names that they had"
@@ -188,6 +182,9 @@ class Carrying:
         ]
         if not same or any(x is not source for x in sources):
             return False
+        if why := other_meaning(holding, part, source, same[0]):
+            self.why[part.all_names[0]] = why
+            return True
         for slot, own in (common_slots(holding, source) or {}).items():
             self._convert(same[0], own, part, slot)
         return True
@@ -251,7 +248,7 @@ class Carrying:
             return None
         kept = jax.tree.map(self._array, names)
         form, signed = _format(part, slot)
-        return _widened(kept, form, part.shape, signed)
+        return widened_slot(kept, form, part.shape, signed)
 
     def _array(self, name: str) -> Array:
         x = self.old_arrays[name]
@@ -292,7 +289,7 @@ class Carrying:
         """Store a slot in the format in which the link of ``part`` stores it."""
         target, (form, signed) = part.slots[slot], _format(part, slot)
         like = self.news[target].dtype if isinstance(target, str) else None
-        kept = _narrowed(x, form, signed, like)
+        kept = rounded_slot(x, form, signed, like)
         for name, y in zip(jax.tree.leaves(target), jax.tree.leaves(kept)):
             self._take(name, y, old)
 
@@ -310,9 +307,8 @@ class Carrying:
             prefix = scope.prefix
         if prefix is None and scope.place:
             name, key = scope.place[-1]
-            around = [h for h in self.matching.new if h.name == name and h.prefix == scope.prefix_around]
-            paths = [*around[0].leaves, None]
-            sources = (x for path in paths if (x := self.matching.of(around[0], path)) is not None)
+            around = next(h for h in self.matching.new if h.name == name and h.prefix == scope.prefix_around)
+            sources = self.matching.all_of(around)
             prefix = next((p for x in sources if f"{(p := f'{x.head}{key}/')}step" in self.old_arrays), None)
         if prefix is None:
             prefix = self._chains.get(scope.prefix_around, "")
@@ -350,7 +346,10 @@ class Carrying:
                 self._take(head + path, began, [birth[1]])
 
     def _began(self, holding: Holding, prefix: str, name: str) -> ArrayLike | None:
-        """The step at which slots would have begun if they had always been counted by their new chain."""
+        """The step at which slots would have begun if they had always been counted by their new chain.
+
+        It is negative for slots that have taken more steps than that chain.
+        """
         own, began = self._chains[holding.prefix], self.old_arrays.get(name)
         if own == prefix:
             return began
@@ -380,20 +379,4 @@ def _dtype(x: Array) -> Any:
 @jax.jit  # which takes arrays that lie on devices of several processes too
 def _since(total: ArrayLike, counted: ArrayLike, began: ArrayLike) -> jax.Array:
     total, counted, began = (jnp.asarray(x, jnp.int32) for x in (total, counted, began))
-    return jnp.maximum(total - counted + began, 0)
-
-
-@functools.partial(jax.jit, static_argnums=(1, 2, 3))
-def _widened(kept: PyTree, form: Format | None, shape: tuple[int, ...], signed: bool) -> jax.Array:
-    if isinstance(kept, dict):
-        assert form is not None
-        return form.widen(kept, shape, signed)
-    return to_real(kept, compute_dtype(kept.dtype))
-
-
-@functools.partial(jax.jit, static_argnums=(1, 2, 3))
-def _narrowed(x: jax.Array, form: Format | None, signed: bool, dtype: Any) -> PyTree:
-    """``x`` as a slot of a format, or as an array of ``dtype``."""
-    wide: Leaf = to_real(x, compute_dtype(x.dtype))
-    like: Any = {} if dtype is None else jax.ShapeDtypeStruct((), dtype)
-    return narrowed_slot(wide, () if form is None else (form, signed), like, jnp.uint32(TO_NEAREST))
+    return total - counted + began

@@ -14,7 +14,7 @@ import jax
 from ..engine.protocol import Visit
 from ..engine.rounding import Rounding
 from ..engine.step_info import StepInfo
-from ..engine.storage import storage
+from ..engine.storage import check_storage, storage
 from ..values.declared import check_decorator, check_hooks, contract
 from ..values.hyper import hyper
 from ..values.numerics import mul
@@ -50,6 +50,8 @@ class Link(Transformation):
     holds: Mapping[str, str] = {}
     """What slots hold, such as ``{"nu": "E[u²]"}``: in `Transformation.adopt`, a link of another class goes on with the
     slots that hold the same. Not inherited, since a subclass may keep something else under the same name."""
+    meanings: Mapping[str, object] = {}
+    """For slots whose meaning depends on fields: what tells it. `Transformation.adopt` lets others begin anew."""
     pending: str = ""
     """The entry that counts what the link holds back for a later step; `Transformation.adopt` warns if that is lost."""
     equation: str = ""
@@ -356,13 +358,7 @@ class Treewise(Link):
         raise NotImplementedError
 
 
-def _check_storage(where: str, x: object, limits: None) -> storage | None:
-    if not (x is None or isinstance(x, storage)):
-        raise ValueError(f"`{where}` is set by store(link, slot=format), got {x!r}")
-    return x
-
-
-_STORED = {"doc": "the formats of the slots: see `store`", "check": _check_storage}
+_STORED = {"doc": "the formats of the slots: see `store`", "check": check_storage}
 
 
 @dataclass_transform(frozen_default=True, field_specifiers=(hyper, number, static, child))

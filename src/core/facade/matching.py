@@ -7,9 +7,11 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-from ..engine.protocol import LinkLike
+from ..engine.matrices import form_of
+from ..engine.protocol import LinkLike, is_matrixwise
 from ..values.schedule import Schedule
 from ..values.tables import Table
+from ..values.types import Leaf
 from ..values.value import TYPES
 from .parts import Part, Place, Scope
 from .views import View
@@ -24,6 +26,8 @@ class Holding:
         """The link's class; ``None`` if it is not known."""
         self.link = link
         """``None`` if only the state is known."""
+        self.around: list[type] = []
+        """The classes of the wrappers around the chain, as far as they are known."""
         self.view: View | None = None
         self.leaves: dict[str, list[Part]] = {}
         """For each of the outermost parameters the parts that hold its slots."""
@@ -56,8 +60,10 @@ def holdings(root: Scope) -> list[Holding]:
     """The links of a chain and of the chains within it."""
     found = []
     for scope in root.within():
-        view = View(scope)
+        view, around = View(scope), [type(link) for link in scope.around()]
         own = {name: Holding(scope.place, scope.prefix, name, type(x), x) for name, x in scope.links.items()}
+        for holding in own.values():
+            holding.around = around
         for part in scope.parts():
             holding = own[part.link_name]
             holding.view = view
@@ -87,6 +93,7 @@ def holdings_by_name(names: Iterable[str], paths: Iterable[str]) -> list[Holding
             words = prefix.split("/")[:-1]
             place = tuple((words[i], words[i + 1]) for i in range(0, len(words), 3))
             found[key] = Holding(place, prefix, link, _class_of(link), None)
+            found[key].around = [cls for name, _ in place if (cls := _class_of(name)) is not None]
         slot, _, path = own.partition("/")
         of_codes, _, code = path.rpartition("/")
         kept = slots.setdefault(key, {})
@@ -116,10 +123,28 @@ def common_slots(new: Holding, old: Holding) -> dict[str, str] | None:
     """The slots of a new link, with those of the old one that hold the same; ``None`` if the links are not related."""
     slots = new.link.slots if new.link else ()
     if old.kind is type(new.link) or (old.link is None and old.name == new.name):
-        return {slot: slot for slot in slots}
+        ours, theirs = (getattr(x, "meanings", {}) if old.link else {} for x in (new.link, old.link))
+        return {slot: slot for slot in slots if ours.get(slot) == theirs.get(slot)}
     holds = _holds(old)
     same = {slot: own for slot, what in _holds(new).items() for own, other in holds.items() if what == other}
     return same or None
+
+
+def other_meaning(new: Holding, part: Part, old: Holding, source: Part) -> str:
+    """Why slots of one shape do not hold the same in two links, although their classes do; ``""`` if they do."""
+    if _projections(new, part.param) != _projections(old, part.param):
+        return "they belong to gradients in another basis"
+    ours, theirs = part.link, source.link
+    if is_matrixwise(ours) and theirs is not None and is_matrixwise(theirs) and ours.factors:
+        forms = (form_of(x.link_name, link, x.path or "", x.param) for x, link in ((part, ours), (source, theirs)))
+        if next(forms) != next(forms):
+            return "they belong to other rows and columns"
+    return ""
+
+
+def _projections(holding: Holding, p: Leaf) -> list[type]:
+    """The classes of wrappers that show the chain of a link the updates of a parameter in another basis."""
+    return [cls for cls in holding.around if hasattr(cls, "projects") and cls.projects(p)]
 
 
 def _holds(holding: Holding) -> Mapping[str, str]:
@@ -181,6 +206,12 @@ class Matching:
         pairs = self._whole if path is None else self._by_path.get(path, [])
         return next((b for a, b in pairs if a is new), None)
 
+    def all_of(self, new: Holding) -> list[Holding]:
+        """The old link that a new link goes on with for each of its parameters, or one without arrays, as it is."""
+        if new.all_paths:
+            return [x for path in new.all_paths if (x := self.of(new, path)) is not None]
+        return [b for _, b in matched([new], [h for h in self.old if not h.all_paths], once=False)]
+
     def lost(self, new: Holding, path: str) -> Iterator[Holding]:
         """Old links whose slots of a parameter the new link could have gone on with, and which no other does."""
         taken = {id(b) for _, b in self._by_path.get(path, [])}
@@ -191,12 +222,9 @@ class Matching:
     def chain_of(self, new: Iterable[Holding]) -> str | None:
         """The prefix of the old chain from which most of a new chain's links come, if any come from one."""
         votes: Counter[str] = Counter()
-        stateless = [h for h in self.old if not h.leaves and not h.whole]
         for holding in new:
-            sources = [self.of(holding, path) for path in holding.all_paths]
-            prefixes = Counter(source.prefix for source in sources if source is not None)
-            if not holding.leaves and not holding.whole and holding.depends_on_step:
-                prefixes.update({b.prefix for _, b in matched([holding], stateless, once=False)})
+            counts = bool(holding.all_paths) or holding.depends_on_step
+            prefixes = Counter(source.prefix for source in self.all_of(holding)) if counts else None
             if prefixes:
                 votes[prefixes.most_common(1)[0][0]] += 1
         most = [prefix for prefix, n in votes.items() if n == max(votes.values())]

@@ -327,7 +327,7 @@ def _births(
         for path in ("", *paths):
             key = f"{link}/{path}"
             if (path in carried if path else carried) and (stored := f"{prefix}born/{key}") in arrays:
-                problem = misfit(arrays[stored], count) or odd_numbers(stored, arrays[stored], count, 0.0)
+                problem = misfit(arrays[stored], count) or odd_numbers(stored, arrays[stored], count, -math.inf)
                 if not problem and 0 < steps < math.inf and np.asarray(arrays[stored]) > steps:
                     problem = "a step in the future"
                 if problem:

@@ -20,7 +20,7 @@ from ..values.contents import brief, is_array
 from ..values.errors import PlainKeyError
 from ..values.hyper import evaluate
 from ..values.schedule import Schedule
-from ..values.tables import Table, pick
+from ..values.tables import Shape, Table, pick, shapes_of
 from ..values.tree import compute_dtype, dtype_of, flatten, is_trainable, show, widest
 from ..values.types import HyperValue, Params, PyTree, Scalar
 from .edits import chains_within
@@ -136,9 +136,10 @@ def inner_states(link: LinkLike, entry: PyTree, params: Params = None) -> Iterat
         yield next(key for key, x in entry.items() if x is inner_state), links, inner_params, inner_state
 
 
-def warn_of_unmatched(links: Links, params: Params, state: State) -> None:
+def warn_of_unmatched(links: Links, params: Params, state: State, others: Mapping[str, Shape] | None = None) -> None:
     """`checks.warn_of_unmatched` for a chain and the chains within it, which may see other parameters."""
-    checks.warn_of_unmatched(links, params)
+    others = shapes_of(params) if others is None else others
+    checks.warn_of_unmatched(links, params, others)
     for name, link in links.items():
         for _, inner, inner_params, inner_state in within(name, link, state, params):
-            warn_of_unmatched(inner, inner_params, inner_state)
+            warn_of_unmatched(inner, inner_params, inner_state, others)

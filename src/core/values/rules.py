@@ -79,7 +79,7 @@ class by_depth(Rule):
         "where a path has the number of its layer", default=r"(?i:layer|block)s?[_/.]?(\d+)", check=_check_layer
     )
     bottom: str = static(
-        "paths of what lies below the layers", default=r"(?i:embed|patch|cls_token|wte|wpe)", check=_check_bottom
+        "paths of what lies below the layers", default=r"(?i:(?<!un)embed|patch|cls_token|wte|wpe)", check=_check_bottom
     )
 
     @property

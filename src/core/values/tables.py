@@ -142,9 +142,13 @@ class Keyed(Table):
 
     @property
     def named(self) -> dict[str, HyperValue]:
-        """The entries by the text of their keys, as states and paths of links have them, and ``"default"``."""
+        """The entries by the text of their keys, as states and paths of links have them, and ``"default"``.
+
+        If that is a key, the default is ``"otherwise"``.
+        """
         entries = dict(zip(map(str, self.keys), self.entries))
-        return entries if self.default is None else {**entries, "default": self.default}
+        fallback = "otherwise" if "default" in entries else "default"
+        return entries if self.default is None else {**entries, fallback: self.default}
 
     def labelled(self) -> dict[str, HyperValue]:
         def short(text: str) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import jax.numpy as jnp
 from jax import lax
 
@@ -77,6 +79,10 @@ class scale_by_amsgrad(scale_by_adam):
     holds = MOMENTS
     nonnegative = ("nu", "nu_max")
     absent = {"nu_max": "nu"}
+
+    @derived
+    def meanings(self) -> Mapping[str, object]:
+        return {"nu_max": self.debias == "before"}
 
     @derived
     def equation(self) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
@@ -229,6 +230,11 @@ class scale_by_adam_mini(scale_by_adam):
     block_axes: tuple[int, ...] = static("axes of a leaf that index its blocks", default=())
 
     holds = {"mu": "E[u]"}
+
+    @derived
+    def meanings(self) -> Mapping[str, object]:
+        return {"nu": self.block_axes}
+
     equation = "m ← β₁m + (1−β₁)u,  v ← β₂v + (1−β₂)·mean(u² in the block),  u ← m̂ / (√(v̂+ε̄) + ε)"
 
     def check(self) -> None:

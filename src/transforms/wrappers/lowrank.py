@@ -84,9 +84,13 @@ class scale_by_galore(Wrapper):
         rows, columns = like.shape
         return x.T if (rows > columns) == (self.side == "shorter") and rows != columns else x
 
+    @classmethod
+    def projects(cls, p):
+        return is_trainable(p) and jnp.ndim(p) == 2 and p.size > 0
+
     def no_projector(self, p: Leaf) -> jax.Array | None:
         """Zeros with the shape of a projector; ``None`` for leaves that are not projected."""
-        if not is_trainable(p) or jnp.ndim(p) != 2 or not p.size:
+        if not self.projects(p):
             return None
         return jnp.zeros((self.oriented(p, p).shape[0], min(self.rank, *p.shape)), p.dtype)
 
