@@ -158,18 +158,21 @@ def compiled(step: Any, params: Any, state: Any) -> tuple[dict[str, Any], Any]:
 
 
 def on_cpu(names: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """The facts of steps for this machine, and the CPU seconds of one, the smallest of several taken in turns."""
+    """The facts of steps for this machine. Of CPU seconds, the smallest of several that were taken in turns."""
     import jax
     import jax.numpy as jnp
 
     params = {k: jnp.ones(s) for k, s in shapes(WIDTHS["cpu"]).items()}
     keys = dict(zip(params, jax.random.split(jax.random.key(0), len(params))))
     grads = {k: jax.random.normal(keys[k], p.shape) for k, p in params.items()}
-    found, run = {}, {}
-    for name in names:
+    found: dict[str, dict[str, Any]] = {}
+    run = {}
+    for name in [*names] * 3:
+        jax.clear_caches()
         init, step = of_row(name)
         state = init(params)
-        found[name], made = compiled(jax.jit(step, donate_argnums=(0, 1)), params, state)
+        facts, made = compiled(jax.jit(step, donate_argnums=(0, 1)), params, state)
+        found[name] = {**facts, "seconds": min(facts["seconds"], found.get(name, facts)["seconds"])}
         run[name] = made, state
     times: dict[str, list[float]] = {name: [] for name in run}
     for _ in range(9):
@@ -184,9 +187,9 @@ def on_cpu(names: Sequence[str]) -> dict[str, dict[str, Any]]:
 ABOUT = """\
 `make aot` writes this table: do not change it by hand. The step of Muon on the 72 matrices of a transformer of 12 \
 layers. For 8 TPUs, a v5e:2x4, with width {v5e}, each matrix sharded along its first axis: **nothing was executed**, \
-XLA's compiler ({versions}) ran on a machine that has none. For its CPU with width {cpu}: the steps took turns. \
-CPU seconds of tracing, lowering and compiling; lines of optimized HLO; temporaries in MB a device; how many \
-collectives of each kind, and the MB of their results on a device; CPU seconds of a step."""
+XLA's compiler ({versions}) ran on a machine that has none. For its CPU with width {cpu}: compilations and \
+steps took turns. CPU seconds of tracing, lowering and compiling; lines of optimized HLO; temporaries in MB a device; \
+how many collectives of each kind, and the MB of their results on a device; CPU seconds of a step."""
 
 
 def markdown(found: dict[str, Any]) -> str:

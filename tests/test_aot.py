@@ -256,8 +256,9 @@ def test_matrices_are_shared_by_two_all_to_alls(row: str) -> None:
 
 
 def test_a_step_of_muon_on_a_cpu() -> None:
-    """It takes half of Optax's time, and no more than a loop that was written for the purpose."""
+    """It compiles and takes half of Optax's time, and no more than a loop that was written for the purpose."""
     ours, loop, theirs = (MATRICES["rows"][f"cpu_{name}"] for name in ("chainax", "loop", "optax"))
+    assert ours["seconds"] <= 0.65 * theirs["seconds"]
     assert ours["step"] <= 0.5 * theirs["step"]
     assert ours["step"] <= 1.05 * loop["step"]
     assert ours["lines"] <= 0.15 * theirs["lines"]

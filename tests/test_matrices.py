@@ -1,6 +1,7 @@
 """Matrices among the parameters: words, forms, buckets, and links that treat each matrix as a whole."""
 
 import functools
+import re
 from typing import Any
 
 import chainax as cx
@@ -236,6 +237,38 @@ def test_other_platforms_compute_batches(link: Any, x64: None, monkeypatch: pyte
     monkeypatch.setattr(matrix_pass, "by_platform", lambda default, on_cpu: default)
     jax.clear_caches()
     close(run(tx, params), here)
+
+
+@every
+def test_loops_of_a_few_leaves(link: Any, x64: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many as there are leaves, or fewer: each matrix becomes the same. Decompositions stay in one loop."""
+    from chainax.core.engine import matrix_pass
+
+    params = draw(0, **dict.fromkeys("abcde", (3, 4)))
+    tx = cx.chain(link(), cx.scale_by_lr(0.1))
+    at_once = run(tx, params)
+    monkeypatch.setattr(matrix_pass, "PART", 2)
+    jax.clear_caches()
+    close(run(tx, params), at_once)
+    loops = []
+    for part in (2, 5):
+        monkeypatch.setattr(matrix_pass, "PART", part)
+        jax.clear_caches()
+        loops.append(str(jax.make_jaxpr(tx.step)(params, tx.init(params), params)).count("length=5"))
+    assert (loops[0] < loops[1]) == (link is not whiten)
+
+
+@pytest.mark.parametrize("over", (None, "x"))
+def test_decompositions_are_no_batch(over: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of one matrix at a time, where TPUs and GPUs would compute others as a batch; also where devices share them."""
+    from chainax.core.engine import matrix_pass
+
+    monkeypatch.setattr(matrix_pass, "by_platform", lambda default, on_cpu: default)
+    tx, params = whiten(over=over), {name: jnp.ones((3, 4)) for name in "abcd"}
+    with jax.set_mesh(jax.make_mesh((2,), ("x",), axis_types=(AxisType.Auto,))):
+        text = str(jax.make_jaxpr(tx.update)(params, tx.init(params), params))
+    decompositions = re.findall(r":f32(\[[\d,]*\]) \w+:f32\[[\d,]*\] = eigh", text)
+    assert decompositions == ["[3,3]"]
 
 
 @every

@@ -1,7 +1,7 @@
-"""The pass of a `Matrixwise` link, in which all matrices of one shape are one array.
+"""The pass of a `Matrixwise` link, in which the matrices of one shape are one array.
 
 So XLA compiles them once. On TPUs and GPUs they are computed as a batch, on CPUs one after the other, which is faster
-there.
+there, and those of a few leaves at a time.
 """
 
 from __future__ import annotations
@@ -221,17 +221,18 @@ class MatrixPass:
             return jax.tree.map(lambda x: x[None], function(arrays, jax.tree.map(lambda x: x[0], stack)))
 
         def as_batch(arrays: list[jax.Array], stack: Stack) -> Stack:
-            if link.decomposes or len(stack[0]) == 1:
+            if len(stack[0]) == 1:
                 return one_by_one(arrays, stack)
             return jax.vmap(function, (None, 0))(arrays, stack)
 
-        share, computed = self._sharing(link.over), by_platform(as_batch, one_by_one)
-        whole = jax.tree.map(lambda *xs: jnp.concatenate(xs), *((x.stack, x.slots) for x in members))
-        done, restored, end = share(computed, arrays, whole), [], 0
-        for x in members:
-            part = slice(end, end := end + len(x.stack))
-            restored.append(self._restored(link, x, *jax.tree.map(operator.itemgetter(part), done)))
-        return restored
+        share = self._sharing(link.over)
+        if share is None and not link.decomposes:
+            computed = by_platform(functools.partial(_as_one, as_batch), functools.partial(_in_parts, one_by_one))
+        else:
+            each = one_by_one if link.decomposes else by_platform(as_batch, one_by_one)
+            computed = functools.partial(_as_one, each if share is None else functools.partial(share, each))
+        done = computed(arrays, [(x.stack, x.slots) for x in members])
+        return [self._restored(link, x, *made) for x, made in zip(members, done)]
 
     def _matrix(self, frozen: Frozen, arrays: list[jax.Array], stack: Stack) -> Stack:
         """One matrix through the link."""
@@ -261,32 +262,45 @@ class MatrixPass:
             factor = link.size(x.block.m, x.block.n)
         return u if isinstance(factor, float) and factor == 1 else mul(factor, u), slots
 
-    def _sharing(self, over: Names) -> Share:
-        """How the matrices of a stack are divided among the devices."""
+    def _sharing(self, over: Names) -> Share | None:
+        """How the matrices of a stack are divided among the devices, if they are."""
         names, mesh = names_of(over), jax.sharding.get_abstract_mesh()
         if not names:
-            return _alone
+            return None
         if divided := [name for name in names if name in mesh.manual_axes]:
             warn(
                 f"Link {self.name!r} shares nothing over {divided[0]!r} within jax.shard_map over it: call step outside"
             )
-            return _alone
+            return None
         if mesh.empty:
             if jax.device_count() > 1:
                 warn(f"Link {self.name!r} shares nothing over {over!r}: call step under jax.set_mesh(mesh)")
-            return _alone
+            return None
         if lacking := [name for name in names if name not in mesh.axis_names]:
             known = ", ".join(map(repr, mesh.axis_names))
             raise ValueError(f"`{self.name}.over` names the axis {lacking[0]!r}, but the mesh has {known}")
         return functools.partial(_shared, mesh, names)
 
 
+PART = 8
+"""The number of stacks in each loop, on CPUs."""
 Share: TypeAlias = Callable[[Callable[[list[jax.Array], Stack], Stack], list[jax.Array], Stack], Stack]
 """Applies a function to a stack of matrices, ``share(function, arrays, stack)``."""
 
 
-def _alone(function: Callable[..., Stack], arrays: list[jax.Array], stack: Stack) -> Stack:
-    return function(arrays, stack)
+def _as_one(function: Callable[..., Stack], arrays: list[jax.Array], stacks: list[Stack]) -> list[Stack]:
+    """``function`` of stacks that are joined to one."""
+    done, results, end = function(arrays, jax.tree.map(lambda *xs: jnp.concatenate(xs), *stacks)), [], 0
+    for stack, _ in stacks:
+        part = slice(end, end := end + len(stack))
+        results.append(jax.tree.map(operator.itemgetter(part), done))
+    return results
+
+
+def _in_parts(function: Callable[..., Stack], arrays: list[jax.Array], stacks: list[Stack]) -> list[Stack]:
+    """`_as_one` of a few stacks at a time: slices at the same place of different arrays are compiled once."""
+    parts = (stacks[i : i + PART] for i in range(0, len(stacks), PART))
+    return [result for part in parts for result in _as_one(function, arrays, part)]
 
 
 def _shared(
