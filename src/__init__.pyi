@@ -1590,9 +1590,9 @@ class scale_by_asgo(_scale_by_asgo):
 
     The rows, which are the inputs, have the statistics; with ``sides`` "columns" the outputs have them, with "shorter"
     the shorter side. A side of length 1 has none, and then the update is the mean. No bias is corrected, so the first
-    root is 1/√(1−β₂) times too large, and is kept for k steps: warm the learning rate up. The state of an m × n matrix
-    is one slot of its shape, 2m² numbers, and ``failures``: of roots that were not finite, in place of which the old
-    one is kept.
+    root, which is computed at the first gradient other than 0, is 1/√(1−β₂) times too large, and is kept for k steps:
+    warm the learning rate up. The state of an m × n matrix is one slot of its shape, 2m² numbers, and ``failures``: of
+    roots that were not finite, in place of which the old one is kept.
 
     Equation: m ← β₁m + (1−β₁)u,  V ← β₂V + (1−β₂)uuᵀ,  u ← Pm,  P = (V^½ + εI)⁻¹ every k steps
 
@@ -2223,9 +2223,9 @@ class scale_by_psgd_quad(_scale_by_psgd_quad):
     """Whiten the momentum by symmetric Kronecker factors, without triangular solves: PSGD-QUAD, in Li's psgd_torch.
 
     The update is quadratic in 1 − s(S − n). The factors start at the multiples of the identity that bring the first
-    gradient to an RMS of 1, and the momentum starts at that gradient. Sides that are long or skewed have a diagonal Q,
-    and failures are counted, as in `scale_by_psgd_kron`. Every 100 steps the largest entries of the two Q are made
-    equal. The published code also multiplies the learning rate by 0.2, as `quad` does.
+    gradient other than 0 to an RMS of 1, and the momentum starts at that of the first step. Sides that are long or
+    skewed have a diagonal Q, and failures are counted, as in `scale_by_psgd_kron`. Every 100 steps the largest entries
+    of the two Q are made equal. The published code also multiplies the learning rate by 0.2, as `quad` does.
 
     Equation: m ← βm + (1−β)u,  P = Qᴸ²(m + δN(0, 1))Qᴿ²,  S = PPᵀ,  L ← max(‖S‖ + n, 0.95L + 0.05(‖S‖ + n)),  Qᴸ ← symmetric part of (1 − s(S−n))Qᴸ(1 − s(S−n)), s = max(η/√(1+t/10⁴), η̲)/2L,  Qᴿ likewise by PᵀP and m;  u ← Qᴸ²mQᴿ²,  u ← u·min(1, d/RMS(u))
 
@@ -2339,11 +2339,12 @@ class scale_by_shampoo(_scale_by_shampoo):
     """Multiply by inverse roots of the sums of uuᵀ and uᵀu. Gupta et al. 2018, arXiv:1802.09568, Algorithm 1.
 
     As by Anil et al. 2020, arXiv:2002.09018, a large matrix is cut into blocks of at most ``block_size`` rows and
-    columns, each with statistics of its own, and the roots are computed at the first of every ``update_every`` steps.
-    The blocks of a matrix are equally long, to one row or column. With ``b2`` below 1 the statistics are moving
-    averages; ε, which is added when a root is taken, then does not decay. A side of length 1 has no statistics, and p
-    is 2 without those of the other side: for a vector it is Algorithm 2 with a tensor of order 1. With ``sides``
-    "shorter" only the shorter side has statistics, with "rows" the inputs, with "columns" the outputs.
+    columns, each with statistics of its own, and the roots are computed at the first of every ``update_every`` steps,
+    and at a block's first gradient other than 0. The blocks of a matrix are equally long, to one row or column. With
+    ``b2`` below 1 the statistics are moving averages; ε, which is added when a root is taken, then does not decay. A
+    side of length 1 has no statistics, and p is 2 without those of the other side: for a vector it is Algorithm 2 with
+    a tensor of order 1. With ``sides`` "shorter" only the shorter side has statistics, with "rows" the inputs, with
+    "columns" the outputs.
 
     The state of a block of m × n has 2m² + 2n² numbers, and each matrix a number of ``failures``: of roots that were
     not finite, in place of which the old ones are kept. The first are the identity.
