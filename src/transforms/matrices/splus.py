@@ -49,7 +49,7 @@ class scale_by_splus(Matrixwise):
     matrix_slots = ("mu",)
     factors = ("L", "R", "QL", "QR", "failures")
     role = "precondition"
-    bounds_size = hides_infinite = True
+    fixes_norm = hides_infinite = True
     decomposes = True
     equation = (
         "m ← β₁m + (1−β₁)u,  L ← β₂L + (1−β₂)uuᵀ,  R ← β₂R + (1−β₂)uᵀu,  u ← 2/(m+n)·Qᴸ sign(QᴸᵀmQᴿ) Qᴿᵀ,  "
