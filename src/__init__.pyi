@@ -3008,7 +3008,7 @@ def adamc(learning_rate: HyperLike, *, max_learning_rate: float, b1: HyperLike =
         unnormalized: pattern of paths of layers that no normalization follows. Default: None
     """
 
-def adamuon(learning_rate: HyperLike = 0.001, *, momentum: HyperLike = 0.95, b2: HyperLike = 0.95, nesterov: bool = False, weight_decay: HyperLike | None = 0.1, iteration: Iteration = ..., sizing: str = 'rms', dtype: str | None = None, matrices: matrices | by_path | str = ..., over: str | tuple[str, ...] | None = None, adam: by_path | None = None) -> chain:
+def adamuon(learning_rate: HyperLike = 0.001, *, momentum: HyperLike = 0.95, b2: HyperLike = 0.95, nesterov: bool = False, debias: bool = False, weight_decay: HyperLike | None = 0.1, iteration: Iteration = ..., sizing: str = 'rms', dtype: str | None = None, matrices: matrices | by_path | str = ..., over: str | tuple[str, ...] | None = None, adam: by_path | None = None) -> chain:
     """Muon divided by its root mean square. Si et al. 2025, arXiv:2507.11005. Arguments as for `muon`.
 
     Args:
@@ -3016,6 +3016,7 @@ def adamuon(learning_rate: HyperLike = 0.001, *, momentum: HyperLike = 0.95, b2:
         momentum: decay of the momentum (β), in [0, 1). Default: 0.95
         b2: decay of the mean square (β₂), in [0, 1). Default: 0.95
         nesterov: look ahead by one step. Default: False
+        debias: correct the bias of the momentum. Default: False
         weight_decay: multiple of the parameters that is added (λ), in [0, ∞). Default: 0.1
         iteration: the polynomials that orthogonalize. Default: newton_schulz()
         sizing: the factor by the lengths of a matrix, one of 'spectral', 'rms', 'mup', 'none'. Default: 'rms'
@@ -3541,16 +3542,17 @@ def momo_adam(learning_rate: HyperLike = 0.01, *, b1: HyperLike = 0.9, b2: Hyper
         adapt_lower_bound: whether f* is estimated. Default: False
     """
 
-def muon(learning_rate: HyperLike = 0.001, *, momentum: HyperLike = 0.95, nesterov: bool = True, weight_decay: HyperLike | None = 0.1, eps: HyperLike = 1e-07, iteration: Iteration = ..., sizing: str = 'spectral', dtype: str | None = None, matrices: matrices | by_path | str = ..., over: str | tuple[str, ...] | None = None, adam: by_path | None = None) -> chain:
+def muon(learning_rate: HyperLike = 0.001, *, momentum: HyperLike = 0.95, nesterov: bool = True, debias: bool = False, weight_decay: HyperLike | None = 0.1, eps: HyperLike = 1e-07, iteration: Iteration = ..., sizing: str = 'spectral', dtype: str | None = None, matrices: matrices | by_path | str = ..., over: str | tuple[str, ...] | None = None, adam: by_path | None = None) -> chain:
     """Muon: orthogonalized momentum. Jordan et al. 2024. ``weight_decay`` is decoupled.
 
     ``adam`` has other chains for embeddings, heads and parameters that are no matrices, by path. With
-    ``dtype="bfloat16"`` it is PyTorch's.
+    ``dtype="bfloat16"`` it is PyTorch's, and with ``debias``, which corrects the bias of the momentum, Optax's.
 
     Args:
         learning_rate: length of the step (α), in [0, ∞). Default: 0.001
         momentum: decay of the momentum (β), in [0, 1). Default: 0.95
         nesterov: look ahead by one step. Default: True
+        debias: correct the bias of the momentum. Default: False
         weight_decay: multiple of the parameters that is added (λ), in [0, ∞). Default: 0.1
         eps: added to the norm (ε), in [0, ∞). Default: 1e-07
         iteration: the polynomials that orthogonalize. Default: newton_schulz()
@@ -3627,7 +3629,7 @@ def noisy_sgd(learning_rate: HyperLike, *, eta: HyperLike = 0.01, gamma: HyperLi
         seed: seed of the noise. Default: 0
     """
 
-def normuon(learning_rate: HyperLike = 0.02, *, momentum: HyperLike = 0.95, b2: HyperLike = 0.95, nesterov: bool = True, weight_decay: HyperLike | None = None, iteration: Iteration = ..., sizing: str = 'spectral', dtype: str | None = None, matrices: matrices | by_path | str = ..., over: str | tuple[str, ...] | None = None, adam: by_path | None = None) -> chain:
+def normuon(learning_rate: HyperLike = 0.02, *, momentum: HyperLike = 0.95, b2: HyperLike = 0.95, nesterov: bool = True, debias: bool = False, weight_decay: HyperLike | None = None, iteration: Iteration = ..., sizing: str = 'spectral', dtype: str | None = None, matrices: matrices | by_path | str = ..., over: str | tuple[str, ...] | None = None, adam: by_path | None = None) -> chain:
     """Muon with updates of equal size for all outputs. Li et al. 2025, arXiv:2510.05491. Arguments as for `muon`.
 
     Args:
@@ -3635,6 +3637,7 @@ def normuon(learning_rate: HyperLike = 0.02, *, momentum: HyperLike = 0.95, b2: 
         momentum: decay of the momentum (β), in [0, 1). Default: 0.95
         b2: decay of the mean square (β₂), in [0, 1). Default: 0.95
         nesterov: look ahead by one step. Default: True
+        debias: correct the bias of the momentum. Default: False
         weight_decay: multiple of the parameters that is added (λ), in [0, ∞). Default: None
         iteration: the polynomials that orthogonalize. Default: newton_schulz()
         sizing: the factor by the lengths of a matrix, one of 'spectral', 'rms', 'mup', 'none'. Default: 'spectral'
