@@ -3890,7 +3890,7 @@ def sgd_sutskever(learning_rate: HyperLike, *, momentum: HyperLike = 0.9) -> cha
 def shampoo(learning_rate: HyperLike = 0.01, *, momentum: HyperLike = 0.9, nesterov: bool = False, b2: HyperLike = 1, eps: HyperLike = 1e-06, magnitude: Any = ..., weight_decay: HyperLike | None = None, update_every: HyperLike = 10, block_size: int = 1024, sides: str = 'both', matrices: matrices | by_path | str = ..., over: str | tuple[str, ...] | None = None, adam: by_path | None = None) -> chain:
     """Shampoo in blocks, with the norm of another update. Anil et al. 2020, arXiv:2002.09018.
 
-    ``magnitude`` is the chain whose update gives each leaf its norm; the learning rate is that of this chain. With
+    ``magnitude`` is the chain whose update gives each matrix its norm; the learning rate is that of this chain. With
     ``None``, ``momentum=0`` and one block it is Gupta et al. 2018, arXiv:1802.09568, Algorithm 1.
 
     Args:

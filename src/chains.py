@@ -1584,7 +1584,7 @@ def shampoo(
 ) -> chain:
     """Shampoo in blocks, with the norm of another update. Anil et al. 2020, arXiv:2002.09018.
 
-    ``magnitude`` is the chain whose update gives each leaf its norm; the learning rate is that of this chain. With
+    ``magnitude`` is the chain whose update gives each matrix its norm; the learning rate is that of this chain. With
     ``None``, ``momentum=0`` and one block it is Gupta et al. 2018, arXiv:1802.09568, Algorithm 1.
     """
     link = scale_by_shampoo(b2, eps, None, update_every, block_size, sides, matrices=matrices, over=over)
@@ -1593,7 +1593,7 @@ def shampoo(
         learning_rate,
         weight_decay,
         adam,
-        link if magnitude is None else graft(link, magnitude),
+        link if magnitude is None else graft(link, magnitude, matrices=matrices),
         trace(momentum, nesterov=nesterov),
     )
 
