@@ -1590,9 +1590,9 @@ class scale_by_asgo(_scale_by_asgo):
 
     The rows, which are the inputs, have the statistics; with ``sides`` "columns" the outputs have them, with "shorter"
     the shorter side. A side of length 1 has none, and then the update is the mean. No bias is corrected, so the first
-    root is 1/√(1−β₂) times too large, and is kept for k steps: warm the learning rate up. The state of an m × n matrix
-    is one slot of its shape, 2m² numbers, and ``failures``: of roots that were not finite, in place of which the old
-    one is kept.
+    root, which is computed at the first gradient other than 0, is 1/√(1−β₂) times too large, and is kept for k steps:
+    warm the learning rate up. The state of an m × n matrix is one slot of its shape, 2m² numbers, and ``failures``: of
+    roots that were not finite, in place of which the old one is kept.
 
     Equation: m ← β₁m + (1−β₁)u,  V ← β₂V + (1−β₂)uuᵀ,  u ← Pm,  P = (V^½ + εI)⁻¹ every k steps
 
@@ -2223,9 +2223,9 @@ class scale_by_psgd_quad(_scale_by_psgd_quad):
     """Whiten the momentum by symmetric Kronecker factors, without triangular solves: PSGD-QUAD, in Li's psgd_torch.
 
     The update is quadratic in 1 − s(S − n). The factors start at the multiples of the identity that bring the first
-    gradient to an RMS of 1, and the momentum starts at that gradient. Sides that are long or skewed have a diagonal Q,
-    and failures are counted, as in `scale_by_psgd_kron`. Every 100 steps the largest entries of the two Q are made
-    equal. The published code also multiplies the learning rate by 0.2, as `quad` does.
+    gradient other than 0 to an RMS of 1, and the momentum starts at that of the first step. Sides that are long or
+    skewed have a diagonal Q, and failures are counted, as in `scale_by_psgd_kron`. Every 100 steps the largest entries
+    of the two Q are made equal. The published code also multiplies the learning rate by 0.2, as `quad` does.
 
     Equation: m ← βm + (1−β)u,  P = Qᴸ²(m + δN(0, 1))Qᴿ²,  S = PPᵀ,  L ← max(‖S‖ + n, 0.95L + 0.05(‖S‖ + n)),  Qᴸ ← symmetric part of (1 − s(S−n))Qᴸ(1 − s(S−n)), s = max(η/√(1+t/10⁴), η̲)/2L,  Qᴿ likewise by PᵀP and m;  u ← Qᴸ²mQᴿ²,  u ← u·min(1, d/RMS(u))
 
@@ -2339,11 +2339,12 @@ class scale_by_shampoo(_scale_by_shampoo):
     """Multiply by inverse roots of the sums of uuᵀ and uᵀu. Gupta et al. 2018, arXiv:1802.09568, Algorithm 1.
 
     As by Anil et al. 2020, arXiv:2002.09018, a large matrix is cut into blocks of at most ``block_size`` rows and
-    columns, each with statistics of its own, and the roots are computed at the first of every ``update_every`` steps.
-    The blocks of a matrix are equally long, to one row or column. With ``b2`` below 1 the statistics are moving
-    averages; ε, which is added when a root is taken, then does not decay. A side of length 1 has no statistics, and p
-    is 2 without those of the other side: for a vector it is Algorithm 2 with a tensor of order 1. With ``sides``
-    "shorter" only the shorter side has statistics, with "rows" the inputs, with "columns" the outputs.
+    columns, each with statistics of its own, and the roots are computed at the first of every ``update_every`` steps,
+    and at a block's first gradient other than 0. The blocks of a matrix are equally long, to one row or column. With
+    ``b2`` below 1 the statistics are moving averages; ε, which is added when a root is taken, then does not decay. A
+    side of length 1 has no statistics, and p is 2 without those of the other side: for a vector it is Algorithm 2 with
+    a tensor of order 1. With ``sides`` "shorter" only the shorter side has statistics, with "rows" the inputs, with
+    "columns" the outputs.
 
     The state of a block of m × n has 2m² + 2n² numbers, and each matrix a number of ``failures``: of roots that were
     not finite, in place of which the old ones are kept. The first are the identity.
@@ -3007,7 +3008,7 @@ def adamc(learning_rate: HyperLike, *, max_learning_rate: float, b1: HyperLike =
         unnormalized: pattern of paths of layers that no normalization follows. Default: None
     """
 
-def adamuon(learning_rate: HyperLike = 0.001, *, momentum: HyperLike = 0.95, b2: HyperLike = 0.95, nesterov: bool = False, weight_decay: HyperLike | None = 0.1, iteration: Iteration = ..., sizing: str = 'rms', dtype: str | None = None, matrices: matrices | by_path | str = ..., over: str | tuple[str, ...] | None = None, adam: by_path | None = None) -> chain:
+def adamuon(learning_rate: HyperLike = 0.001, *, momentum: HyperLike = 0.95, b2: HyperLike = 0.95, nesterov: bool = False, debias: bool = False, weight_decay: HyperLike | None = 0.1, iteration: Iteration = ..., sizing: str = 'rms', dtype: str | None = None, matrices: matrices | by_path | str = ..., over: str | tuple[str, ...] | None = None, adam: by_path | None = None) -> chain:
     """Muon divided by its root mean square. Si et al. 2025, arXiv:2507.11005. Arguments as for `muon`.
 
     Args:
@@ -3015,6 +3016,7 @@ def adamuon(learning_rate: HyperLike = 0.001, *, momentum: HyperLike = 0.95, b2:
         momentum: decay of the momentum (β), in [0, 1). Default: 0.95
         b2: decay of the mean square (β₂), in [0, 1). Default: 0.95
         nesterov: look ahead by one step. Default: False
+        debias: correct the bias of the momentum. Default: False
         weight_decay: multiple of the parameters that is added (λ), in [0, ∞). Default: 0.1
         iteration: the polynomials that orthogonalize. Default: newton_schulz()
         sizing: the factor by the lengths of a matrix, one of 'spectral', 'rms', 'mup', 'none'. Default: 'rms'
@@ -3540,16 +3542,17 @@ def momo_adam(learning_rate: HyperLike = 0.01, *, b1: HyperLike = 0.9, b2: Hyper
         adapt_lower_bound: whether f* is estimated. Default: False
     """
 
-def muon(learning_rate: HyperLike = 0.001, *, momentum: HyperLike = 0.95, nesterov: bool = True, weight_decay: HyperLike | None = 0.1, eps: HyperLike = 1e-07, iteration: Iteration = ..., sizing: str = 'spectral', dtype: str | None = None, matrices: matrices | by_path | str = ..., over: str | tuple[str, ...] | None = None, adam: by_path | None = None) -> chain:
+def muon(learning_rate: HyperLike = 0.001, *, momentum: HyperLike = 0.95, nesterov: bool = True, debias: bool = False, weight_decay: HyperLike | None = 0.1, eps: HyperLike = 1e-07, iteration: Iteration = ..., sizing: str = 'spectral', dtype: str | None = None, matrices: matrices | by_path | str = ..., over: str | tuple[str, ...] | None = None, adam: by_path | None = None) -> chain:
     """Muon: orthogonalized momentum. Jordan et al. 2024. ``weight_decay`` is decoupled.
 
     ``adam`` has other chains for embeddings, heads and parameters that are no matrices, by path. With
-    ``dtype="bfloat16"`` it is PyTorch's.
+    ``dtype="bfloat16"`` it is PyTorch's, and with ``debias``, which corrects the bias of the momentum, Optax's.
 
     Args:
         learning_rate: length of the step (α), in [0, ∞). Default: 0.001
         momentum: decay of the momentum (β), in [0, 1). Default: 0.95
         nesterov: look ahead by one step. Default: True
+        debias: correct the bias of the momentum. Default: False
         weight_decay: multiple of the parameters that is added (λ), in [0, ∞). Default: 0.1
         eps: added to the norm (ε), in [0, ∞). Default: 1e-07
         iteration: the polynomials that orthogonalize. Default: newton_schulz()
@@ -3626,7 +3629,7 @@ def noisy_sgd(learning_rate: HyperLike, *, eta: HyperLike = 0.01, gamma: HyperLi
         seed: seed of the noise. Default: 0
     """
 
-def normuon(learning_rate: HyperLike = 0.02, *, momentum: HyperLike = 0.95, b2: HyperLike = 0.95, nesterov: bool = True, weight_decay: HyperLike | None = None, iteration: Iteration = ..., sizing: str = 'spectral', dtype: str | None = None, matrices: matrices | by_path | str = ..., over: str | tuple[str, ...] | None = None, adam: by_path | None = None) -> chain:
+def normuon(learning_rate: HyperLike = 0.02, *, momentum: HyperLike = 0.95, b2: HyperLike = 0.95, nesterov: bool = True, debias: bool = False, weight_decay: HyperLike | None = None, iteration: Iteration = ..., sizing: str = 'spectral', dtype: str | None = None, matrices: matrices | by_path | str = ..., over: str | tuple[str, ...] | None = None, adam: by_path | None = None) -> chain:
     """Muon with updates of equal size for all outputs. Li et al. 2025, arXiv:2510.05491. Arguments as for `muon`.
 
     Args:
@@ -3634,6 +3637,7 @@ def normuon(learning_rate: HyperLike = 0.02, *, momentum: HyperLike = 0.95, b2: 
         momentum: decay of the momentum (β), in [0, 1). Default: 0.95
         b2: decay of the mean square (β₂), in [0, 1). Default: 0.95
         nesterov: look ahead by one step. Default: True
+        debias: correct the bias of the momentum. Default: False
         weight_decay: multiple of the parameters that is added (λ), in [0, ∞). Default: None
         iteration: the polynomials that orthogonalize. Default: newton_schulz()
         sizing: the factor by the lengths of a matrix, one of 'spectral', 'rms', 'mup', 'none'. Default: 'spectral'
@@ -3886,7 +3890,7 @@ def sgd_sutskever(learning_rate: HyperLike, *, momentum: HyperLike = 0.9) -> cha
 def shampoo(learning_rate: HyperLike = 0.01, *, momentum: HyperLike = 0.9, nesterov: bool = False, b2: HyperLike = 1, eps: HyperLike = 1e-06, magnitude: Any = ..., weight_decay: HyperLike | None = None, update_every: HyperLike = 10, block_size: int = 1024, sides: str = 'both', matrices: matrices | by_path | str = ..., over: str | tuple[str, ...] | None = None, adam: by_path | None = None) -> chain:
     """Shampoo in blocks, with the norm of another update. Anil et al. 2020, arXiv:2002.09018.
 
-    ``magnitude`` is the chain whose update gives each leaf its norm; the learning rate is that of this chain. With
+    ``magnitude`` is the chain whose update gives each matrix its norm; the learning rate is that of this chain. With
     ``None``, ``momentum=0`` and one block it is Gupta et al. 2018, arXiv:1802.09568, Algorithm 1.
 
     Args:

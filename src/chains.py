@@ -1349,6 +1349,7 @@ def muon(
     *,
     momentum: HyperLike = 0.95,
     nesterov: bool = True,
+    debias: bool = False,
     weight_decay: HyperLike | None = 0.1,
     eps: HyperLike = 1e-7,
     iteration: Iteration = JORDAN,
@@ -1361,7 +1362,7 @@ def muon(
     """Muon: orthogonalized momentum. Jordan et al. 2024. ``weight_decay`` is decoupled.
 
     ``adam`` has other chains for embeddings, heads and parameters that are no matrices, by path. With
-    ``dtype="bfloat16"`` it is PyTorch's.
+    ``dtype="bfloat16"`` it is PyTorch's, and with ``debias``, which corrects the bias of the momentum, Optax's.
 
     >>> import jax, chainax as cx
     >>> tx = cx.muon(0.02, adam=cx.by_path({"embed|bias": cx.adamw(3e-4)}))
@@ -1375,7 +1376,15 @@ def muon(
         weight_decay,
         adam,
         scale_by_muon(
-            momentum, eps, nesterov, iteration=iteration, sizing=sizing, dtype=dtype, matrices=matrices, over=over
+            momentum,
+            eps,
+            nesterov,
+            debias,
+            iteration=iteration,
+            sizing=sizing,
+            dtype=dtype,
+            matrices=matrices,
+            over=over,
         ),
     )
 
@@ -1387,6 +1396,7 @@ def normuon(
     momentum: HyperLike = 0.95,
     b2: HyperLike = 0.95,
     nesterov: bool = True,
+    debias: bool = False,
     weight_decay: HyperLike | None = None,
     iteration: Iteration = JORDAN,
     sizing: str = "spectral",
@@ -1404,6 +1414,7 @@ def normuon(
         scale_by_normuon(
             momentum,
             nesterov=nesterov,
+            debias=debias,
             iteration=iteration,
             sizing=sizing,
             dtype=dtype,
@@ -1421,6 +1432,7 @@ def adamuon(
     momentum: HyperLike = 0.95,
     b2: HyperLike = 0.95,
     nesterov: bool = False,
+    debias: bool = False,
     weight_decay: HyperLike | None = 0.1,
     iteration: Iteration = JORDAN,
     sizing: str = "rms",
@@ -1438,6 +1450,7 @@ def adamuon(
         scale_by_adamuon(
             momentum,
             nesterov=nesterov,
+            debias=debias,
             iteration=iteration,
             sizing=sizing,
             dtype=dtype,
@@ -1571,7 +1584,7 @@ def shampoo(
 ) -> chain:
     """Shampoo in blocks, with the norm of another update. Anil et al. 2020, arXiv:2002.09018.
 
-    ``magnitude`` is the chain whose update gives each leaf its norm; the learning rate is that of this chain. With
+    ``magnitude`` is the chain whose update gives each matrix its norm; the learning rate is that of this chain. With
     ``None``, ``momentum=0`` and one block it is Gupta et al. 2018, arXiv:1802.09568, Algorithm 1.
     """
     link = scale_by_shampoo(b2, eps, None, update_every, block_size, sides, matrices=matrices, over=over)
@@ -1580,7 +1593,7 @@ def shampoo(
         learning_rate,
         weight_decay,
         adam,
-        link if magnitude is None else graft(link, magnitude),
+        link if magnitude is None else graft(link, magnitude, matrices=matrices),
         trace(momentum, nesterov=nesterov),
     )
 

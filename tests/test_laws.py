@@ -5,6 +5,7 @@ Those that cost most are tried on the values that bring a link of their own, and
 the engine in a way that is new.
 """
 
+import collections
 import contextlib
 import functools
 import json
@@ -475,3 +476,39 @@ def test_differentiable_at_zero_gradients(tx: Any) -> None:
     with pytest.raises(ValueError, match="Reverse-mode") if barred else contextlib.nullcontext():
         slopes = quickly(jax.grad(loss, argnums=(0, 1)))(tx, jnp.array(1.0))
         assert all(np.isfinite(x) for x in jax.tree.leaves(slopes))
+
+
+MATRIX_CLASSES = {type(link): None for tx in REGISTRY for link in links_of(tx) if isinstance(link, cxe.Matrixwise)}
+
+
+def seen_from(state: cx.State, step: Any, gradients: np.ndarray) -> dict[str, float]:
+    """The largest number of all updates for these gradients, and of each slot."""
+    largest: dict[str, float] = collections.defaultdict(float)
+    for g in gradients:
+        u, state = step({"w": g}, state)
+        for name, x in {"the update": u, **dict(*state.links.values())}.items():
+            largest[name] = max(largest[name], float(jnp.max(jnp.abs(x["w"]))))
+    return largest
+
+
+@pytest.mark.parametrize("cls", MATRIX_CLASSES, ids=lambda cls: cls.__name__)
+def test_a_late_first_gradient_begins_as_an_early_one(cls: type[cxe.Matrixwise]) -> None:
+    """After a step without a gradient, or with one of zeros, no update and no slot is larger than without that step.
+
+    Up to a factor of 4. Bias corrections count the step, so most updates are smaller than without it, but statistics
+    that begin as those of one gradient are halved by zeros, so that KL-Shampoo's update doubles; and random projections
+    are others. What begins from zeros and is divided by goes beyond every factor: to 1/ε. Hyperparameters are the
+    defaults, since those of the registry have a larger ε.
+    """
+    link = cls()
+    step = quickly(link.update)
+    for size in (1e-2, 1e2):
+        gradients = np.float32(size) * np.random.default_rng(0).normal(size=(4, 4, 3)).astype(np.float32)
+        start = link.init({"w": gradients[0]})
+        early = seen_from(start, step, gradients)
+        with jax.disable_jit():
+            _, without = link.update({"w": None}, start)
+        _, zeros = step({"w": 0 * gradients[0]}, start)
+        for first, state in {"no gradient": without, "zeros": zeros}.items():
+            for name, most in seen_from(state, step, gradients).items():
+                assert most <= 4 * early[name], f"{name} after {first}, with gradients of {size}"

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from chainax.core.values.other_libraries import OTHER_LIBRARIES
 from libraries import run_optax
 from matrix_reference import NANOGPT, SHAPES, matrix_problem, run_turned, torch_iterations, turned
 from reference import STEPS, assert_agree, check_run, log, problem, run, settings, uniform
@@ -54,6 +55,20 @@ def test_agrees_with_optax(nesterov: bool, x64: None) -> None:
         link = cx.scale_by_muon(hyper["momentum"], hyper["eps"], nesterov, debias=True, sizing="none")
         tx = cx.chain(link, cx.scale_by_lr(hyper["learning_rate"]))
         check_run(tx, params, grads, run_optax(theirs, hyper, params, grads))
+
+
+def test_what_stands_for_the_muon_of_optax(x64: None) -> None:
+    """The row of the table, also for parameters that are no matrices."""
+    params, grads = problem(seed=0, shapes={**SHAPES, "bias": (3,), "scalar": (), "kernel": (2, 3, 4)})
+    theirs = run_optax(optax.contrib.muon, {"learning_rate": 1e-3}, params, grads)
+    check_run(eval(OTHER_LIBRARIES["optax.contrib"]["muon"].strip("`"), {"cx": cx}), params, grads, theirs)
+
+
+@pytest.mark.parametrize("name", ("muon", "normuon", "adamuon"))
+def test_the_correction_of_the_bias(name: str) -> None:
+    """The argument is the link's."""
+    make = getattr(cx, name)
+    assert [make(**given)[f"scale_by_{name}"].debias for given in ({}, {"debias": True})] == [False, True]
 
 
 def test_as_shipped_by_torch() -> None:

@@ -405,11 +405,13 @@ def test_flags_are_what_links_do(tx: Any) -> None:
         small, large = (update_trail(tx, [c * g for g in gradients]) for c in (1.0, 64.0))
         bad = [np.where(np.eye(2) == 1, sign * np.inf, gradients[0]) for sign in (1, -1)]
         spoilt = [update_trail(tx, [*gradients, g, gradients[0]])[8:] for g in bad]
-    norms = [np.linalg.norm(u) for u in (*small[1:], *large[1:])]
+        rising = update_trail(tx, [10.0**e * g for e, g in zip((-4, -3, -2, -1, 0, 2, 3, 4), gradients)])
+    norms = [np.linalg.norm(u) for u in (*small[1:], *large[1:], *rising[1:])]  # on both sides of every bound
+    fixed = bool(np.ptp(norms) < 1e-2 * max(norms))
+    assert link.fixes_norm == fixed, f"{link!r}: declare fixes_norm = {fixed}"
+    assert not link.orthogonalizes or max(norms) < 2 * min(norms), f"{link!r}: remove orthogonalizes"
     bounded = link.bounds_size and not link.fixes_norm  # what is beyond the bound comes out as the bound
     if not bounded and link.role != "clip":
-        fixed = bool(np.ptp(norms) < 1e-4 * max(norms))
-        assert link.fixes_norm == fixed, f"{link!r}: declare fixes_norm = {fixed}"
         undone = np.linalg.norm(large[-1]) < 16 * np.linalg.norm(small[-1])
         if undone:
             assert link.undoes_scale or link.role == "precondition", f"{link!r}: declare undoes_scale = True"

@@ -162,13 +162,16 @@ def test_failed_roots_are_kept_and_counted() -> None:
 
 @pytest.mark.parametrize("eps", (0.0, 1e-6))
 def test_zeros_at_first(eps: float) -> None:
-    """No update; without ε there is no root either, so that it fails until there is a gradient of full rank."""
-    grads = np.random.default_rng(0).normal(size=(4, 3, 3)).astype(np.float32)
-    grads[:2] = 0
-    state, u = trail(cx.scale_by_shampoo(eps=eps, update_every=1), jnp.asarray(grads))
-    assert np.all(np.isfinite(u))
-    assert [bool(np.any(x)) for x in np.asarray(u)] == [False, False, True, True]
-    assert int(state.links["scale_by_shampoo"]["failures"]) == (0 if eps else 4)
+    """No update and no root, which without ε would fail; then what follows is as without them, block by block."""
+    grads = np.random.default_rng(0).normal(size=(4, 6, 3)).astype(np.float32)
+    late = np.concatenate([np.zeros_like(grads[:2]), grads])
+    late[2, 3:] = 0  # the second block begins a step later
+    state, u = trail(cx.scale_by_shampoo(eps=eps, block_size=3), jnp.asarray(late))
+    np.testing.assert_array_equal(u[:2], 0)
+    for block, first in ((slice(0, 3), 2), (slice(3, 6), 3)):
+        _, alone = trail(cx.scale_by_shampoo(eps=eps), jnp.asarray(late[first:, block]))
+        np.testing.assert_allclose(u[first:, block], alone, rtol=1e-4, atol=1e-5)
+    assert int(state.links["scale_by_shampoo"]["failures"]) == 0
 
 
 def test_epsilon_and_the_exponent_have_derivatives(x64: None) -> None:
@@ -195,10 +198,31 @@ def test_bad_input() -> None:
         cx.scale_by_shampoo(b2=1.5)
 
 
+@pytest.mark.parametrize(
+    ("words", "apart"),
+    (
+        ("_layer in, out", lambda x: {"a": x[0], "b": x[1]}),
+        (cx.matrices("in a, q+k", q=1), lambda x: {"a": x[..., :1].reshape(6, 1), "b": x[..., 1:].reshape(6, 2)}),
+    ),
+)
+def test_layers_and_blocks_have_norms_of_their_own(words: Any, apart: Any, x64: None) -> None:
+    """The updates of a stack, and of fused projections, are those of separate leaves: the graft is by matrix too."""
+    sizes = np.array([1.0, 100.0])[:, None, None] * np.array([1.0, 10.0, 10.0])
+    grads = jnp.asarray(np.random.default_rng(0).normal(size=(2, 2, 3, 3)) * sizes)
+    together, separate = (quickly(tx.update) for tx in (cx.shampoo(matrices=words), cx.shampoo()))
+    state, own = cx.shampoo(matrices=words).init(grads[0]), cx.shampoo().init(apart(grads[0]))
+    for g in grads:
+        u, state = together(g, state)
+        each, own = separate(apart(g), own)
+    assert_agree(apart(u), each, 1e-9)
+
+
 def test_prebuilt(x64: None) -> None:
     """`shampoo` grafts on Adagrad, and then has momentum; without both it is the link."""
     params, grads = problem(seed=0, shapes={"matrix": (4, 3)})
-    parts = cx.chain(cx.graft(cx.scale_by_shampoo(), cx.scale_by_adagrad()), cx.trace(0.9), cx.scale_by_lr(0.01))
+    parts = cx.chain(
+        cx.graft(cx.scale_by_shampoo(), cx.scale_by_adagrad(), "in, out"), cx.trace(0.9), cx.scale_by_lr(0.01)
+    )
     assert_agree(run(cx.shampoo(), params, grads), run(parts, params, grads), 0.0)
     bare = cx.shampoo(0.1, momentum=0.0, magnitude=None)
     assert_agree(run(bare, params, grads), run(shampoo(0.1), params, grads), 1e-12)

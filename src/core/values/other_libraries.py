@@ -92,7 +92,8 @@ OTHER_LIBRARIES: dict[str, dict[str, str]] = {
         "hutchinson_estimator_diag_hessian": "`cx.hutchinson`, in the function that a step of `cx.sophia(1e-3)` "
         "takes as its argument hessian",
         "split_real_and_imaginary": "`cx.split_complex(tx)`",
-        "muon": "`cx.muon(1e-3, adam=cx.by_path({'bias|norm': cx.adamw(1e-3)}))`; Optax's momentum is debias=True",
+        "muon": "`cx.partition(cx.by_ndim({2: cx.muon(1e-3, eps=1e-8, debias=True, weight_decay=None)}, "
+        "default=cx.nadamw(1e-3, weight_decay=None)))`",
         "scale_by_muon": "`cx.scale_by_muon(debias=True, sizing='none')`",
         "GaLoreDimensionNumbers": "none: `cx.scale_by_galore(cx.scale_by_adam())` projects matrices",
         "MuonDimensionNumbers": "`cx.matrices('h w in, out')`, in the field matrices of a link",

@@ -102,7 +102,13 @@ class qk_clip(Treewise):
             )
         largest = jnp.asarray(known[max(known, key=len)], p.real.dtype)
         heads, got = block.lengths, largest.shape
-        if got and heads:
+        if got and not heads:
+            axes = '"in, _head size"' if p.ndim > 2 else f'"in, _head*size", head={got[-1]}'
+            raise TypeError(
+                f"Link 'qk_clip' finds no heads in {path!r}, {show(p)}, of {words!r}, for max_logits {show(largest)}: "
+                f"name their axis, qk_clip(..., matrices=matrices({axes}))"
+            )
+        if got:
             if len(got) != len(heads) or got[:-1] != heads[:-1] or got[-1] % heads[-1]:
                 raise TypeError(
                     f"Link 'qk_clip' needs max_logits of shape {list(heads)} for {path!r}, got {show(largest)}"

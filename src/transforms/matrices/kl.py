@@ -28,6 +28,7 @@ from .kronecker import (
     rotated_back,
     sandwiched,
     sides_field,
+    unseen,
     update_every_field,
     without_overflow,
 )
@@ -51,10 +52,9 @@ class scale_by_kl_soap(scale_by_soap):
     def statistics_decay(self, at):
         return _unbiased(self.shampoo_beta, at.step)
 
-    def observed(self, M, slot, first):
+    def observed(self, M, slot):
         bases = slot.QL, slot.QR
-        roots = tuple(_root(S, Q, self.eps) for S, Q in zip((slot.L, slot.R), bases))
-        left, right = (jnp.where(first, jnp.ones_like(root), root) for root in roots)
+        left, right = (_root(S, Q, self.eps) for S, Q in zip((slot.L, slot.R), bases))
         return whitened(M, bases, (left, right))
 
 
@@ -97,8 +97,7 @@ class scale_by_kl_shampoo(Matrixwise):
     def matrix(self, M, slot, scalars):
         first, due, decay = scalars
         m = averaged(slot.mu, M, self.b1)
-        start = jnp.where(first, self.init_scale, 0.0).astype(M.dtype)
-        old = tuple(S + start * jnp.eye(len(S), dtype=M.dtype) if S.ndim else S for S in (slot.L, slot.R))
+        old = tuple(self.begun(S) if S.ndim else S for S in (slot.L, slot.R))
         bases = slot.QL, slot.QR
         left, right = (_root(S, Q, self.eps) for S, Q in zip(old, bases))
         u = without_overflow(lambda m: rotated_back(rotated(m, *bases) / left[:, None] / right[None], *bases), m)
@@ -107,6 +106,11 @@ class scale_by_kl_shampoo(Matrixwise):
         QL, QR, _, failures = refreshed(Bases(*bases, None, slot.failures), (L, R), due, first)
         return u, {"mu": m, "L": L, "R": R, "QL": QL, "QR": QR, "failures": failures}
 
+    def begun(self, S: jax.Array) -> jax.Array:
+        """The statistics, or cI before the first gradient, which may be later than the first step."""
+        start = jnp.where(unseen(S), self.init_scale, 0.0).astype(S.dtype)
+        return S + start * jnp.eye(len(S), dtype=S.dtype)
+
 
 def _unbiased(decay: Scalar, t: jax.Array) -> Any:
     """The decay with which a moving average gives t observations the weights that the bias correction gives them."""
@@ -114,8 +118,10 @@ def _unbiased(decay: Scalar, t: jax.Array) -> Any:
 
 
 def _root(S: jax.Array, Q: jax.Array, eps: Scalar) -> jax.Array:
-    """The roots of the eigenvalues of the statistics of a side, and 1 for a side without."""
-    return sqrt(jnp.maximum(rayleigh(S, Q), eps)) if S.ndim else jnp.ones(1, S.dtype)
+    """The roots of the eigenvalues of the statistics of a side: 1 for a side without, and before the first gradient."""
+    if not S.ndim:
+        return jnp.ones(1, S.dtype)
+    return jnp.where(unseen(S), 1.0, sqrt(jnp.maximum(rayleigh(S, Q), eps))).astype(S.dtype)
 
 
 def whitened(M: jax.Array, bases: Pair, roots: Pair) -> Pair:

@@ -57,6 +57,19 @@ def first_bases(m: int, n: int, sides: str, longest: int, dtype: DType) -> dict[
     return {**slots, "failures": jnp.zeros((), jnp.int32)}
 
 
+def unseen(S: jax.Array) -> jax.Array:
+    """Whether statistics are those of no gradient, or of zeros alone; for a stack of them one answer each."""
+    return jnp.all(S == 0, (-2, -1))
+
+
+def renews(due: jax.Array, old: jax.Array, new: jax.Array) -> jax.Array:
+    """Whether to compute a root of statistics: when it is due and when they begin, but not while they are 0.
+
+    The root of 0 would be 1/ε, for as many steps as roots are kept.
+    """
+    return (due | unseen(old)) & ~unseen(new)
+
+
 def without_overflow(f: Callable[[jax.Array], jax.Array], M: jax.Array) -> jax.Array:
     """f(M) of a linear function, in which sums may be too large: bounded, so that later links can add to it."""
     most, end = largest(M), jnp.finfo(M.dtype).max / 16

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from types import SimpleNamespace
 from typing import Any, TypeAlias
@@ -125,9 +126,9 @@ class scale_by_psgd_quad(Matrixwise):
     """Whiten the momentum by symmetric Kronecker factors, without triangular solves: PSGD-QUAD, in Li's psgd_torch.
 
     The update is quadratic in 1 − s(S − n). The factors start at the multiples of the identity that bring the first
-    gradient to an RMS of 1, and the momentum starts at that gradient. Sides that are long or skewed have a diagonal Q,
-    and failures are counted, as in `scale_by_psgd_kron`. Every 100 steps the largest entries of the two Q are made
-    equal. The published code also multiplies the learning rate by 0.2, as `quad` does.
+    gradient other than 0 to an RMS of 1, and the momentum starts at that of the first step. Sides that are long or
+    skewed have a diagonal Q, and failures are counted, as in `scale_by_psgd_kron`. Every 100 steps the largest entries
+    of the two Q are made equal. The published code also multiplies the learning rate by 0.2, as `quad` does.
     """
 
     momentum: Hyper = hyper("β", "decay of the momentum", default=0.95, high=1.0)
@@ -166,8 +167,9 @@ class scale_by_psgd_quad(Matrixwise):
         return m, {"mu": m}
 
     def matrix(self, M, slot, scalars):
-        first, rate, balances = scalars
+        _, rate, balances = scalars
         old = slot.Q_row, slot.Q_col
+        first = (slot.L_row == 0) & (slot.L_col == 0)  # later they are the length of a side, or more
         size = jnp.hypot(_rms(M), jnp.asarray(self.noise_scale, M.dtype))
         size = jnp.where(first & (size > 0) & jnp.isfinite(size), size, jnp.ones_like(size))
         sides = sum(q.ndim > 0 for q in old)
@@ -177,6 +179,8 @@ class scale_by_psgd_quad(Matrixwise):
         col, L_col = _quadratic_step(start[1], slot.L_col, P.T, rate)
         kept = start, (slot.L_row, slot.L_col), slot.failures + 1
         Q, L, failures = _finite_or(((row, col), (L_row, L_col), slot.failures), kept)
+        none = first & jnp.all(M == 0)  # the factors would start at those that whiten the noise
+        Q, L = jax.tree.map(functools.partial(jnp.where, none), (old, (slot.L_row, slot.L_col)), (Q, L))
         u = _bounded(_preconditioned(Q, M), self.clipping_threshold)
         return u, {"Q_row": Q[0], "Q_col": Q[1], "L_row": L[0], "L_col": L[1], "failures": failures}
 

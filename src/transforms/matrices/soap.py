@@ -80,12 +80,11 @@ class scale_by_soap(Matrixwise):
         u = mul(size, rotated_back(direction, slot.QL, slot.QR))
         m, v, u = (jnp.where(first, old, new) for old, new in ((slot.mu, m), (slot.nu, v), (jnp.zeros_like(M), u)))
         L, R = (
-            averaged(old, new, decay) if old.ndim else old
-            for old, new in zip((slot.L, slot.R), self.observed(M, slot, first))
+            averaged(old, new, decay) if old.ndim else old for old, new in zip((slot.L, slot.R), self.observed(M, slot))
         )
         QL, QR, v, failures = refreshed(Bases(slot.QL, slot.QR, v, slot.failures), (L, R), due, first)
         return u, {"mu": m, "nu": v, "L": L, "R": R, "QL": QL, "QR": QR, "failures": failures}
 
-    def observed(self, M: jax.Array, slot: SimpleNamespace, first: jax.Array) -> Pair:
+    def observed(self, M: jax.Array, slot: SimpleNamespace) -> Pair:
         """What the statistics are averages of."""
         return product(M, M.T), product(M.T, M)

@@ -17,6 +17,7 @@ from .kronecker import (
     decomposed,
     first_bases,
     max_precond_dim_field,
+    renews,
     rotated,
     rotated_back,
     sandwiched,
@@ -48,7 +49,7 @@ class scale_by_splus(Matrixwise):
     matrix_slots = ("mu",)
     factors = ("L", "R", "QL", "QR", "failures")
     role = "precondition"
-    bounds_size = hides_infinite = True
+    fixes_norm = hides_infinite = True
     decomposes = True
     equation = (
         "m ← β₁m + (1−β₁)u,  L ← β₂L + (1−β₂)uuᵀ,  R ← β₂R + (1−β₂)uᵀu,  u ← 2/(m+n)·Qᴸ sign(QᴸᵀmQᴿ) Qᴿᵀ,  "
@@ -92,9 +93,9 @@ class scale_by_asgo(Matrixwise):
 
     The rows, which are the inputs, have the statistics; with ``sides`` "columns" the outputs have them, with "shorter"
     the shorter side. A side of length 1 has none, and then the update is the mean. No bias is corrected, so the first
-    root is 1/√(1−β₂) times too large, and is kept for k steps: warm the learning rate up. The state of an m × n matrix
-    is one slot of its shape, 2m² numbers, and ``failures``: of roots that were not finite, in place of which the old
-    one is kept.
+    root, which is computed at the first gradient other than 0, is 1/√(1−β₂) times too large, and is kept for k steps:
+    warm the learning rate up. The state of an m × n matrix is one slot of its shape, 2m² numbers, and ``failures``: of
+    roots that were not finite, in place of which the old one is kept.
     """
 
     b1: Hyper = hyper("β₁", "decay of the mean", default=0.9, high=1.0)
@@ -125,6 +126,7 @@ class scale_by_asgo(Matrixwise):
         if not rows and not columns:
             return m, {"mu": m, "V": slot.V, "P": slot.P, "failures": slot.failures}
         V = averaged(slot.V, product(M, M.T) if rows else product(M.T, M), self.b2)
+        due = renews(due, slot.V, V)
         P, failures = cond(due, lambda: self.root(V, slot.P, slot.failures), lambda: (slot.P, slot.failures))
         none = jnp.zeros((), M.dtype)
         left, right = (P, none) if rows else (none, P)
