@@ -1590,9 +1590,9 @@ class scale_by_asgo(_scale_by_asgo):
 
     The rows, which are the inputs, have the statistics; with ``sides`` "columns" the outputs have them, with "shorter"
     the shorter side. A side of length 1 has none, and then the update is the mean. No bias is corrected, so the first
-    root, which is computed at the first gradient other than 0, is 1/√(1−β₂) times too large, and is kept for k steps:
-    warm the learning rate up. The state of an m × n matrix is one slot of its shape, 2m² numbers, and ``failures``: of
-    roots that were not finite, in place of which the old one is kept.
+    root is 1/√(1−β₂) times too large, and is kept for k steps: warm the learning rate up. After gradients of 0 it is
+    that of the mean eigenvalue, until a root is due. The state of an m × n matrix is one slot of its shape, 2m²
+    numbers, and ``failures``: of roots that were not finite, in place of which the old one is kept.
 
     Equation: m ← β₁m + (1−β₁)u,  V ← β₂V + (1−β₂)uuᵀ,  u ← Pm,  P = (V^½ + εI)⁻¹ every k steps
 
@@ -1682,7 +1682,8 @@ class scale_by_conda(_scale_by_conda):
 
     P has the left singular vectors of the mean, renewed every ``update_proj_gap`` steps, from the first on. The mean
     square is not rotated with them. ``failures`` counts singular vectors that were not finite; the old ones are then
-    kept. Derivatives treat P as constant.
+    kept. Derivatives treat P as constant. In a sweep it is computed at every step, since the state says whether a
+    matrix, before its first gradient, has none.
 
     Equation: m ← β₁m + (1−β₁)u,  P ← left singular vectors of m every k steps,  v ← β₂v + (1−β₂)(Pᵀu)²,  u ← P(Pᵀm / (√v + ε))·√(1−β₂ᵗ)/(1−β₁ᵗ)
 
@@ -1826,7 +1827,8 @@ class scale_by_fira(_scale_by_fira):
     P has the first r left singular vectors of the gradient, renewed every ``update_proj_gap`` steps, from the first
     on. Column j of what the projection leaves out is scaled as Adam scales column j of what it keeps. Its norm may
     grow by ``norm_growth`` a step, unless it was 0. ``failures`` counts singular vectors that were not finite;
-    the old ones are then kept. Derivatives treat P as constant.
+    the old ones are then kept. Derivatives treat P as constant. In a sweep it is computed at every step, since the
+    state says whether a matrix, before its first gradient, has none.
 
     Args:
         b1: decay of the mean (β₁), in [0, 1). Default: 0.9
@@ -1846,8 +1848,9 @@ class scale_by_galore(_scale_by_galore):
     Matrices are projected, on the shorter side as in the paper or on the longer as in Optax; all other
     leaves pass through the chain unprojected. The state of an m × n matrix is that of the chain for r × n, plus
     the m × r projector. As in the paper, the chain's state is not rotated when the projector changes.
-    Derivatives treat the projector as constant. The chain must not read the parameters: put weight
-    decay after this link.
+    Derivatives treat the projector as constant. In a sweep it is computed at every step, since the state says whether
+    a matrix, before its first gradient, has none. The chain must not read the parameters: put weight decay after this
+    link.
 
     Args:
         tx: the chain for the projected gradients
@@ -2339,12 +2342,11 @@ class scale_by_shampoo(_scale_by_shampoo):
     """Multiply by inverse roots of the sums of uuᵀ and uᵀu. Gupta et al. 2018, arXiv:1802.09568, Algorithm 1.
 
     As by Anil et al. 2020, arXiv:2002.09018, a large matrix is cut into blocks of at most ``block_size`` rows and
-    columns, each with statistics of its own, and the roots are computed at the first of every ``update_every`` steps,
-    and at a block's first gradient other than 0. The blocks of a matrix are equally long, to one row or column. With
-    ``b2`` below 1 the statistics are moving averages; ε, which is added when a root is taken, then does not decay. A
-    side of length 1 has no statistics, and p is 2 without those of the other side: for a vector it is Algorithm 2 with
-    a tensor of order 1. With ``sides`` "shorter" only the shorter side has statistics, with "rows" the inputs, with
-    "columns" the outputs.
+    columns, each with statistics of its own, and the roots are computed at the first of every ``update_every`` steps.
+    The blocks of a matrix are equally long, to one row or column. With ``b2`` below 1 the statistics are moving
+    averages; ε, which is added when a root is taken, then does not decay. A side of length 1 has no statistics, and p
+    is 2 without those of the other side: for a vector it is Algorithm 2 with a tensor of order 1. With ``sides``
+    "shorter" only the shorter side has statistics, with "rows" the inputs, with "columns" the outputs.
 
     The state of a block of m × n has 2m² + 2n² numbers, and each matrix a number of ``failures``: of roots that were
     not finite, in place of which the old ones are kept. The first are the identity.

@@ -291,6 +291,10 @@ def links_of(tx: Any) -> Iterator[Any]:
             yield from links_of(inner)
 
 
+MATRIX_LINKS = tuple({type(x): None for tx in REGISTRY for x in links_of(tx) if isinstance(x, cxe.Matrixwise)})
+"""The classes of links that treat each matrix as a whole."""
+
+
 def kind(link: Any) -> tuple[bool, ...]:
     """Which parts of the engine a link makes use of."""
     memory = not link.treewise and link.init_global_state()

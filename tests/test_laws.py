@@ -478,9 +478,6 @@ def test_differentiable_at_zero_gradients(tx: Any) -> None:
         assert all(np.isfinite(x) for x in jax.tree.leaves(slopes))
 
 
-MATRIX_CLASSES = {type(link): None for tx in REGISTRY for link in links_of(tx) if isinstance(link, cxe.Matrixwise)}
-
-
 def seen_from(state: cx.State, step: Any, gradients: np.ndarray) -> dict[str, float]:
     """The largest number of all updates for these gradients, and of each slot."""
     largest: dict[str, float] = collections.defaultdict(float)
@@ -491,7 +488,7 @@ def seen_from(state: cx.State, step: Any, gradients: np.ndarray) -> dict[str, fl
     return largest
 
 
-@pytest.mark.parametrize("cls", MATRIX_CLASSES, ids=lambda cls: cls.__name__)
+@pytest.mark.parametrize("cls", registry.MATRIX_LINKS, ids=lambda cls: cls.__name__)
 def test_a_late_first_gradient_begins_as_an_early_one(cls: type[cxe.Matrixwise]) -> None:
     """After a step without a gradient, or with one of zeros, no update and no slot is larger than without that step.
 

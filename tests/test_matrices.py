@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
+from registry import MATRIX_LINKS
 
 # Words
 
@@ -573,6 +574,24 @@ def test_a_sweep_holds_a_condition() -> None:
         return jax.jit(jax.vmap(train, (tx.axes(),))).lower(tx).as_text().count("stablehlo.case")
 
     assert conditions(rarely(), rarely()) == 1 + conditions(rarely(10.0), rarely(20.0))
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("link", [cls for cls in MATRIX_LINKS if cls.decomposes], ids=lambda cls: cls.__name__)
+def test_a_sweep_holds_the_conditions_of_links(link: Any) -> None:
+    """Decompositions are made when they are due, also for gradients that differ, except where the docstring says so."""
+
+    def train(tx: Any) -> Any:
+        params = {"w": jnp.eye(4, 3)}
+        return jax.lax.fori_loop(0, 3, lambda i, c: tx.step(*c, c[0]), (params, tx.init(params)))[0]
+
+    def conditions(function: Any, tx: Any) -> int:
+        return jax.jit(function).lower(tx).as_text().count("stablehlo.case")
+
+    one, other = (cx.chain(link(), cx.scale_by_lr(rate)) for rate in (0.1, 0.2))
+    stack = cx.stack([one, other])
+    lost = conditions(train, one) - conditions(jax.vmap(train, (stack.axes(),)), stack)
+    assert lost == (("In a sweep" in link.__doc__) and 1)
 
 
 def test_decompositions_are_not_a_batch_on_tpus() -> None:

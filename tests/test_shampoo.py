@@ -162,16 +162,23 @@ def test_failed_roots_are_kept_and_counted() -> None:
 
 @pytest.mark.parametrize("eps", (0.0, 1e-6))
 def test_zeros_at_first(eps: float) -> None:
-    """No update and no root, which without ε would fail; then what follows is as without them, block by block."""
+    """No update and no root, which without ε would fail; then what follows is as without them, block by block.
+
+    Where no root is due then, that of the mean eigenvalue stands for it.
+    """
     grads = np.random.default_rng(0).normal(size=(4, 6, 3)).astype(np.float32)
     late = np.concatenate([np.zeros_like(grads[:2]), grads])
     late[2, 3:] = 0  # the second block begins a step later
-    state, u = trail(cx.scale_by_shampoo(eps=eps, block_size=3), jnp.asarray(late))
-    np.testing.assert_array_equal(u[:2], 0)
+    state, u = trail(cx.scale_by_shampoo(eps=eps, block_size=3, update_every=1), jnp.asarray(late))
+    kept, held = trail(cx.scale_by_shampoo(eps=eps, block_size=3), jnp.asarray(late))
+    for updates, after in ((u, state), (held, kept)):
+        np.testing.assert_array_equal(updates[:2], 0)
+        assert int(after.links["scale_by_shampoo"]["failures"]) == 0
     for block, first in ((slice(0, 3), 2), (slice(3, 6), 3)):
-        _, alone = trail(cx.scale_by_shampoo(eps=eps), jnp.asarray(late[first:, block]))
+        _, alone = trail(cx.scale_by_shampoo(eps=eps, update_every=1), jnp.asarray(late[first:, block]))
         np.testing.assert_allclose(u[first:, block], alone, rtol=1e-4, atol=1e-5)
-    assert int(state.links["scale_by_shampoo"]["failures"]) == 0
+        mean = np.square(late[first, block]).sum() / 3 + eps
+        np.testing.assert_allclose(held[first:, block], late[first:, block] / np.sqrt(mean), rtol=1e-5, atol=1e-6)
 
 
 def test_epsilon_and_the_exponent_have_derivatives(x64: None) -> None:

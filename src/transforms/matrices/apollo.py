@@ -108,7 +108,8 @@ class scale_by_fira(_InSubspace):
     P has the first r left singular vectors of the gradient, renewed every ``update_proj_gap`` steps, from the first
     on. Column j of what the projection leaves out is scaled as Adam scales column j of what it keeps. Its norm may
     grow by ``norm_growth`` a step, unless it was 0. ``failures`` counts singular vectors that were not finite;
-    the old ones are then kept. Derivatives treat P as constant.
+    the old ones are then kept. Derivatives treat P as constant. In a sweep it is computed at every step, since the
+    state says whether a matrix, before its first gradient, has none.
     """
 
     b1: Hyper = hyper("β₁", "decay of the mean", default=0.9, high=1.0)
@@ -164,7 +165,8 @@ class scale_by_conda(_InSubspace):
 
     P has the left singular vectors of the mean, renewed every ``update_proj_gap`` steps, from the first on. The mean
     square is not rotated with them. ``failures`` counts singular vectors that were not finite; the old ones are then
-    kept. Derivatives treat P as constant.
+    kept. Derivatives treat P as constant. In a sweep it is computed at every step, since the state says whether a
+    matrix, before its first gradient, has none.
     """
 
     b1: Hyper = hyper("β₁", "decay of the mean", default=0.9, high=1.0)

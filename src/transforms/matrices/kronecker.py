@@ -62,12 +62,15 @@ def unseen(S: jax.Array) -> jax.Array:
     return jnp.all(S == 0, (-2, -1))
 
 
-def renews(due: jax.Array, old: jax.Array, new: jax.Array) -> jax.Array:
-    """Whether to compute a root of statistics: when it is due and when they begin, but not while they are 0.
+def begun(old: jax.Array, new: jax.Array, root: jax.Array, of_number: Callable[[jax.Array], jax.Array]) -> jax.Array:
+    """The inverse root of statistics, or of stacks of them. If they were 0 until now, that of their mean eigenvalue.
 
-    The root of 0 would be 1/ε, for as many steps as roots are kept.
+    Without a decomposition, so that these are in a condition that is one for all chains of a sweep.
     """
-    return (due | unseen(old)) & ~unseen(new)
+    mean = jnp.trace(new, axis1=-2, axis2=-1)[..., None, None] / new.shape[-1]
+    begins = (unseen(old) & ~unseen(new))[..., None, None] & jnp.isfinite(mean)
+    identity = jnp.broadcast_to(jnp.eye(new.shape[-1], dtype=new.dtype), new.shape)
+    return jnp.where(begins, of_number(jnp.where(begins, mean, 1.0).astype(new.dtype)) * identity, root)
 
 
 def without_overflow(f: Callable[[jax.Array], jax.Array], M: jax.Array) -> jax.Array:

@@ -18,10 +18,11 @@ from ...core.values.types import Scalar
 from ...core.values.value import static
 from .kronecker import (
     Pair,
+    begun,
     decomposed,
-    renews,
     sandwiched,
     sides_field,
+    unseen,
     update_every_field,
     with_statistics,
     without_overflow,
@@ -61,12 +62,11 @@ class scale_by_shampoo(Matrixwise):
     """Multiply by inverse roots of the sums of uuᵀ and uᵀu. Gupta et al. 2018, arXiv:1802.09568, Algorithm 1.
 
     As by Anil et al. 2020, arXiv:2002.09018, a large matrix is cut into blocks of at most ``block_size`` rows and
-    columns, each with statistics of its own, and the roots are computed at the first of every ``update_every`` steps,
-    and at a block's first gradient other than 0. The blocks of a matrix are equally long, to one row or column. With
-    ``b2`` below 1 the statistics are moving averages; ε, which is added when a root is taken, then does not decay. A
-    side of length 1 has no statistics, and p is 2 without those of the other side: for a vector it is Algorithm 2 with
-    a tensor of order 1. With ``sides`` "shorter" only the shorter side has statistics, with "rows" the inputs, with
-    "columns" the outputs.
+    columns, each with statistics of its own, and the roots are computed at the first of every ``update_every`` steps.
+    The blocks of a matrix are equally long, to one row or column. With ``b2`` below 1 the statistics are moving
+    averages; ε, which is added when a root is taken, then does not decay. A side of length 1 has no statistics, and p
+    is 2 without those of the other side: for a vector it is Algorithm 2 with a tensor of order 1. With ``sides``
+    "shorter" only the shorter side has statistics, with "rows" the inputs, with "columns" the outputs.
 
     The state of a block of m × n has 2m² + 2n² numbers, and each matrix a number of ``failures``: of roots that were
     not finite, in place of which the old ones are kept. The first are the identity.
@@ -109,10 +109,12 @@ class scale_by_shampoo(Matrixwise):
         R = self.added(slot.R, product(G.mT, G)) if slot.R.ndim else slot.R
         p = 2 * ((L.ndim > 0) + (R.ndim > 0)) if self.exponent is None else self.exponent
         root = functools.partial(inverse_root, eps=self.eps, p=p)
-        old = (slot.PL, slot.PR), slot.failures
-        dues = tuple(renews(due, S, new) if S.ndim else jnp.array(False) for S, new in ((slot.L, L), (slot.R, R)))
-        some = jnp.any(dues[0]) | jnp.any(dues[1])
-        (PL, PR), failures = cond(some, lambda: renewed(root, dues, (L, R), *old), lambda: old)
+        first = tuple(
+            begun(S, new, P, lambda x: (x + self.eps) ** (-1 / p)) if S.ndim else P
+            for S, new, P in ((slot.L, L, slot.PL), (slot.R, R, slot.PR))
+        )
+        old = first, slot.failures
+        (PL, PR), failures = cond(due, lambda: renewed(root, (L, R), *old), lambda: old)
         u = blocks.join(without_overflow(lambda G: sandwiched(PL, G, PR), G), M.shape)
         return u, {"L": L, "R": R, "PL": PL, "PR": PR, "failures": failures}
 
@@ -127,31 +129,28 @@ Root = Callable[[jax.Array, jax.Array], Pair]
 """Of the statistics of a block and the root that it had: the root that it has from now on, and whether it failed."""
 
 
-def renewed(root: Root, dues: Pair, statistics: Pair, old: Pair, failures: jax.Array) -> tuple[Pair, jax.Array]:
-    """The roots of the blocks of both sides, new where due, and the number of failures with those that failed now."""
+def renewed(root: Root, statistics: Pair, old: Pair, failures: jax.Array) -> tuple[Pair, jax.Array]:
+    """The roots of the blocks of both sides, and the number of failures with those that failed now."""
     made = []
-    for due, S, P in zip(dues, statistics, old):
+    for S, P in zip(statistics, old):
         if S.ndim:
-            P, failed = _one_by_one(root, due, S, P)
+            P, failed = _one_by_one(root, S, P)
             failures = failures + jnp.sum(failed, dtype=failures.dtype)
         made.append(P)
     return (made[0], made[1]), failures
 
 
-def _one_by_one(root: Root, due: jax.Array, S: jax.Array, P: jax.Array) -> Pair:
-    def one(x: tuple[jax.Array, jax.Array, jax.Array]) -> Pair:
-        due, S, P = x
-        return cond(due, lambda: root(S, P), lambda: (P, jnp.zeros_like(due)))
-
+def _one_by_one(root: Root, S: jax.Array, P: jax.Array) -> Pair:
     if len(S) > 1:
-        return jax.lax.map(one, (due, S, P))
-    return jax.tree.map(lambda x: x[None], one((due[0], S[0], P[0])))
+        return jax.lax.map(lambda x: root(*x), (S, P))
+    return jax.tree.map(lambda x: x[None], root(S[0], P[0]))
 
 
 def inverse_root(S: jax.Array, old: jax.Array, eps: Scalar, p: Scalar) -> Pair:
-    """(S + εI)^(−1/p), and False; or ``old`` and True, if it is not finite."""
+    """(S + εI)^(−1/p), and False; or ``old`` and True, if it is not finite. While S is 0, ``old`` and False."""
     values, Q, error, ok = decomposed(S)
+    none = unseen(S)
     values = jnp.maximum(values + eps, error)
     ok &= jnp.all(values > 0)
     powers = jnp.where(values > 0, values, 1.0) ** (-1 / p)
-    return jnp.where(ok, product(Q * powers[None], Q.T), old), ~ok
+    return jnp.where(ok & ~none, product(Q * powers[None], Q.T), old), ~(ok | none)

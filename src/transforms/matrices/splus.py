@@ -14,14 +14,15 @@ from ...core.values.value import static
 from .apollo import limited
 from .kronecker import (
     Pair,
+    begun,
     decomposed,
     first_bases,
     max_precond_dim_field,
-    renews,
     rotated,
     rotated_back,
     sandwiched,
     sides_field,
+    unseen,
     update_every_field,
     with_statistics,
     without_overflow,
@@ -93,9 +94,9 @@ class scale_by_asgo(Matrixwise):
 
     The rows, which are the inputs, have the statistics; with ``sides`` "columns" the outputs have them, with "shorter"
     the shorter side. A side of length 1 has none, and then the update is the mean. No bias is corrected, so the first
-    root, which is computed at the first gradient other than 0, is 1/√(1−β₂) times too large, and is kept for k steps:
-    warm the learning rate up. The state of an m × n matrix is one slot of its shape, 2m² numbers, and ``failures``: of
-    roots that were not finite, in place of which the old one is kept.
+    root is 1/√(1−β₂) times too large, and is kept for k steps: warm the learning rate up. After gradients of 0 it is
+    that of the mean eigenvalue, until a root is due. The state of an m × n matrix is one slot of its shape, 2m²
+    numbers, and ``failures``: of roots that were not finite, in place of which the old one is kept.
     """
 
     b1: Hyper = hyper("β₁", "decay of the mean", default=0.9, high=1.0)
@@ -126,20 +127,21 @@ class scale_by_asgo(Matrixwise):
         if not rows and not columns:
             return m, {"mu": m, "V": slot.V, "P": slot.P, "failures": slot.failures}
         V = averaged(slot.V, product(M, M.T) if rows else product(M.T, M), self.b2)
-        due = renews(due, slot.V, V)
-        P, failures = cond(due, lambda: self.root(V, slot.P, slot.failures), lambda: (slot.P, slot.failures))
+        first = begun(slot.V, V, slot.P, lambda x: 1 / (sqrt(x) + self.eps))
+        P, failures = cond(due, lambda: self.root(V, first, slot.failures), lambda: (first, slot.failures))
         none = jnp.zeros((), M.dtype)
         left, right = (P, none) if rows else (none, P)
         u = without_overflow(lambda m: sandwiched(left, m, right), m)
         return u, {"mu": m, "V": V, "P": P, "failures": failures}
 
     def root(self, V: jax.Array, old: jax.Array, failures: jax.Array) -> Pair:
-        """The inverse root, or the old one, and the number of failures."""
+        """The inverse root, or the old one if it fails or V is 0, and the number of failures."""
         values, Q, error, ok = decomposed(V)
+        none = unseen(V)
         root = jnp.maximum(sqrt(values) + self.eps, sqrt(error))
         ok &= jnp.all(root > 0)
         P = product(Q / jnp.where(root > 0, root, 1.0)[None], Q.T)
-        return jnp.where(ok, P, old), failures + (~ok).astype(failures.dtype)
+        return jnp.where(ok & ~none, P, old), failures + (~(ok | none)).astype(failures.dtype)
 
 
 @transform

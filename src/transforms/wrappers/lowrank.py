@@ -25,8 +25,9 @@ class scale_by_galore(Wrapper):
     Matrices are projected, on the shorter side as in the paper or on the longer as in Optax; all other
     leaves pass through the chain unprojected. The state of an m × n matrix is that of the chain for r × n, plus
     the m × r projector. As in the paper, the chain's state is not rotated when the projector changes.
-    Derivatives treat the projector as constant. The chain must not read the parameters: put weight
-    decay after this link.
+    Derivatives treat the projector as constant. In a sweep it is computed at every step, since the state says whether
+    a matrix, before its first gradient, has none. The chain must not read the parameters: put weight decay after this
+    link.
     """
 
     tx: Any = child("the chain for the projected gradients")
