@@ -221,7 +221,7 @@ def test_layers_and_blocks_have_norms_of_their_own(words: Any, apart: Any, x64: 
     for g in grads:
         u, state = together(g, state)
         each, own = separate(apart(g), own)
-    assert_agree(apart(u), each, 1e-9)
+        assert_agree(apart(u), each, 1e-9)
 
 
 def test_prebuilt(x64: None) -> None:

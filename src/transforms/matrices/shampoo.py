@@ -109,11 +109,10 @@ class scale_by_shampoo(Matrixwise):
         R = self.added(slot.R, product(G.mT, G)) if slot.R.ndim else slot.R
         p = 2 * ((L.ndim > 0) + (R.ndim > 0)) if self.exponent is None else self.exponent
         root = functools.partial(inverse_root, eps=self.eps, p=p)
-        first = tuple(
-            begun(S, new, P, lambda x: (x + self.eps) ** (-1 / p)) if S.ndim else P
-            for S, new, P in ((slot.L, L, slot.PL), (slot.R, R, slot.PR))
-        )
-        old = first, slot.failures
+        first = functools.partial(begun, of_number=lambda x: (x + self.eps) ** (-1 / p))
+        PL = first(slot.L, L, slot.PL) if L.ndim else slot.PL
+        PR = first(slot.R, R, slot.PR) if R.ndim else slot.PR
+        old = (PL, PR), slot.failures
         (PL, PR), failures = cond(due, lambda: renewed(root, (L, R), *old), lambda: old)
         u = blocks.join(without_overflow(lambda G: sandwiched(PL, G, PR), G), M.shape)
         return u, {"L": L, "R": R, "PL": PL, "PR": PR, "failures": failures}
