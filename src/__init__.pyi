@@ -2349,7 +2349,8 @@ class scale_by_shampoo(_scale_by_shampoo):
     "shorter" only the shorter side has statistics, with "rows" the inputs, with "columns" the outputs.
 
     The state of a block of m × n has 2m² + 2n² numbers, and each matrix a number of ``failures``: of roots that were
-    not finite, in place of which the old ones are kept. The first are the identity.
+    not finite, in place of which the old ones are kept. The first are the identity; after gradients of 0, those of the
+    mean eigenvalue, until roots are due.
 
     Equation: L ← β₂L + (1−β₂, or 1 if β₂ = 1)uuᵀ,  R ← β₂R + (1−β₂, or 1)uᵀu,  u ← PᴸuPᴿ,  Pᴸ = (L + εI)^(−1/p),  Pᴿ = (R + εI)^(−1/p) every k steps
 

@@ -518,7 +518,10 @@ def test_accumulate_counts_updates_within_and_micro_batches_outside() -> None:
         for s in (state, before)
     )
     chex.assert_trees_all_equal(after, goes_on)
-    chex.assert_trees_all_equal(new.load_state_dict(PARAMS, new.state_dict(state))[0], state)
+    arrays = new.state_dict(state)
+    chex.assert_trees_all_equal(new.load_state_dict(PARAMS, arrays)[0], state)
+    with pytest.raises(KeyError, match=r"born/debiased_ema/ \(numbers below -2.14748e\+09\)"):
+        new.load_state_dict(PARAMS, {**arrays, "born/debiased_ema/": np.int32(-(2**31))})
     inserted = cx.chain(means, cx.accumulate(cx.chain(cx.debiased_ema(0.5), cx.scale_by_adam(), rate), 3))
     back, _ = inserted.adopt(PARAMS, state, old=new)
     inner = back.links["accumulate"]["tx"]
@@ -593,7 +596,7 @@ OTHER_MEANINGS = {
 
 @pytest.mark.parametrize("edit", OTHER_MEANINGS)
 def test_slots_that_come_to_mean_something_else_begin_anew(edit: str) -> None:
-    """Those of a square matrix, whose shape does not tell. The others go on."""
+    """Those of a square matrix, whose shape does not tell. The others go on, unless all blocks are others."""
     old, new, why = OTHER_MEANINGS[edit]
     params, state = square(PARAMS), follow_square(old)
     with pytest.warns(cx.ChainWarning, match=f"loses .*/kernel.* begin anew: .*{why}"):
@@ -605,6 +608,31 @@ def test_slots_that_come_to_mean_something_else_begin_anew(edit: str) -> None:
     for name in slots:
         np.testing.assert_array_equal(names[name], first[name], err_msg=name)
     assert any(name.endswith("/bias") for name in report.matched) == (edit != "blocks along another axis")
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    (
+        (cx.scale_by_galore(cx.pack(cx.scale_by_adam())), cx.pack(cx.scale_by_adam())),
+        (cx.scale_by_galore(cx.pack(cx.scale_by_adam())), cx.scale_by_adam()),
+        (cx.scale_by_adam(), cx.scale_by_galore(cx.pack(cx.scale_by_adam()))),
+        (cx.scale_by_galore(cx.scale_by_adam()), cx.pack(cx.scale_by_adam())),
+        (cx.scale_by_galore(cx.scale_by_adam()), cx.flatten(cx.scale_by_adam())),
+    ),
+    ids=repr,
+)
+def test_moments_of_a_projection_begin_anew_in_another_form(old: Any, new: Any) -> None:
+    """Where leaves have other shapes within, too."""
+    params = {"a": PARAMS["embed"][:, :4], "b": PARAMS["embed"]}
+    state = old.init(params)
+    _, state = compiled(old)(params, state, params)
+    with pytest.warns(cx.ChainWarning, match="loses .* begin anew: they belong to gradients in another basis"):
+        adopted, report = new.adopt(params, state, old=old)
+    assert not report.mismatched
+    names = {name: x for name, x in new.state_dict(adopted).items() if "/mu/" in name or "/nu/" in name}
+    assert names
+    for name, x in names.items():
+        np.testing.assert_array_equal(x, 0, err_msg=name)
 
 
 def test_slots_of_one_meaning_go_on() -> None:

@@ -11,6 +11,7 @@ import functools
 import json
 import math
 import pickle
+import warnings
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
@@ -337,11 +338,18 @@ def test_links_that_read_the_parameters_say_so(tx: Any) -> None:
         assert reads != all(np.array_equal(x, y, equal_nan=True) for x, y in zip(first, other, strict=True))
 
 
+def in_format(tx: Any, form: Any) -> Any:
+    """The value with its slots stored so, without the warning that names links to which no format applies."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "store: no format applies", cx.ChainWarning)
+        return edited(tx, lambda tx: cx.store(tx, form))
+
+
 @every_if_long
 @every_format
 def test_stored_slots(tx: Any, form: Any) -> None:
     """Slots in bfloat16 or in 8 bits are smaller and keep their avals; all else stays as it is."""
-    stored = edited(tx, lambda tx: cx.store(tx, form))
+    stored = in_format(tx, form)
     slots = [{*link.slots} - {*getattr(link, "factors", ())} for link in links_of(tx) if "storage" in link._static]
     assert (stored == tx) != any(slots)
     if stored != tx:
@@ -353,7 +361,7 @@ def test_stored_slots(tx: Any, form: Any) -> None:
 @every_format
 def test_stored_slots_make_finite_steps(tx: Any, form: Any) -> None:
     """Where numbers are rounded to a few bits, none becomes infinite."""
-    stored = edited(tx, lambda tx: cx.store(tx, form))
+    stored = in_format(tx, form)
     if stored != tx:
         chex.assert_tree_all_finite(interpreted(stored, small(0), small_grads(1), small_grads(2)))
 
@@ -490,12 +498,11 @@ def seen_from(state: cx.State, step: Any, gradients: np.ndarray) -> dict[str, fl
 
 @pytest.mark.parametrize("cls", registry.MATRIX_LINKS, ids=lambda cls: cls.__name__)
 def test_a_late_first_gradient_begins_as_an_early_one(cls: type[cxe.Matrixwise]) -> None:
-    """After a step without a gradient, or with one of zeros, no update and no slot is larger than without that step.
+    """After a step without a gradient, or hundreds with zeros, no update and no slot is larger than without them.
 
-    Up to a factor of 4. Bias corrections count the step, so most updates are smaller than without it, but statistics
-    that begin as those of one gradient are halved by zeros, so that KL-Shampoo's update doubles; and random projections
-    are others. What begins from zeros and is divided by goes beyond every factor: to 1/ε. Hyperparameters are the
-    defaults, since those of the registry have a larger ε.
+    Up to a factor of 4. Bias corrections count the steps, so most updates are smaller than without them, but random
+    projections are others. What begins from zeros and is divided by goes beyond every factor: to 1/ε. Hyperparameters
+    are the defaults, since those of the registry have a larger ε.
     """
     link = cls()
     step = quickly(link.update)
@@ -505,7 +512,9 @@ def test_a_late_first_gradient_begins_as_an_early_one(cls: type[cxe.Matrixwise])
         early = seen_from(start, step, gradients)
         with jax.disable_jit():
             _, without = link.update({"w": None}, start)
-        _, zeros = step({"w": 0 * gradients[0]}, start)
+        zeros = start
+        for _ in range(300):
+            _, zeros = step({"w": 0 * gradients[0]}, zeros)
         for first, state in {"no gradient": without, "zeros": zeros}.items():
             for name, most in seen_from(state, step, gradients).items():
                 assert most <= 4 * early[name], f"{name} after {first}, with gradients of {size}"

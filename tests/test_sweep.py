@@ -477,6 +477,9 @@ def test_grid_reaches_into_values():
     by_path = [cx.sgd(cx.by_path({"bias": x, "norm": 0.5}, default=y)) for x, y in ((0.0, 0.5), (0.25, 0.75))]
     paths = {f"scale_by_lr.learning_rate.{part}": [x] for part, x in (("'bias'", 0.25), ("default", 0.75))}
     assert cx.grid(by_path[0], paths) == by_path[1:]
+    odd = "a.b|'c'.\"d\""
+    quoted = [cx.sgd(cx.by_path({odd: x}, default=0.5)) for x in (0.0, 0.25)]
+    assert cx.grid(quoted[0], {f"scale_by_lr.learning_rate.{odd!r}": [0.25]}) == quoted[1:]
     dots = [cx.sgd(cx.by_path({"layers.0": x, "it's.*": y})) for x, y in ((0.0, 0.5), (0.25, 0.5), (0.0, 0.75))]
     assert cx.grid(dots[0], {"scale_by_lr.learning_rate.'layers.0'": [0.25]}) == dots[1:2]
     assert cx.grid(dots[0], {'scale_by_lr.learning_rate."it\'s.*"': [0.75]}) == dots[2:]

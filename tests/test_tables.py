@@ -398,8 +398,8 @@ def test_a_pattern_called_default() -> None:
     params = {"default": jnp.ones(3), "w": jnp.ones((2, 2))}
     tx = cx.scale(cx.by_path({"default": 2.0}, default=3.0))
     state = tx.init(params)
-    assert cx.metrics(tx, state) == {"step_size/default": 2.0, "step_size/otherwise": 3.0}
-    assert tx.hyperparams(state)["scale"]["step_size"] == {"default": 2.0, "otherwise": 3.0}
+    assert cx.metrics(tx, state) == {"step_size/default": 2.0, "step_size/(default)": 3.0}
+    assert tx.hyperparams(state)["scale"]["step_size"] == {"default": 2.0, "(default)": 3.0}
 
 
 def test_base_shapes_are_short() -> None:

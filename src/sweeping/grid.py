@@ -64,7 +64,7 @@ def replaced(tx: Any, changes: Mapping[str, Any]) -> Any:
 
 def names_in(key: str) -> tuple[str, ...]:
     """The names in a path. Dots within quotes, such as those of a pattern, are part of a name."""
-    return tuple(re.split(r"""\.(?=(?:'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*"|[^'"])*$)""", key))
+    return tuple(re.findall(r"""(?:^|\.)((?:'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*"|[^.])*)""", key))
 
 
 def _replaced(where: str, x: Any, changes: dict[tuple[str, ...], Any]) -> Any:

@@ -271,7 +271,8 @@ def warn_of_unmatched(links: Links, params: Params, others: Mapping[str, Shape])
     ``others`` are the shapes by path of the parameters around, such as those of other groups of a `partition`.
     """
     paths, shapes = flatten(params).paths, shapes_of(params)
-    everywhere = {path: shape for path, shape in others.items() if path in {*paths}} | shapes
+    own = {*paths}
+    everywhere = {path: shape for path, shape in others.items() if path in own} | shapes
     for name, link in links.items() if shapes else ():
         for field in (*link._leaves, *link._static):
             table = getattr(link, field)

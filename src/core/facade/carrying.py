@@ -18,12 +18,14 @@ from ..values.errors import PlainKeyError
 from ..values.tree import dtype_of, flatten, from_real, slot_dtype
 from ..values.warning import ChainWarning
 from .arrays import Array, ArrayLike, named, rounded_slot, widened_slot
-from .matching import Holding, Matching, common_slots, holdings, holdings_by_name, other_meaning
+from .matching import Holding, Matching, common_slots, holdings, holdings_by_name, same_matrices
 from .parts import Part, Scope, under_old_paths
 from .views import Leaves
 
 UNREADABLE = "stored in codes, which the old chain can read: pass it as old="
 AMBIGUOUS = "several links could go on with them: give the links the names that they had"
+OTHER_BASIS = "they belong to gradients in another basis"
+OTHER_MATRICES = "they belong to other rows and columns"
 OTHER_STARTS = "parameters that now share an array joined at different steps"
 
 
@@ -61,7 +63,7 @@ class Carrying:
         if old is None:
             self._take_exact(new, paths)
             left = [name for name in arrays if name not in self.exact]
-            theirs = holdings_by_name(left, map(self.old_path, self.paths))
+            theirs = holdings_by_name(left, self._params)
         else:
             scope = self._scope_of(old, root)
             theirs = holdings(scope)
@@ -139,7 +141,9 @@ class Carrying:
                 self._carry_whole(holding, source)
             apart: dict[str, Part] = {}
             for part in _parts_of(holding):
-                if not self._carry_alone(holding, part):
+                if not self._same_basis(holding, part):
+                    self.why[part.all_names[0]] = OTHER_BASIS
+                elif not self._carry_alone(holding, part):
                     apart[part.path or ""] = part
             if apart:
                 self._carry_viewed(holding, apart)
@@ -167,6 +171,14 @@ class Carrying:
         found = [self.matching.of(holding, path) for path in holding.members(part)]
         return None if None in found or not found else found  # pyright: ignore[reportReturnType]
 
+    def _same_basis(self, holding: Holding, part: Part) -> bool:
+        """Whether the updates of all members of a part had the same basis in the old chain."""
+        sources = ((path, self.matching.of(holding, path)) for path in holding.members(part))
+        return all(
+            source is None or holding.projected.get(path) == source.projected.get(self.old_path(path))
+            for path, source in sources
+        )
+
     def _carry_alone(self, holding: Holding, part: Part) -> bool:
         """Carry the slots of a part over if they were a part before. Returns False if a view must convert them."""
         sources = self._sources(holding, part)
@@ -182,8 +194,8 @@ class Carrying:
         ]
         if not same or any(x is not source for x in sources):
             return False
-        if why := other_meaning(holding, part, source, same[0]):
-            self.why[part.all_names[0]] = why
+        if not same_matrices(part, same[0]):
+            self.why[part.all_names[0]] = OTHER_MATRICES
             return True
         for slot, own in (common_slots(holding, source) or {}).items():
             self._convert(same[0], own, part, slot)

@@ -208,7 +208,8 @@ def store(tx: T, /, default: FormatLike | None = None, **slots: FormatLike) -> T
 
     A format is the name of a dtype, `int8`, `int4`, `float8`, `companded8`, or `by_path` or `by_ndim` of these.
     ``default`` is the format of slots that are not named. All arithmetic stays in float32. Links that see the whole
-    tree at once, such as `scale_by_prodigy`, keep their state as it is, and a `ChainWarning` names them.
+    tree at once, such as `scale_by_prodigy`, keep their slots as they are, and a `ChainWarning` names them. So do
+    wrappers and line searches with what they keep beside slots of links: sums, projectors, the last gradient.
 
     Errors: ``ValueError`` for a slot that no link has, and for an unknown format.
 

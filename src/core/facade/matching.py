@@ -11,6 +11,7 @@ from ..engine.matrices import form_of
 from ..engine.protocol import LinkLike, is_matrixwise
 from ..values.schedule import Schedule
 from ..values.tables import Table
+from ..values.tree import flatten
 from ..values.types import Leaf
 from ..values.value import TYPES
 from .parts import Part, Place, Scope
@@ -26,8 +27,8 @@ class Holding:
         """The link's class; ``None`` if it is not known."""
         self.link = link
         """``None`` if only the state is known."""
-        self.around: list[type] = []
-        """The classes of the wrappers around the chain, as far as they are known."""
+        self.projected: Mapping[str, list[type]] = {}
+        """For outermost parameters the classes of the wrappers that show their updates in another basis."""
         self.view: View | None = None
         self.leaves: dict[str, list[Part]] = {}
         """For each of the outermost parameters the parts that hold its slots."""
@@ -60,10 +61,10 @@ def holdings(root: Scope) -> list[Holding]:
     """The links of a chain and of the chains within it."""
     found = []
     for scope in root.within():
-        view, around = View(scope), [type(link) for link in scope.around()]
+        view, projected = View(scope), _projected(scope)
         own = {name: Holding(scope.place, scope.prefix, name, type(x), x) for name, x in scope.links.items()}
         for holding in own.values():
-            holding.around = around
+            holding.projected = projected
         for part in scope.parts():
             holding = own[part.link_name]
             holding.view = view
@@ -75,9 +76,24 @@ def holdings(root: Scope) -> list[Holding]:
     return found
 
 
-def holdings_by_name(names: Iterable[str], paths: Iterable[str]) -> list[Holding]:
-    """The links whose arrays have these names, as far as names tell. ``paths`` are those of the parameters."""
-    names, paths = list(names), {*paths}
+def _projected(scope: Scope) -> dict[str, list[type]]:
+    """See `Holding.projected`."""
+    found: dict[str, list[type]] = {}
+    while scope.parent is not None:
+        cls: Any = type(scope.parent.links[scope.place[-1][0]])
+        scope = scope.parent
+        if not hasattr(cls, "projects"):
+            continue
+        members = View(scope).members
+        for path in (path for path, p in flatten(scope.params).items() if cls.projects(p)):
+            for outer in members[path]:
+                found.setdefault(outer, []).append(cls)
+    return found
+
+
+def holdings_by_name(names: Iterable[str], params: Mapping[str, Leaf]) -> list[Holding]:
+    """The links whose arrays have these names, as far as names tell. ``params`` are the parameters by path."""
+    names, paths = list(names), params.keys()
     chains = [name.removesuffix("step") for name in names if name.endswith("/step")]
     chains = [prefix for prefix in chains if any(name.startswith(f"{prefix}links/") for name in names)]
     found: dict[tuple[str, str], Holding] = {}
@@ -93,7 +109,9 @@ def holdings_by_name(names: Iterable[str], paths: Iterable[str]) -> list[Holding
             words = prefix.split("/")[:-1]
             place = tuple((words[i], words[i + 1]) for i in range(0, len(words), 3))
             found[key] = Holding(place, prefix, link, _class_of(link), None)
-            found[key].around = [cls for name, _ in place if (cls := _class_of(name)) is not None]
+            around: list[Any] = [cls for name, _ in place if hasattr(cls := _class_of(name), "projects")]
+            kinds = {path: [cls for cls in around if cls.projects(p)] for path, p in params.items()}
+            found[key].projected = {path: classes for path, classes in kinds.items() if classes}
         slot, _, path = own.partition("/")
         of_codes, _, code = path.rpartition("/")
         kept = slots.setdefault(key, {})
@@ -130,21 +148,13 @@ def common_slots(new: Holding, old: Holding) -> dict[str, str] | None:
     return same or None
 
 
-def other_meaning(new: Holding, part: Part, old: Holding, source: Part) -> str:
-    """Why slots of one shape do not hold the same in two links, although their classes do; ``""`` if they do."""
-    if _projections(new, part.param) != _projections(old, part.param):
-        return "they belong to gradients in another basis"
-    ours, theirs = part.link, source.link
-    if is_matrixwise(ours) and theirs is not None and is_matrixwise(theirs) and ours.factors:
-        forms = (form_of(x.link_name, link, x.path or "", x.param) for x, link in ((part, ours), (source, theirs)))
-        if next(forms) != next(forms):
-            return "they belong to other rows and columns"
-    return ""
-
-
-def _projections(holding: Holding, p: Leaf) -> list[type]:
-    """The classes of wrappers that show the chain of a link the updates of a parameter in another basis."""
-    return [cls for cls in holding.around if hasattr(cls, "projects") and cls.projects(p)]
+def same_matrices(new: Part, old: Part) -> bool:
+    """Whether slots of other shapes than the parameter's belong to the same matrices of it."""
+    ours, theirs = new.link, old.link
+    if not is_matrixwise(ours) or not ours.factors or theirs is None or not is_matrixwise(theirs):
+        return True
+    mine, other = (form_of(x.link_name, link, x.path or "", x.param) for x, link in ((new, ours), (old, theirs)))
+    return mine == other
 
 
 def _holds(holding: Holding) -> Mapping[str, str]:

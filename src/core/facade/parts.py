@@ -78,12 +78,6 @@ class Scope(NamedTuple):
         """The prefix of the chain around it."""
         return self.parent.prefix if self.parent is not None else ""
 
-    def around(self) -> Iterator[LinkLike]:
-        """The links that hold the chain, from the innermost."""
-        if self.parent is not None:
-            yield self.parent.links[self.place[-1][0]]
-            yield from self.parent.around()
-
     def within(self) -> Iterator[Scope]:
         """This chain, and those within it."""
         yield self

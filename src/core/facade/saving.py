@@ -327,7 +327,9 @@ def _births(
         for path in ("", *paths):
             key = f"{link}/{path}"
             if (path in carried if path else carried) and (stored := f"{prefix}born/{key}") in arrays:
-                problem = misfit(arrays[stored], count) or odd_numbers(stored, arrays[stored], count, -math.inf)
+                # The steps since then must be an int32, too.
+                least = steps - np.iinfo(np.int32).max if steps < math.inf else -math.inf
+                problem = misfit(arrays[stored], count) or odd_numbers(stored, arrays[stored], count, least)
                 if not problem and 0 < steps < math.inf and np.asarray(arrays[stored]) > steps:
                     problem = "a step in the future"
                 if problem:

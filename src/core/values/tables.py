@@ -144,10 +144,11 @@ class Keyed(Table):
     def named(self) -> dict[str, HyperValue]:
         """The entries by the text of their keys, as states and paths of links have them, and ``"default"``.
 
-        If that is a key, the default is ``"otherwise"``.
+        If that is a key, the default is ``"(default)"``.
         """
-        entries = dict(zip(map(str, self.keys), self.entries))
-        fallback = "otherwise" if "default" in entries else "default"
+        entries, fallback = dict(zip(map(str, self.keys), self.entries)), "default"
+        while fallback in entries:
+            fallback = f"({fallback})"
         return entries if self.default is None else {**entries, fallback: self.default}
 
     def labelled(self) -> dict[str, HyperValue]:

@@ -103,10 +103,14 @@ class qk_clip(Treewise):
         largest = jnp.asarray(known[max(known, key=len)], p.real.dtype)
         heads, got = block.lengths, largest.shape
         if got and not heads:
-            axes = '"in, _head size"' if p.ndim > 2 else f'"in, _head*size", head={got[-1]}'
+            example = ""
+            if p.ndim == 3:
+                example = ', such as "in, _head size"'
+            elif p.ndim == 2 and len(got) == 1 and p.shape[1] % got[0] == 0:
+                example = f', matrices("in, _head*size", head={got[0]})'
             raise TypeError(
                 f"Link 'qk_clip' finds no heads in {path!r}, {show(p)}, of {words!r}, for max_logits {show(largest)}: "
-                f"name their axis, qk_clip(..., matrices=matrices({axes}))"
+                f"name their axis in qk_clip(..., matrices=...), after an underscore{example}"
             )
         if got:
             if len(got) != len(heads) or got[:-1] != heads[:-1] or got[-1] % heads[-1]:

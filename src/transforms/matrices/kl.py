@@ -101,8 +101,11 @@ class scale_by_kl_shampoo(Matrixwise):
         bases = slot.QL, slot.QR
         left, right = (_root(S, Q, self.eps) for S, Q in zip(old, bases))
         u = without_overflow(lambda m: rotated_back(rotated(m, *bases) / left[:, None] / right[None], *bases), m)
-        new = whitened(M, bases, (left, right))
-        L, R = (averaged(S, one, decay) if S.ndim else S for S, one in zip(old, new))
+        none = jnp.all(M == 0)
+        L, R = (
+            jnp.where(none & unseen(kept), kept, averaged(S, new, decay)) if S.ndim else S
+            for kept, S, new in zip((slot.L, slot.R), old, whitened(M, bases, (left, right)))
+        )
         QL, QR, _, failures = refreshed(Bases(*bases, None, slot.failures), (L, R), due, first)
         return u, {"mu": m, "L": L, "R": R, "QL": QL, "QR": QR, "failures": failures}
 

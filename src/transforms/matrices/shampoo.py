@@ -69,7 +69,8 @@ class scale_by_shampoo(Matrixwise):
     "shorter" only the shorter side has statistics, with "rows" the inputs, with "columns" the outputs.
 
     The state of a block of m × n has 2m² + 2n² numbers, and each matrix a number of ``failures``: of roots that were
-    not finite, in place of which the old ones are kept. The first are the identity.
+    not finite, in place of which the old ones are kept. The first are the identity; after gradients of 0, those of the
+    mean eigenvalue, until roots are due.
     """
 
     b2: Hyper = hyper("β₂", "decay of the statistics; 1 for their sum", default=1.0, high=1.0, closed=True)
