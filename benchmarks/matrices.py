@@ -24,6 +24,7 @@ COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 ROWS = {
     "v5e_over": "v5e: chainax, `over`",
     "v5e_explicit": "v5e: chainax, `over`, explicit axes",
+    "v5e_replicated": "v5e: chainax, `over`, replicated parameters",
     "v5e_zero1": "v5e: chainax, `zero1` and `over`, replicated parameters",
     "v5e_buckets": "v5e: chainax",
     "v5e_optax": "v5e: Optax",
@@ -122,7 +123,7 @@ def for_tpu(name: str) -> dict[str, Any]:
     devices = topologies.get_topology_desc("v5e:2x4", platform="tpu").devices
     kind = AxisType.Explicit if name in ("v5e_explicit", "v5e_zero1") else AxisType.Auto
     mesh = jax.make_mesh((8,), ("fsdp",), devices=devices, axis_types=(kind,))
-    where = NamedSharding(mesh, P() if name == "v5e_zero1" else P("fsdp"))
+    where = NamedSharding(mesh, P() if name in ("v5e_replicated", "v5e_zero1") else P("fsdp"))
     params = {k: jax.ShapeDtypeStruct(s, "float32", sharding=where) for k, s in shapes(WIDTHS["v5e"]).items()}
     init, step = of_row(name)
     with jax.set_mesh(mesh):

@@ -255,6 +255,12 @@ def test_matrices_are_shared_by_two_all_to_alls(row: str) -> None:
     assert facts["temporaries"] <= theirs["temporaries"]
 
 
+def test_replicated_parameters_are_gathered_once_a_bucket() -> None:
+    """And nothing else moves, since each device has all gradients."""
+    facts = MATRICES["rows"]["v5e_replicated"]
+    assert {kind: count for kind, (count, _) in facts["collectives"].items()} == {"all-gather": BUCKETS}
+
+
 def test_a_step_of_muon_on_a_cpu() -> None:
     """It compiles and takes half of Optax's time, and no more than a loop that was written for the purpose."""
     ours, loop, theirs = (MATRICES["rows"][f"cpu_{name}"] for name in ("chainax", "loop", "optax"))
