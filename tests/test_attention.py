@@ -211,7 +211,7 @@ def test_errors() -> None:
         ((4, 2, 2, 3), "in, a b c", ""),
     ):
         found = r"finds no heads in 'query', float32\[.*\], of matrices\('in, .*'\), for max_logits float32\[2\]: "
-        with pytest.raises(TypeError, match=rf"{found}name their axis in .*, after an underscore{named}$"):
+        with pytest.raises(TypeError, match=rf"{found}name their axis in .*, after an underscore{named}\n"):
             clipped({"query": jnp.ones(shape)}, jnp.ones(2), query, matrices=words)
     with pytest.raises(TypeError, match="cannot clip parts of a parameter"):
         clipped({"query": jnp.ones((4, 6))}, jnp.ones(3), query, matrices=cx.matrices("in, q+k", q=4))

@@ -37,6 +37,7 @@ CHAINS = {
 }
 
 
+@pytest.mark.filterwarnings("ignore:store. no format applies")
 @pytest.mark.parametrize("tx", CHAINS.values(), ids=CHAINS)
 @pytest.mark.parametrize("dtype", (jnp.float32, jnp.bfloat16))
 def test_the_plan_is_what_is_allocated(tx: Any, dtype: Any) -> None:
