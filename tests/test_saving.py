@@ -99,7 +99,7 @@ ODD = {
     "a code of NaN": (STORED, "scale_by_adam/nu/a/float8", np.array([127, 0, 0, 0])),
     "a code beyond 8 bits": (STORED, "scale_by_adam/nu/a/float8", np.array([300, 0, 0, 0])),
     "a start after the end": (TX, "born/scale_by_adam/a", 5),
-    "a start before the beginning": (TX, "born/scale_by_adam/a", -5),
+    "a start more steps ago than can be counted": (TX, "born/scale_by_adam/a", -(2**31)),
     "two starts": (TX, "born/scale_by_adam/a", np.zeros(2, np.int32)),
 }
 
