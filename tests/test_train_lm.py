@@ -273,6 +273,7 @@ def refused(train_lm, run, monkeypatch, capsys) -> Callable[..., str]:
     return refused
 
 
+@pytest.mark.filterwarnings("ignore:store. no format applies")
 @pytest.mark.parametrize(
     ("arguments", "message"),
     (
