@@ -208,8 +208,8 @@ def store(tx: T, /, default: FormatLike | None = None, **slots: FormatLike) -> T
 
     A format is the name of a dtype, `int8`, `int4`, `float8`, `companded8`, or `by_path` or `by_ndim` of these.
     ``default`` is the format of slots that are not named. All arithmetic stays in float32. Links that see the whole
-    tree at once, such as `scale_by_prodigy`, keep their slots as they are, and a `ChainWarning` names them. So do
-    wrappers and line searches with what they keep beside slots of links: sums, projectors, the last gradient.
+    tree at once, such as `scale_by_prodigy`, keep their slots as they are, and a `ChainWarning` names them. The sums,
+    projectors and gradients that wrappers and line searches keep stay as they are without a warning.
 
     Errors: ``ValueError`` for a slot that no link has, and for an unknown format.
 
@@ -228,7 +228,7 @@ def store(tx: T, /, default: FormatLike | None = None, **slots: FormatLike) -> T
                 f"no link has a slot {slot!r}{did_you_mean(slot, known)}; those of {code(tx)} are "
                 f"{', '.join(known) or 'none'}"
             )
-    kept = [type(link).__name__ for link in links if _keeps_as_it_is(link) and (link.slots or not storable)]
+    kept = {type(x).__name__: None for x in links if _keeps_as_it_is(x) and (x.slots or not storable)}
     if kept and default is not None:
         warn(f"store: no format applies to the state of {', '.join(map(repr, kept))}: it is kept as it is")
     return tx._stored(wanted, default)
