@@ -51,7 +51,7 @@ class Link(Transformation):
     """What slots hold, such as ``{"nu": "E[u²]"}``: in `Transformation.adopt`, a link of another class goes on with the
     slots that hold the same. Not inherited, since a subclass may keep something else under the same name."""
     meanings: Mapping[str, object] = {}
-    """For slots whose meaning depends on fields: what tells it. `Transformation.adopt` lets others begin anew."""
+    """For slots whose meaning depends on fields: a value that tells it. Where it differs, `adopt` begins anew."""
     pending: str = ""
     """The entry that counts what the link holds back for a later step; `Transformation.adopt` warns if that is lost."""
     equation: str = ""
